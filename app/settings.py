@@ -1,0 +1,73 @@
+"""Every setting of the service, read from the environment once. The only module that reads the environment."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PREFIX = "BOX2MASK_"
+
+
+class SettingsError(ValueError):
+    """A setting in the environment that cannot be used; names it, and what it may be."""
+
+
+class Settings(BaseSettings):
+    """The service's settings: field `port` is the environment's `BOX2MASK_PORT`, and so on."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", populate_by_name=True)
+
+    host: str = Field("0.0.0.0", description="Address to listen on")
+    port: int = Field(5001, ge=0, le=65535, description="Port to listen on; 0 takes a free one")
+    detector: str = Field(
+        "auto",
+        description="Detector folder, or a name that `box2mask weights list` shows, or `none`; `auto` searches "
+        "`AZUREML_MODEL_DIR` if that is set, else takes the pulled weights, else the demo weights",
+    )
+    segmenter: str = Field("auto", description="SAM folder, name or `none`; `auto` as for the detector")
+    device: str = Field("auto", description="`cpu`, `cuda`, `cuda:1`; `auto` takes a GPU where there is one")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32", description="Numbers the networks compute in: `float32`, `bfloat16` or `float16`"
+    )
+    channel_order: Literal["bgr", "rgb"] = Field(
+        "bgr", description="How images reach the detector; `rgb` repeats the swap of Azure's deployed wrapper"
+    )
+    response_schema: Literal["card", "live"] = Field(
+        "card", description="SAM's answer: `card` as the model card documents it, `live` as Azure's endpoint sends it"
+    )
+    image_urls: bool = Field(True, description="Whether images may be given as http(s) URLs")
+    url_timeout_s: float = Field(10.0, gt=0, description="Seconds in which an image URL must have answered in full")
+    max_image_mb: float = Field(64.0, gt=0, description="Largest image file, in MB (2^20 bytes)")
+    max_image_pixels: int = Field(100_000_000, gt=0, description="Largest width x height of an image")
+    max_body_mb: float = Field(256.0, gt=0, description="Largest request body, in MB (2^20 bytes)")
+    max_rows: int = Field(256, gt=0, description="Most rows in a request")
+    max_prompts: int = Field(1024, gt=0, description="Most prompts in a row")
+    max_requests: int = Field(64, gt=0, description="Requests in work or waiting; more are answered 429")
+    workers: int = Field(0, ge=0, description="Threads that decode images and encode masks; 0: one per processor")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="How much is logged")
+    azureml_model_dir: Path | None = Field(
+        None, validation_alias="AZUREML_MODEL_DIR", description="Where AzureML mounts the model; set by AzureML"
+    )
+
+    @classmethod
+    def from_environment(cls) -> Settings:
+        """Read and validate. Raises SettingsError that names each variable at fault, misspelt ones too."""
+        known = {environment_name(field) for field in cls.model_fields}
+        unknown = sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known)
+        if unknown:
+            raise SettingsError("; ".join(f"{name}: there is no such setting" for name in unknown))
+        try:
+            return cls()  # type: ignore[call-arg]
+        except ValidationError as error:
+            faults = [f"{environment_name(str(e['loc'][0]))}: {e['msg']}, got {e['input']!r}" for e in error.errors()]
+            raise SettingsError("; ".join(faults)) from error
+
+
+def environment_name(field: str) -> str:
+    """The environment variable of a field: "port" -> "BOX2MASK_PORT"."""
+    alias = Settings.model_fields[field].validation_alias if field in Settings.model_fields else None
+    return alias if isinstance(alias, str) else field if field.isupper() else f"{PREFIX}{field.upper()}"

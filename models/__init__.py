@@ -1,0 +1,1 @@
+"""The models: know tensors and files, nothing of HTTP."""
