@@ -6,10 +6,20 @@ import argparse
 import sys
 from pathlib import Path
 
+STARTUP_FAILED = 3  # as AzureML's scoring server ends when its init() fails
+
 EXAMPLES = """\
 examples:
+  box2mask serve                        start the service with the best weights that are here
   box2mask weights list                 what there is, and what of it is on this machine
   box2mask weights pull yolof sam-huge  the full-size models
+"""
+
+SERVE_EXAMPLES = """\
+examples:
+  box2mask serve
+  BOX2MASK_PORT=8080 BOX2MASK_SEGMENTER=sam-base box2mask serve
+  BOX2MASK_DETECTOR=/models/my-detector BOX2MASK_DEVICE=cuda:1 box2mask serve
 """
 
 WEIGHTS_EXAMPLES = """\
@@ -36,7 +46,8 @@ examples:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs one command and returns its exit status: 0 done, 1 failed with a sentence on standard error, 130 stopped.
+    """Runs one command and returns its exit status: 0 done, 1 failed with a sentence on standard error,
+    3 could not start serving, 130 stopped.
 
     A command line that cannot be understood, and `--help`, end in argparse's SystemExit.
     """
@@ -57,8 +68,33 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_serve(commands)
     _add_weights(commands)
     return parser
+
+
+def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    command = commands.add_parser(
+        "serve",
+        help="start the service",
+        description="Load the models and answer requests until stopped. Every setting is an environment variable; "
+        "README.md lists them.",
+        epilog=SERVE_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.set_defaults(run=_serve)
+
+
+def _serve(args: argparse.Namespace) -> int:
+    from app.settings import Settings, SettingsError
+
+    try:
+        from app.server import serve
+
+        return 0 if serve(Settings.from_environment()) else STARTUP_FAILED
+    except SettingsError as error:
+        print(f"box2mask: {error}", file=sys.stderr)
+        return STARTUP_FAILED
 
 
 def _add_weights(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -2,10 +2,11 @@
 
 ServiceError            500  something failed that the client could not have helped
 ├── BadRequest          400  the request is wrong; says which row and column
-├── NotFound            404  no such route, file or model
+├── NotFound            404  no such route, or a model that this service does not serve
 ├── MethodNotAllowed    405  the route exists, not for this method
 ├── PayloadTooLarge     413  the body is over the limit
-└── Unavailable         503  this service cannot do it now, say because no segmenter is loaded
+├── TooManyRequests     429  as many are in work or waiting as may be; try again soon
+└── Unavailable         503  this service cannot answer now: it is starting or stopping
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class BadRequest(ServiceError):
 
 
 class NotFound(ServiceError):
-    """There is nothing at this path."""
+    """There is nothing at this path, or it is for a model that this service does not serve."""
 
     status = 404
 
@@ -56,7 +57,13 @@ class PayloadTooLarge(ServiceError):
     status = 413
 
 
+class TooManyRequests(ServiceError):
+    """The queue is full. The answer says when to try again, in its `Retry-After` header."""
+
+    status = 429
+
+
 class Unavailable(ServiceError):
-    """The service is healthy but cannot do this now."""
+    """The service cannot answer now: it is starting or stopping."""
 
     status = 503

@@ -52,13 +52,10 @@ class Params:
 
 @dataclass(frozen=True)
 class Row:
-    """One row: its image as it was sent, and its prompts, whose frame `Params.normalized` tells.
-
-    prompts is None where the request has no prompt columns.
-    """
+    """One row: its image as it was sent and, for SAM, its prompts, whose frame `Params.normalized` tells."""
 
     image: object
-    prompts: Prompts | None = None
+    prompts: Prompts = field(default_factory=Prompts)
     multimask: bool = True
 
 

@@ -272,7 +272,7 @@ def find_folder(path: str | Path) -> Path:
     if not path.is_dir():
         raise ModelFilesError(f"{path}: no such folder")
     for depth in range(4):
-        found = sorted(file.parent for file in path.glob("*/" * depth + "config.json") if _is_sam(file))
+        found = sorted(file.parent for file in path.glob("*/" * depth + "config.json") if is_sam(file))
         if len(found) > 1:
             raise ModelFilesError(f"{path}: expected one SAM, found {len(found)}: {', '.join(map(str, found))}")
         if found:
@@ -281,7 +281,8 @@ def find_folder(path: str | Path) -> Path:
     raise ModelFilesError(f"{path}: looked for a config.json whose model_type is 'sam'; found {present}")
 
 
-def _is_sam(config: Path) -> bool:
+def is_sam(config: Path) -> bool:
+    """Whether a config.json is that of a SAM. Raises ModelFilesError where it is not JSON."""
     return _read_json(config).get("model_type") == "sam"
 
 

@@ -1,0 +1,136 @@
+"""Which weights the settings mean: found, loaded and tried once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from app.settings import Settings, SettingsError
+from models import weights
+
+if TYPE_CHECKING:
+    from app.engine import Engine
+
+# What `auto` takes of the pulled weights, best first; the demo weights are the last resort.
+DETECTORS = ("yolof", "demo-yolof")
+SEGMENTERS = ("sam-huge", "sam-large", "sam-base", "demo-sam")
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """One model to serve. name: for people. demo: whether it is one of the small models that come along."""
+
+    path: Path
+    name: str
+    demo: bool
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The models to serve; at least one of the two."""
+
+    detector: Chosen | None
+    segmenter: Chosen | None
+
+    @property
+    def demo(self) -> bool:
+        return any(one is not None and one.demo for one in (self.detector, self.segmenter))
+
+
+def choose(settings: Settings, root: Path = weights.WEIGHTS_ROOT) -> Choice:
+    """Find the models that the settings mean. Raises SettingsError where there are none."""
+    mounted = settings.azureml_model_dir
+    detector = _choose("detector", settings.detector, DETECTORS, mounted and _find_detector(mounted), mounted, root)
+    segmenter = _choose("segmenter", settings.segmenter, SEGMENTERS, mounted and _find_sam(mounted), mounted, root)
+    if detector is None and segmenter is None:
+        where = f"AZUREML_MODEL_DIR ({mounted}) holds neither" if mounted else "both are switched off"
+        raise SettingsError(
+            f"there is nothing to serve: {where}. Expected a folder with an MMDetection config .py and its .pth or "
+            ".safetensors (BOX2MASK_DETECTOR), or a Hugging Face SAM folder (BOX2MASK_SEGMENTER)"
+        )
+    return Choice(detector, segmenter)
+
+
+def _choose(
+    kind: str, wanted: str, defaults: tuple[str, ...], found: Path | None, mounted: Path | None, root: Path
+) -> Chosen | None:
+    known = weights.load_manifest()
+    if wanted == "none":
+        return None
+    if wanted in known:
+        if weights.status(wanted, root, manifest=known).state in ("absent", "partial"):
+            raise SettingsError(
+                f"BOX2MASK_{kind.upper()}={wanted}: these weights are not here: run `box2mask weights pull {wanted}`"
+            )
+        return Chosen(root / known[wanted].folder, wanted, known[wanted].tracked)
+    if wanted != "auto":
+        path = Path(wanted).expanduser()
+        if not path.exists():
+            raise SettingsError(
+                f"BOX2MASK_{kind.upper()}={wanted}: there is no such folder, and no weights of that name: "
+                f"expected a path, auto, none or one of {', '.join(known)}"
+            )
+        return Chosen(path, path.name, False)
+    if mounted is not None:
+        return None if found is None else Chosen(found, found.name, False)
+    for name in defaults:
+        if weights.status(name, root, manifest=known).state not in ("absent", "partial"):
+            return Chosen(root / known[name].folder, name, known[name].tracked)
+    return None
+
+
+def _find_detector(root: Path) -> Path | None:
+    """The one folder under `root` with both a config .py and a checkpoint."""
+    from models.yolof import WEIGHT_SUFFIXES
+
+    folders = {
+        file.parent
+        for suffix in WEIGHT_SUFFIXES
+        for file in root.rglob(f"*{suffix}")
+        if any(not config.name.startswith("_") for config in file.parent.glob("*.py"))
+    }
+    return _only(root, "detector", folders)
+
+
+def _find_sam(root: Path) -> Path | None:
+    from models.sam import is_sam
+
+    return _only(root, "SAM", {file.parent for file in root.rglob("config.json") if is_sam(file)})
+
+
+def _only(root: Path, what: str, folders: set[Path]) -> Path | None:
+    if len(folders) > 1:
+        raise SettingsError(
+            f"AZUREML_MODEL_DIR ({root}) holds {len(folders)} folders with a {what}: "
+            f"{', '.join(sorted(map(str, folders)))}; name one in BOX2MASK_DETECTOR or BOX2MASK_SEGMENTER"
+        )
+    return next(iter(folders), None)
+
+
+def load(settings: Settings, choice: Choice) -> Engine:
+    """Load the models onto the device and run each once. Raises ModelFilesError or SettingsError."""
+    import torch
+
+    from app.engine import Engine
+    from models.sam import Segmenter
+    from models.yolof import Detector
+
+    name = settings.device
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
+        reason = str(error).splitlines()[0]
+        raise SettingsError(f"BOX2MASK_DEVICE={settings.device}: cannot be used here: {reason}") from error
+    dtype: torch.dtype = getattr(torch, settings.dtype)
+    detector, segmenter = None, None
+    if choice.detector is not None:
+        detector = Detector.load(choice.detector.path, device, dtype, settings.channel_order)
+    if choice.segmenter is not None:
+        segmenter = Segmenter.load(choice.segmenter.path, device, dtype)
+    engine = Engine(detector, segmenter, workers=settings.workers)
+    engine.warm_up()
+    return engine

@@ -1,0 +1,251 @@
+"""The HTTP service: `create_app(settings)`, its lifespan and routes, and the one place where errors become answers."""
+
+from __future__ import annotations
+
+import json
+import logging
+import platform
+import re
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from typing import Any, cast
+
+import anyio.to_thread
+from fastapi import FastAPI
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.requests import Request as HttpRequest
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app import loading, openapi, schemas
+from app.errors import BadRequest, MethodNotAllowed, NotFound, PayloadTooLarge, ServiceError, TooManyRequests
+from app.images import ImageLimits
+from app.scoring import Scorer
+from app.settings import Settings
+
+log = logging.getLogger("box2mask")
+
+Answer = Callable[[Scorer, schemas.Request], Awaitable[list[dict[str, Any]]]]
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The service as an ASGI application; its models are loaded as it starts, and a failure then is fatal."""
+    choice = loading.choose(settings)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        engine = await anyio.to_thread.run_sync(loading.load, settings, choice)
+        limits = ImageLimits(
+            max_pixels=settings.max_image_pixels,
+            max_bytes=int(settings.max_image_mb * 2**20),
+            allow_urls=settings.image_urls,
+            url_timeout_s=settings.url_timeout_s,
+        )
+        app.state.scorer = Scorer(engine, limits, settings.max_prompts, settings.response_schema)
+        log.info("ready")
+        yield
+        app.state.scorer = None
+        engine.close()
+
+    app = FastAPI(title="box2mask", version=version("box2mask"), lifespan=lifespan, redoc_url=None)
+    app.state.scorer = None
+    app.state.in_work = 0
+    app.openapi = lambda: openapi.document(app.version)  # type: ignore[method-assign]
+    app.add_middleware(ScoringHeaders, server_version=app.version)
+    for kind in (ServiceError, HTTPException):
+        app.add_exception_handler(kind, _answer_error)
+
+    async def score(http: HttpRequest, answer: Answer) -> Response:
+        if app.state.in_work >= settings.max_requests:
+            raise TooManyRequests(f"{settings.max_requests} requests are in work or waiting; try again in a second")
+        app.state.in_work += 1
+        try:
+            scorer: Scorer = app.state.scorer
+            body = await _body(http, int(settings.max_body_mb * 2**20))
+            # Megabytes of base64 take a while to parse and to write; other requests are answered meanwhile.
+            request = await scorer.engine.aside(schemas.parse_request, body, settings.max_rows)
+            began = time.perf_counter()
+            answers = await answer(scorer, request)
+            http.scope["box2mask.ms"] = 1000 * (time.perf_counter() - began)
+            content = await scorer.engine.aside(_to_json, answers)
+            return Response(content, media_type="application/json")
+        finally:
+            app.state.in_work -= 1
+
+    async def by_columns(scorer: Scorer, request: schemas.Request) -> list[dict[str, Any]]:
+        return await (segment if request.has_prompts else detect)(scorer, request)
+
+    async def detect(scorer: Scorer, request: schemas.Request) -> list[dict[str, Any]]:
+        _need(choice.detector, "detector")
+        return await scorer.detect(request)
+
+    async def segment(scorer: Scorer, request: schemas.Request) -> list[dict[str, Any]]:
+        _need(choice.segmenter, "segmenter")
+        return await scorer.segment(request)
+
+    async def detect_and_segment(scorer: Scorer, request: schemas.Request) -> list[dict[str, Any]]:
+        _need(choice.detector, "detector")
+        _need(choice.segmenter, "segmenter")
+        return await scorer.detect_and_segment(request)
+
+    for path, answer in (
+        ("/score", by_columns),
+        ("/yolof/score", detect),
+        ("/sam/score", segment),
+        ("/pipeline/score", detect_and_segment),
+    ):
+        app.add_route(path, _route(score, answer), methods=["POST"])
+
+    @app.api_route("/", methods=["GET", "HEAD"])
+    @app.api_route("/health/live", methods=["GET", "HEAD"])
+    async def live() -> Response:
+        return PlainTextResponse("Healthy")
+
+    @app.api_route("/health/ready", methods=["GET", "HEAD"])
+    async def ready() -> Response:
+        # The lifespan loads and tries the models before any request gets here.
+        return PlainTextResponse("Ready")
+
+    @app.get("/version")
+    async def versions() -> dict[str, Any]:
+        return describe(app.state.scorer, choice, settings)
+
+    @app.get("/swagger.json")
+    async def swagger(http: HttpRequest) -> JSONResponse:
+        wanted = http.query_params.get("version", "2")
+        if wanted not in openapi.VERSIONS:
+            raise NotFound(f"version: expected {' or '.join(openapi.VERSIONS)}, got {wanted!r}")
+        return JSONResponse(openapi.document(app.version, wanted))
+
+    return app
+
+
+def describe(scorer: Scorer, choice: loading.Choice, settings: Settings) -> dict[str, Any]:
+    """What `/version` says: versions, models, device, number format, whether demo weights are served."""
+    from models import mmcv_ops
+
+    detector, segmenter = scorer.engine.detector, scorer.engine.segmenter
+    served: dict[str, Any] = {"detector": None, "segmenter": None}
+    if detector is not None and choice.detector is not None:
+        served["detector"] = {
+            "name": choice.detector.name,
+            "demo_weights": choice.detector.demo,
+            "classes": list(detector.class_names),
+            "input_scale": detector.input_scale,
+            "channel_order": detector.channel_order,
+            "device": str(detector.device),
+            "dtype": settings.dtype,
+        }
+    if segmenter is not None and choice.segmenter is not None:
+        served["segmenter"] = {
+            "name": choice.segmenter.name,
+            "demo_weights": choice.segmenter.demo,
+            "image_size": segmenter.image_size,
+            "device": str(segmenter.device),
+            "dtype": settings.dtype,
+        }
+    packages = ("torch", "transformers", "mmdet", "mmengine", "numpy", "pillow", "fastapi", "uvicorn")
+    return {
+        "box2mask": version("box2mask"),
+        "python": platform.python_version(),
+        "packages": {package: version(package) for package in packages},
+        "mmcv_ops": "plain torch" if mmcv_ops.install() else "compiled",
+        "demo_weights": choice.demo,
+        "response_schema": settings.response_schema,
+        **served,
+    }
+
+
+def _need(model: loading.Chosen | None, kind: str) -> None:
+    if model is None:
+        raise NotFound(f"this service has no {kind}: start it with BOX2MASK_{kind.upper()}")
+
+
+def _route(score: Callable[[HttpRequest, Answer], Awaitable[Response]], answer: Answer) -> Any:
+    async def endpoint(http: HttpRequest) -> Response:
+        try:
+            return await score(http, answer)
+        # Here and not as the application's handler, which runs outside of the middleware and its headers.
+        except Exception as error:
+            return await _answer_error(http, error)
+
+    return endpoint
+
+
+async def _body(http: HttpRequest, most: int) -> bytes:
+    """The request's body, given up as soon as it is too long. Raises PayloadTooLarge."""
+    body = bytearray()
+    try:
+        async for chunk in http.stream():
+            body += chunk
+            if len(body) > most:
+                raise PayloadTooLarge(f"expected a body of at most {most} bytes, got more")
+    except ClientDisconnect as error:
+        raise BadRequest("the client went away before the body was there") from error
+    return bytes(body)
+
+
+def _to_json(content: object) -> bytes:
+    return json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+
+
+async def _answer_error(http: HttpRequest, error: Exception) -> Response:
+    """Every error's answer: `{"message": ...}`. What the client could not have caused stays in the log."""
+    if isinstance(error, HTTPException):  # the router's own
+        path = http.url.path
+        if error.status_code == 405:
+            error = MethodNotAllowed(f"{path} does not answer {http.method}")
+        else:
+            error = NotFound(f"there is nothing at {path}")
+    if not isinstance(error, ServiceError) or error.status >= 500:
+        log.error("request %s failed", http.scope.get("box2mask.id"), exc_info=error)
+    if not isinstance(error, ServiceError):
+        error = ServiceError(f"internal error; the server's log has it as request {http.scope.get('box2mask.id')}")
+    headers = {"retry-after": "1"} if isinstance(error, TooManyRequests) else None
+    http.scope["box2mask.failed"] = error.status >= 500
+    return JSONResponse({"message": error.message}, error.status, headers)
+
+
+class ScoringHeaders:
+    """Middleware: the response headers of AzureML's scoring server on every answer.
+
+    An `x-request-id` and an `x-ms-client-request-id` that came are echoed, as far as they are harmless.
+    """
+
+    def __init__(self, app: ASGIApp, server_version: str) -> None:
+        self.app = app
+        self.server_version = server_version
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        came = {name: value.decode("latin-1") for name, value in scope["headers"]}
+        request_id = _harmless(came.get(b"x-request-id", ""), r"[!-~]{1,128}") or str(uuid.uuid4())
+        client_id = _harmless(came.get(b"x-ms-client-request-id", ""), r"[A-Za-z0-9_-]{1,40}")
+        scope["box2mask.id"] = request_id
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                ours = {
+                    "x-request-id": request_id,
+                    "x-ms-request-id": request_id,
+                    "x-ms-client-request-id": client_id,
+                    "x-ms-run-function-failed": str(bool(scope.get("box2mask.failed"))),
+                    "x-ms-run-fn-exec-ms": f"{scope['box2mask.ms']:.3f}" if "box2mask.ms" in scope else "",
+                    "x-ms-server-version": f"box2mask/{self.server_version}",
+                }
+                headers = cast(list[tuple[bytes, bytes]], message.setdefault("headers", []))
+                headers += [(name.encode(), value.encode()) for name, value in ours.items() if value]
+            await send(message)
+
+        await self.app(scope, receive, send_with_headers)
+
+
+def _harmless(identifier: str, pattern: str) -> str:
+    """An identifier that matches, or "" for one that does not and had better stay out of headers and logs."""
+    return identifier if re.fullmatch(pattern, identifier) else ""

@@ -1,0 +1,205 @@
+"""The service's description of itself: OpenAPI 3.1 and 3.0, and Swagger 2.0, out of one table of routes.
+
+Written by hand because a request is a table whose columns decide what it means, which no type can say.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+VERSIONS = ("2", "3", "3.1")
+
+_DETECTOR_REQUEST: dict[str, Any] = {
+    "input_data": {"columns": ["image"], "index": [0], "data": [["<base64 or URL>"]]},
+    "params": {"score_threshold": 0.3},
+}
+_SEGMENTER_REQUEST: dict[str, Any] = {
+    "input_data": {
+        "columns": ["image", "input_points", "input_boxes", "input_labels", "multimask_output"],
+        "index": [0],
+        "data": [["<base64 or URL>", "", "[[125, 240, 375, 425]]", "", False]],
+    },
+    "params": {},
+}
+
+# path -> summary, example, schema of one row's answer
+_SCORING: dict[str, tuple[str, dict[str, Any], str]] = {
+    "/score": (
+        "Boxes, or masks: a request with SAM's prompt columns goes to SAM, one with only images to the detector",
+        _SEGMENTER_REQUEST,
+        "RowAnswer",
+    ),
+    "/yolof/score": ("Boxes of the objects in each image", _DETECTOR_REQUEST, "Boxes"),
+    "/sam/score": ("Masks for the points and boxes given with each image", _SEGMENTER_REQUEST, "Masks"),
+    "/pipeline/score": ("Boxes of the objects in each image, and a mask for every box", _DETECTOR_REQUEST, "Boxes"),
+}
+_PLAIN = {
+    "/": "Healthy, for probes",
+    "/health/live": "Whether the process lives",
+    "/health/ready": "Whether the models are loaded and have been run once",
+}
+_ERRORS = {
+    "400": "The request is wrong; the message says in which row and column",
+    "404": "This service does not serve that model",
+    "413": "The body is over the limit",
+    "429": "The queue is full; try again after Retry-After seconds",
+    "500": "The service failed",
+}
+
+_SCHEMAS: dict[str, Any] = {
+    "Request": {
+        "type": "object",
+        "required": ["input_data"],
+        "properties": {
+            "input_data": {
+                "type": "object",
+                "required": ["columns", "data"],
+                "properties": {
+                    "columns": {"type": "array", "items": {"type": "string"}},
+                    "index": {"type": "array", "items": {}, "description": "One entry per row; not used"},
+                    "data": {
+                        "type": "array",
+                        "items": {},
+                        "description": "One list of values per row, in the order of columns",
+                    },
+                },
+            },
+            "params": {
+                "type": "object",
+                "properties": {
+                    "score_threshold": {"type": "number", "minimum": 0, "maximum": 1},
+                    "iou_threshold": {"type": "number", "minimum": 0, "maximum": 1},
+                    "max_detections": {"type": "integer", "minimum": 1, "maximum": 1000},
+                    "multimask_output": {"type": "boolean", "description": "Pipeline only: three masks per box"},
+                    "coordinates": {"type": "string", "enum": ["absolute", "normalized"]},
+                    "mask_format": {"type": "string", "enum": ["png", "rle", "polygon"]},
+                    "exif_orientation": {"type": "boolean"},
+                    "response_schema": {"type": "string", "enum": ["card", "live"]},
+                },
+            },
+        },
+    },
+    "Mask": {
+        "type": "object",
+        "required": ["iou_score"],
+        "properties": {
+            "encoded_binary_mask": {"type": "string", "description": "Base64 PNG, 8-bit greyscale, 0 or 255"},
+            "rle": {
+                "type": "object",
+                "description": "COCO compressed RLE, with mask_format rle",
+                "properties": {
+                    "size": {"type": "array", "items": {"type": "integer"}},
+                    "counts": {"type": "string"},
+                },
+            },
+            "polygon": {
+                "type": "array",
+                "description": "[x1, y1, ...] in 0..1 for each region, with mask_format polygon",
+                "items": {"type": "array", "items": {"type": "number"}},
+            },
+            "iou_score": {"type": "number", "description": "SAM's own guess of the mask's quality"},
+        },
+    },
+    "Boxes": {
+        "type": "object",
+        "required": ["boxes"],
+        "properties": {
+            "boxes": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "required": ["box", "label", "score"],
+                    "properties": {
+                        "box": {
+                            "type": "object",
+                            "description": "In 0..1 of the image's width and height",
+                            "properties": {
+                                corner: {"type": "number"} for corner in ("topX", "topY", "bottomX", "bottomY")
+                            },
+                        },
+                        "label": {"type": "string"},
+                        "score": {"type": "number"},
+                        "polygon": {"type": "array", "items": {"type": "array", "items": {"type": "number"}}},
+                        "mask_per_prediction": {"type": "array", "items": {"$ref": "Mask"}},
+                    },
+                },
+            }
+        },
+    },
+    "Masks": {
+        "type": "object",
+        "description": 'The model card\'s form; response_schema "live" wraps it in "response" and says masks_per_...',
+        "properties": {
+            "predictions": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "properties": {"mask_per_prediction": {"type": "array", "items": {"$ref": "Mask"}}},
+                },
+            }
+        },
+    },
+    "RowAnswer": {
+        "type": "object",
+        "description": "Boxes, as /yolof/score answers, or Masks, as /sam/score does",
+    },
+    "Error": {"type": "object", "required": ["message"], "properties": {"message": {"type": "string"}}},
+}
+
+
+def document(service_version: str, form: str = "3.1") -> dict[str, Any]:
+    """The description in one of VERSIONS: "2" is Swagger 2.0, "3" OpenAPI 3.0.3, "3.1" OpenAPI 3.1.0."""
+    old = form == "2"
+    paths: dict[str, Any] = {}
+    for path, (summary, example, row) in _SCORING.items():
+        answer = {"type": "array", "items": {"$ref": row}}
+        operation: dict[str, Any] = {
+            "summary": summary,
+            "operationId": path.strip("/").replace("/", "_"),
+            "responses": {
+                "200": _response("One answer per row", answer, old),
+                **{status: _response(text, {"$ref": "Error"}, old) for status, text in _ERRORS.items()},
+            },
+        }
+        if old:
+            operation |= {"consumes": ["application/json"], "produces": ["application/json"]}
+            operation["parameters"] = [{"name": "body", "in": "body", "required": True, "schema": {"$ref": "Request"}}]
+        else:
+            content = {"application/json": {"schema": {"$ref": "Request"}, "example": example}}
+            operation["requestBody"] = {"required": True, "content": content}
+        paths[path] = {"post": operation}
+    for path, summary in _PLAIN.items():
+        paths[path] = {"get": {"summary": summary, "responses": {"200": {"description": summary}}}}
+    paths["/version"] = {
+        "get": {
+            "summary": "Versions, models, device, number format, whether demo weights are served",
+            "responses": {"200": _response("A JSON object", {"type": "object"}, old)},
+        }
+    }
+    head: dict[str, Any] = {
+        "info": {
+            "title": "box2mask",
+            "version": service_version,
+            "description": "YOLOF and SAM behind AzureML's scoring format",
+        },
+        "paths": paths,
+    }
+    if old:
+        return _with_references({"swagger": "2.0", "basePath": "/", **head, "definitions": _SCHEMAS}, "#/definitions/")
+    head |= {"openapi": {"3": "3.0.3", "3.1": "3.1.0"}[form], "components": {"schemas": _SCHEMAS}}
+    return _with_references(head, "#/components/schemas/")
+
+
+def _response(description: str, schema: dict[str, Any], old: bool) -> dict[str, Any]:
+    if old:
+        return {"description": description, "schema": schema}
+    return {"description": description, "content": {"application/json": {"schema": schema}}}
+
+
+def _with_references(node: Any, prefix: str) -> Any:
+    """A copy whose `$ref`s, bare names in this module, point to where this form keeps its schemas."""
+    if isinstance(node, dict):
+        return {
+            key: f"{prefix}{value}" if key == "$ref" else _with_references(value, prefix) for key, value in node.items()
+        }
+    return [_with_references(item, prefix) for item in node] if isinstance(node, list) else node
