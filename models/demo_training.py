@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, IterableDataset
 
 Loss = Callable[[Any, Any, int], tuple[Tensor, dict[str, Tensor]]]
@@ -41,7 +41,7 @@ def train(
     one however fast the machine is. The state is kept in `out`/training.pt.
     """
     out.mkdir(parents=True, exist_ok=True)
-    averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.998), use_buffers=True)
+    averaged = AveragedModel(model, multi_avg_fn=_average, use_buffers=True)
     learnt = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(learnt, lr=lr, betas=(0.9, 0.98), weight_decay=0.02)
     parts: dict[str, Any] = {"model": model, "averaged": averaged, "optimizer": optimizer}
@@ -81,6 +81,17 @@ def train(
         if step % save_every == 0:
             keep()
     keep()
+
+
+@torch.no_grad()
+def _average(averaged: tuple[Tensor, ...] | list[Tensor], now: Any, count: Any) -> None:
+    """A moving average over about 500 steps, or over the last tenth of all steps while there are fewer."""
+    weight = max(0.002, 1 / (1 + 0.1 * float(count)))
+    for mean, value in zip(averaged, now, strict=True):
+        if mean.is_floating_point():
+            mean.lerp_(value, weight)
+        else:
+            mean.copy_(value)
 
 
 def loaded(dataset: IterableDataset, batch: int, collate: Callable[[list[Any]], Any] | None = None) -> Iterator[Any]:
