@@ -86,13 +86,13 @@ def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def _serve(args: argparse.Namespace) -> int:
-    from app.settings import Settings, SettingsError
+    from app.loading import EXPLAINED
+    from app.server import serve
+    from app.settings import Settings
 
     try:
-        from app.server import serve
-
         return 0 if serve(Settings.from_environment()) else STARTUP_FAILED
-    except SettingsError as error:
+    except EXPLAINED as error:
         print(f"box2mask: {error}", file=sys.stderr)
         return STARTUP_FAILED
 

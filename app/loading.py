@@ -8,9 +8,14 @@ from typing import TYPE_CHECKING
 
 from app.settings import Settings, SettingsError
 from models import weights
+from models.checkpoints import ModelFilesError
+from models.mmcv_ops import MissingOpError
 
 if TYPE_CHECKING:
     from app.engine import Engine
+
+# What choosing and loading may fail with that says in a sentence what to do; anything else deserves its traceback.
+EXPLAINED = (SettingsError, ModelFilesError, MissingOpError, OSError)
 
 # What `auto` takes of the pulled weights, best first; the demo weights are the last resort.
 DETECTORS = ("yolof", "demo-yolof")
@@ -39,7 +44,7 @@ class Choice:
 
 
 def choose(settings: Settings, root: Path = weights.WEIGHTS_ROOT) -> Choice:
-    """Find the models that the settings mean. Raises SettingsError where there are none."""
+    """Find the models that the settings mean. Raises SettingsError where there are none, or one of EXPLAINED."""
     mounted = settings.azureml_model_dir
     detector = _choose("detector", settings.detector, DETECTORS, mounted and _find_detector(mounted), mounted, root)
     segmenter = _choose("segmenter", settings.segmenter, SEGMENTERS, mounted and _find_sam(mounted), mounted, root)
@@ -82,7 +87,7 @@ def _choose(
 
 def _find_detector(root: Path) -> Path | None:
     """The one folder under `root` with both a config .py and a checkpoint."""
-    from models.yolof import WEIGHT_SUFFIXES
+    from models.detector_files import WEIGHT_SUFFIXES
 
     folders = {
         file.parent
@@ -109,7 +114,7 @@ def _only(root: Path, what: str, folders: set[Path]) -> Path | None:
 
 
 def load(settings: Settings, choice: Choice) -> Engine:
-    """Load the models onto the device and run each once. Raises ModelFilesError or SettingsError."""
+    """Load the models onto the device and run each once. Raises one of EXPLAINED for files that make no model."""
     import torch
 
     from app.engine import Engine

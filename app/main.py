@@ -38,7 +38,11 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        engine = await anyio.to_thread.run_sync(loading.load, settings, choice)
+        try:
+            engine = await anyio.to_thread.run_sync(loading.load, settings, choice)
+        except loading.EXPLAINED as error:
+            app.state.startup_error = error  # for whoever runs the server to tell
+            raise
         limits = ImageLimits(
             max_pixels=settings.max_image_pixels,
             max_bytes=int(settings.max_image_mb * 2**20),
@@ -52,7 +56,9 @@ def create_app(settings: Settings) -> FastAPI:
         engine.close()
 
     app = FastAPI(title="box2mask", version=version("box2mask"), lifespan=lifespan, redoc_url=None)
+    app.router.redirect_slashes = False  # posting megabytes twice is no favour
     app.state.scorer = None
+    app.state.startup_error = None
     app.state.in_work = 0
     app.openapi = lambda: openapi.document(app.version)  # type: ignore[method-assign]
     app.add_middleware(ScoringHeaders, server_version=app.version)
@@ -195,8 +201,10 @@ def _to_json(content: object) -> bytes:
 
 async def _answer_error(http: HttpRequest, error: Exception) -> Response:
     """Every error's answer: `{"message": ...}`. What the client could not have caused stays in the log."""
+    headers: dict[str, str] = {}
     if isinstance(error, HTTPException):  # the router's own
         path = http.url.path
+        headers.update(error.headers or {})  # `Allow`, of a 405
         if error.status_code == 405:
             error = MethodNotAllowed(f"{path} does not answer {http.method}")
         else:
@@ -205,9 +213,11 @@ async def _answer_error(http: HttpRequest, error: Exception) -> Response:
         log.error("request %s failed", http.scope.get("box2mask.id"), exc_info=error)
     if not isinstance(error, ServiceError):
         error = ServiceError(f"internal error; the server's log has it as request {http.scope.get('box2mask.id')}")
-    headers = {"retry-after": "1"} if isinstance(error, TooManyRequests) else None
+    if isinstance(error, TooManyRequests):
+        headers["retry-after"] = "1"
     http.scope["box2mask.failed"] = error.status >= 500
-    return JSONResponse({"message": error.message}, error.status, headers)
+    # ASCII, because a message may quote text of the client's that is not valid Unicode.
+    return Response(json.dumps({"message": error.message}), error.status, headers, media_type="application/json")
 
 
 class ScoringHeaders:

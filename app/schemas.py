@@ -9,6 +9,8 @@ from __future__ import annotations
 import ast
 import json
 import math
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -29,6 +31,7 @@ MaskFormat = Literal["png", "rle", "polygon"]
 # Texts that stand for "no prompt", as pandas and Python clients write a missing value.
 _NONE_TEXTS = frozenset({"", "none", "null", "nan"})
 _MAX_LITERAL = 1_000_000  # characters of one prompt column: some 50,000 coordinates
+_LARGEST = 1e9  # of any coordinate; beyond it float32 no longer tells places apart
 _DIMENSIONS = {
     POINTS: ("(point_batch, points_per_prompt, 2)", 3),
     BOXES: ("(num_boxes, 4)", 2),
@@ -87,20 +90,22 @@ def parse_request(body: bytes, max_rows: int) -> Request:
     if not isinstance(content, dict):
         raise BadRequest(f"expected a JSON object with input_data, got {_kind(content)}")
     if "input_data" not in content:
-        raise BadRequest(f"expected input_data in the body, got {_names(content)}")
+        raise BadRequest(f"expected input_data in the body, got {_names(content) or 'an empty object'}")
     table = content["input_data"]
     if not isinstance(table, dict):
         raise BadRequest(f"input_data: expected an object with columns and data, got {_kind(table)}")
     for key in ("columns", "data"):
-        if not isinstance(table.get(key), list):
-            found = _kind(table[key]) if key in table else f"only {_names(table)}"
-            raise BadRequest(f"input_data.{key}: expected a list, got {found}")
+        if key not in table:
+            raise BadRequest(f"input_data: expected columns and data, got {_names(table) or 'an empty object'}")
+        if not isinstance(table[key], list):
+            raise BadRequest(f"input_data.{key}: expected a list, got {_kind(table[key])}")
     columns, data, index = table["columns"], table["data"], table.get("index")
-    if not all(isinstance(column, str) for column in columns):
-        raise BadRequest("input_data.columns: expected a list of names")
-    twice = sorted({column for column in columns if columns.count(column) > 1})
+    for column in columns:
+        if not isinstance(column, str):
+            raise BadRequest(f"input_data.columns: expected names, got {_kind(column)} among them")
+    twice = [column for column, times in Counter[str](columns).items() if times > 1]
     if twice:
-        raise BadRequest(f"input_data.columns: expected every name once, got {', '.join(twice)} more than once")
+        raise BadRequest(f"input_data.columns: expected every name once, got {_names(twice)} more than once")
     if index is not None and (not isinstance(index, list) or len(index) != len(data)):
         found = f"{len(index)} entries" if isinstance(index, list) else _kind(index)
         raise BadRequest(f"input_data.index: expected one entry per row ({len(data)}), got {found}")
@@ -176,7 +181,7 @@ def _values(request: Request, needed: tuple[str, ...]) -> list[dict[str, Any]]:
     missing = [column for column in needed if column not in request.columns]
     if missing:
         raise BadRequest(
-            f"input_data.columns: expected {', '.join(needed)}, got {', '.join(request.columns) or 'none'}: "
+            f"input_data.columns: expected {', '.join(needed)}, got {_names(request.columns) or 'none'}: "
             f"{', '.join(missing)} missing"
         )
     places = [(column, request.columns.index(column)) for column in needed]
@@ -184,10 +189,9 @@ def _values(request: Request, needed: tuple[str, ...]) -> list[dict[str, Any]]:
     for number, row in enumerate(request.data):
         if len(request.columns) == 1 and not isinstance(row, list):
             row = [row]  # pandas takes the flat form for a single column
-        if not isinstance(row, list):
-            raise BadRequest(f"expected a list of {len(request.columns)} values, got {_kind(row)}", row=number)
-        if len(row) != len(request.columns):
-            raise BadRequest(f"expected {len(request.columns)} values, one per column, got {len(row)}", row=number)
+        if not isinstance(row, list) or len(row) != len(request.columns):
+            found = len(row) if isinstance(row, list) else _kind(row)
+            raise BadRequest(f"expected one value per column ({len(request.columns)}), got {found}", row=number)
         rows.append({column: row[place] for column, place in places})
     return rows
 
@@ -210,8 +214,6 @@ def _numbers(value: object, row: int, column: str) -> np.ndarray | None:
         raise fault(str(found))
     # Whether the last sizes fit is asked where the value is made: models.types.Prompts.
     array = np.array(value, dtype=np.float64)
-    if not np.isfinite(array).all() or np.abs(array).max(initial=0) > 1e9:
-        raise fault("a number that is not finite or beyond 1e9")
     if column == LABELS and (array != np.round(array)).any():
         raise fault("a label that is not a whole number")
     return array
@@ -226,8 +228,7 @@ def _literal(text: str, fault: Any) -> object:
         return ast.literal_eval(text.strip())
     # literal_eval builds values and never runs code, but its parser gives up in several ways.
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
-        shown = text if len(text) <= 60 else f"{text[:60]}..."
-        raise fault(f"{shown!r}, which is not a list of numbers") from error
+        raise fault(f"{_short(text)!r}, which is not a list of numbers") from error
 
 
 def _shape(value: list[Any] | tuple[Any, ...], fault: Any, depth: int = 0) -> tuple[int, ...]:
@@ -238,12 +239,15 @@ def _shape(value: list[Any] | tuple[Any, ...], fault: Any, depth: int = 0) -> tu
     for item in value:
         if isinstance(item, list | tuple):
             inner.add(_shape(item, fault, depth + 1))
-        elif _is_number(item):
-            inner.add(())
-        else:
+        elif not isinstance(item, int | float) or isinstance(item, bool):
             raise fault(f"{_kind(item)} among the numbers")
+        elif not abs(item) <= _LARGEST:  # nor is NaN
+            found = f"{item:g}" if isinstance(item, float) else "a number"  # which may have too many digits to show
+            raise fault(f"{found}, which is not from -1e9 to 1e9")
+        else:
+            inner.add(())
     if len(inner) > 1:
-        raise fault("a ragged list: " + " and ".join(str(shape) for shape in sorted(inner)))
+        raise fault("a ragged list of " + " and ".join(str(shape or "numbers") for shape in sorted(inner)[:3]))
     return (len(value), *(inner.pop() if inner else ()))
 
 
@@ -301,22 +305,28 @@ def predictions(masks: list[list[dict[str, Any]]], schema: ResponseSchema) -> di
 
 
 def _bad_param(name: str, expected: str, found: object) -> BadRequest:
-    shown = json.dumps(found)
-    return BadRequest(f"params.{name}: expected {expected}, got {shown if len(shown) <= 60 else shown[:60] + '...'}")
+    shown = _kind(found) if isinstance(found, list | dict) else _short(json.dumps(found))
+    return BadRequest(f"params.{name}: expected {expected}, got {shown}")
 
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf
 
 
-def _names(mapping: dict[str, Any]) -> str:
-    return ", ".join(sorted(mapping)[:10]) or "an empty object"
+def _names(names: Iterable[str]) -> str:
+    """The first few of the client's names for a message, which must not grow with the request."""
+    shown = [_short(name) for name in names]
+    return ", ".join(shown[:10]) + (", ..." if len(shown) > 10 else "")
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 60 else f"{text[:60]}..."
 
 
 def _kind(value: object) -> str:
     """What JSON calls a value of this kind."""
     names = {
-        bool: "true or false",
+        bool: "a boolean",
         int: "a number",
         float: "a number",
         str: "a string",

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import signal
 import socket
 import sys
 
 import uvicorn
+from starlette.types import Message, Receive, Scope, Send
 
 from app.loading import Choice, choose
 from app.main import create_app
@@ -16,7 +18,7 @@ from app.settings import Settings, SettingsError
 def serve(settings: Settings) -> bool:
     """Answer requests until SIGTERM or SIGINT; returns whether the service ever started.
 
-    Raises SettingsError where a setting cannot be used.
+    Raises one of `loading.EXPLAINED` where the settings, or the files that they name, cannot be used.
     """
     logging.basicConfig(level=settings.log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
     for chatty in ("httpx", "httpcore"):
@@ -24,9 +26,24 @@ def serve(settings: Settings) -> bool:
     listener = _listen(settings)
     choice = choose(settings)
     _announce(settings, choice, listener.getsockname()[1])
-    config = uvicorn.Config(create_app(settings), log_level=settings.log_level, lifespan="on", server_header=False)
-    server = uvicorn.Server(config)
+    app = create_app(settings)
+
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_plainly(message: Message) -> None:
+            if message["type"] == "lifespan.startup.failed" and app.state.startup_error is not None:
+                message = {"type": message["type"]}  # without the traceback, which uvicorn would log
+            await send(message)
+
+        await app(scope, receive, send_plainly)
+
+    server = uvicorn.Server(
+        uvicorn.Config(application, log_level=settings.log_level, lifespan="on", server_header=False)
+    )
+    # When uvicorn has stopped gracefully it raises the signal again; to have been asked to stop is no failure.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
     server.run(sockets=[listener])
+    if app.state.startup_error is not None:
+        raise app.state.startup_error
     return server.started
 
 
@@ -46,6 +63,7 @@ def _listen(settings: Settings) -> socket.socket:
 
 def _announce(settings: Settings, choice: Choice, port: int) -> None:
     host = "localhost" if settings.host in ("0.0.0.0", "::") else settings.host
+    host = f"[{host}]" if ":" in host else host
     lines = [f"box2mask is loading its models; it will listen on http://{host}:{port} (POST /score, docs at /docs)"]
     for kind, chosen in (("detector", choice.detector), ("segmenter", choice.segmenter)):
         if chosen is None:

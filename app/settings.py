@@ -19,7 +19,10 @@ class SettingsError(ValueError):
 class Settings(BaseSettings):
     """The service's settings: field `port` is the environment's `BOX2MASK_PORT`, and so on."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", populate_by_name=True)
+    # An empty variable counts as none: it is how a container's settings are left out.
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="forbid", populate_by_name=True
+    )
 
     host: str = Field("0.0.0.0", description="Address to listen on")
     port: int = Field(5001, ge=0, le=65535, description="Port to listen on; 0 takes a free one")

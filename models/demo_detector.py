@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,10 +46,11 @@ def new_model(seed: int) -> nn.Module:
     mmcv_ops.install()
     from mmdet.registry import MODELS
     from mmengine.config import Config
+    from mmengine.logging import MMLogger
     from mmengine.registry import init_default_scope
 
     torch.manual_seed(seed)
-    logging.getLogger("mmengine").setLevel(logging.WARNING)
+    MMLogger.get_current_instance().setLevel("WARNING")  # it tells how every layer was initialised
     config = Config.fromfile(CONFIG)
     init_default_scope("mmdet")
     model = MODELS.build(config.model)
