@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from models.checkpoints import CheckpointError, ModelFilesError, load_state_dict
-from models.detector_files import DetectorFiles
+from models.detector_files import DetectorFiles, build_model, read_config
 from models.mmcv_ops import MissingOpError, install
 from models.types import Detections
 from models.yolof import Detector
@@ -346,7 +346,6 @@ def test_pretrained_weights_of_a_config_are_never_fetched(make_folder: MakeFolde
 
 def zoo_folder(folder: Path, config: str) -> Path:
     (folder / "config.py").write_text(config + SMALL_PIPELINE)
-    from models.detector_files import read_config
 
     path = folder / "config.py"
     torch.save(build_model(read_config(path), path).state_dict(), folder / "weights.pth")

@@ -1,0 +1,166 @@
+"""The service as its users meet it: the command itself in a process of its own, with small models of random weights."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+DEMO = REPOSITORY / "weights" / "demo"
+# What the `box2mask` script does, also where the package is not installed.
+COMMAND = (sys.executable, "-c", "import sys; from app.cli import main; sys.exit(main())")
+STARTS_WITHIN_S = 120
+
+
+@dataclass(frozen=True)
+class ModelFolders:
+    """Where the models lie that the tests serve."""
+
+    detector: Path
+    segmenter: Path
+
+
+@dataclass(frozen=True)
+class Service:
+    """A service that answers at `url`; `log()` is all that it has written to standard error."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+    log_file: Path
+
+    def log(self) -> str:
+        return self.log_file.read_text()
+
+
+def environment(settings: dict[str, str]) -> dict[str, str]:
+    """This process's environment with these settings and no others of the service's."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith(("BOX2MASK_", "AZUREML_"))}
+    return own | {"OMP_NUM_THREADS": "1"} | settings
+
+
+@contextmanager
+def serving(log_file: Path, settings: dict[str, str]) -> Iterator[Service]:
+    with log_file.open("wb") as log:
+        process = subprocess.Popen(
+            [*COMMAND, "serve"],
+            cwd=REPOSITORY,
+            env=environment({"BOX2MASK_HOST": "127.0.0.1", "BOX2MASK_PORT": "0"} | settings),
+            stderr=log,
+        )
+    try:
+        yield Service(_url_when_ready(process, log_file), process, log_file)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(timeout=30)
+        finally:
+            process.kill()
+            process.wait()
+
+
+def _url_when_ready(process: subprocess.Popen[bytes], log_file: Path) -> str:
+    deadline = time.monotonic() + STARTS_WITHIN_S
+    while time.monotonic() < deadline and process.poll() is None:
+        announced = re.search(r"http://[^ ]+:\d+", log_file.read_text())
+        if announced is not None:
+            try:
+                httpx.get(f"{announced[0]}/health/ready", timeout=10).raise_for_status()
+                return announced[0]
+            except httpx.TransportError:
+                pass
+        time.sleep(0.1)
+    raise AssertionError(f"the service did not start; it ended with {process.poll()}: {log_file.read_text()}")
+
+
+@pytest.fixture
+def run_command() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run `box2mask` with these arguments and settings to its end."""
+
+    def run(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*COMMAND, *arguments],
+            cwd=REPOSITORY,
+            env=environment(settings),
+            capture_output=True,
+            text=True,
+            timeout=STARTS_WITHIN_S,
+        )
+
+    return run
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Callable[..., AbstractContextManager[Service]]:
+    """Start `box2mask serve` with these settings, on a free port; the context ends it with SIGTERM."""
+    return lambda **settings: serving(tmp_path / "service.log", settings)
+
+
+@pytest.fixture(scope="session")
+def model_folders(tmp_path_factory: pytest.TempPathFactory) -> ModelFolders:
+    folder = tmp_path_factory.mktemp("models")
+    folders = ModelFolders(folder / "detector", folder / "segmenter")
+    write_detector(folders.detector)
+    write_segmenter(folders.segmenter)
+    return folders
+
+
+@pytest.fixture(scope="session")
+def service(model_folders: ModelFolders, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """One service for all tests, with both models and the default settings."""
+    settings = {
+        "BOX2MASK_DETECTOR": str(model_folders.detector),
+        "BOX2MASK_SEGMENTER": str(model_folders.segmenter),
+    }
+    with serving(tmp_path_factory.mktemp("service") / "service.log", settings) as started:
+        yield started
+
+
+def write_detector(folder: Path) -> None:
+    """The demo detector with a random head, which finds a few things of every score in any picture."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(DEMO / "yolof", folder)
+    weights = load_file(folder / "model.safetensors")
+    torch.manual_seed(0)
+    for name, spread, bias in (("cls_score", 1.5, -3.0), ("object_pred", 1.5, 0.0), ("bbox_pred", 0.4, 0.0)):
+        weight = weights[f"bbox_head.{name}.weight"].float()
+        weights[f"bbox_head.{name}.weight"] = torch.randn_like(weight) * spread / weight[0].numel() ** 0.5
+        weights[f"bbox_head.{name}.bias"] = torch.full((len(weight),), bias)
+    save_file(weights, folder / "model.safetensors")
+
+
+def write_segmenter(folder: Path) -> None:
+    """A tiny SAM whose random weights let image, place and prompt all reach the masks."""
+    import torch
+    from torch import nn
+    from transformers import SamConfig, SamModel
+
+    config = SamConfig(
+        vision_config={
+            "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "mlp_dim": 64, "image_size": 128,
+            "output_channels": 32, "num_pos_feats": 16, "window_size": 0, "initializer_range": 0.5,
+        },
+        prompt_encoder_config={"hidden_size": 32, "image_size": 128, "image_embedding_size": 8},
+        mask_decoder_config={"hidden_size": 32, "num_attention_heads": 2, "mlp_dim": 64, "iou_head_hidden_dim": 32},
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = SamModel(config)
+    with torch.no_grad():
+        model.shared_image_embedding.positional_embedding.normal_()
+    for module in (*model.mask_decoder.modules(), *model.prompt_encoder.modules()):
+        if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d | nn.Embedding):
+            module.reset_parameters()
+    model.save_pretrained(folder)
