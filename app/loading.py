@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,19 +47,26 @@ class Choice:
 def choose(settings: Settings, root: Path = weights.WEIGHTS_ROOT) -> Choice:
     """Find the models that the settings mean. Raises SettingsError where there are none, or one of EXPLAINED."""
     mounted = settings.azureml_model_dir
-    detector = _choose("detector", settings.detector, DETECTORS, mounted and _find_detector(mounted), mounted, root)
-    segmenter = _choose("segmenter", settings.segmenter, SEGMENTERS, mounted and _find_sam(mounted), mounted, root)
+    detector = _choose("detector", settings.detector, DETECTORS, _find_detector, mounted, root)
+    segmenter = _choose("segmenter", settings.segmenter, SEGMENTERS, _find_sam, mounted, root)
     if detector is None and segmenter is None:
-        where = f"AZUREML_MODEL_DIR ({mounted}) holds neither" if mounted else "both are switched off"
+        reason = f"no model was found in {f'AZUREML_MODEL_DIR ({mounted})' if mounted else root}"
+        if settings.detector == settings.segmenter == "none":
+            reason = "both models are switched off"
         raise SettingsError(
-            f"there is nothing to serve: {where}. Expected a folder with an MMDetection config .py and its .pth or "
+            f"there is nothing to serve: {reason}. Expected a folder with an MMDetection config .py and its .pth or "
             ".safetensors (BOX2MASK_DETECTOR), or a Hugging Face SAM folder (BOX2MASK_SEGMENTER)"
         )
     return Choice(detector, segmenter)
 
 
 def _choose(
-    kind: str, wanted: str, defaults: tuple[str, ...], found: Path | None, mounted: Path | None, root: Path
+    kind: str,
+    wanted: str,
+    defaults: tuple[str, ...],
+    find: Callable[[Path], Path | None],
+    mounted: Path | None,
+    root: Path,
 ) -> Chosen | None:
     known = weights.load_manifest()
     if wanted == "none":
@@ -78,6 +86,7 @@ def _choose(
             )
         return Chosen(path, path.name, False)
     if mounted is not None:
+        found = find(mounted)
         return None if found is None else Chosen(found, found.name, False)
     for name in defaults:
         if weights.status(name, root, manifest=known).state not in ("absent", "partial"):

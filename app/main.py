@@ -168,7 +168,8 @@ def describe(scorer: Scorer, choice: loading.Choice, settings: Settings) -> dict
 
 def _need(model: loading.Chosen | None, kind: str) -> None:
     if model is None:
-        raise NotFound(f"this service has no {kind}: start it with BOX2MASK_{kind.upper()}")
+        purpose = {"detector": "requests with only images", "segmenter": "requests with points and boxes"}[kind]
+        raise NotFound(f"this service has no {kind}, which answers {purpose}: start it with BOX2MASK_{kind.upper()}")
 
 
 def _route(score: Callable[[HttpRequest, Answer], Awaitable[Response]], answer: Answer) -> Any:

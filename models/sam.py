@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from huggingface_hub.errors import StrictDataclassError
 from PIL import Image
 from torch import Tensor
 from transformers import SamConfig, SamModel
@@ -27,6 +28,10 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 PROMPTS_AT_ONCE = 32
 _PLACE = "shared_image_embedding.positional_embedding"
 _TIED_PLACE = "prompt_encoder.shared_embedding.positional_embedding"
+# What transformers raises for values in a config.json that make no network.
+_CONFIG_ERRORS = (
+    TypeError, ValueError, KeyError, AttributeError, ArithmeticError, RuntimeError, StrictDataclassError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +99,7 @@ class Segmenter:
             config = SamConfig.from_dict(_read_json(folder / "config.json"))
             with torch.device("meta"):  # random weights that are overwritten at once take longer than reading
                 model = SamModel(config)
-        except (TypeError, ValueError, KeyError, AttributeError) as error:
+        except _CONFIG_ERRORS as error:
             raise ModelFilesError(f"{folder / 'config.json'}: cannot build a SAM: {error}") from error
         state_dict, _ = load_state_dict(folder)
         # The two names of the one positional encoding; files of different ages hold either or both.
@@ -308,6 +313,6 @@ def _normalization(folder: Path, image_size: int) -> tuple[Sequence[float], Sequ
         raise ModelFilesError(f"{path} resizes images to {longest} pixels, but the model takes {image_size}")
     mean, std = config.get("image_mean") or IMAGENET_MEAN, config.get("image_std") or IMAGENET_STD
     for name, values in (("image_mean", mean), ("image_std", std)):
-        if not isinstance(values, list | tuple) or len(values) != 3:
+        if not isinstance(values, list | tuple) or [isinstance(v, int | float) for v in values] != [True] * 3:
             raise ModelFilesError(f"{path}: {name}: expected 3 numbers, got {values!r}")
     return mean, std  # type: ignore[return-value]

@@ -112,7 +112,7 @@ def test_cutouts_are_drawn_with_their_own_colours_and_outlines(plain_picture: No
         if green < 5 and red > 100 and blue > 100:
             round_ones += 1
             x1, y1, x2, y2 = made.boxes_xyxy[0]
-            if 0 < x1 and 0 < y1 and x2 < 160 and y2 < 160:  # not cut by the picture's edge
+            if x1 > 0 and y1 > 0 and x2 < 160 and y2 < 160:  # not cut by the picture's edge
                 assert made.masks[0].sum() / ((x2 - x1) * (y2 - y1)) == pytest.approx(np.pi / 4, abs=0.06)
     assert 5 <= round_ones < 20  # other clutter is drawn as well
 

@@ -1,0 +1,301 @@
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import IterableDataset, default_collate
+
+from models import demo, demo_detector, demo_segmenter, demo_training
+from models.demo import CLASS_NAMES, CLUTTER, Scene, render_scene, tight_boxes
+from models.sam import Segmenter
+from models.types import Prompts
+from models.yolof import Detector
+
+# --- the loop ----------------------------------------------------------------------------------------
+
+
+def ticking_clock() -> SimpleNamespace:
+    """In place of `time`: a second passes at every look, so that a step takes a second."""
+    return SimpleNamespace(monotonic=itertools.count().__next__)
+
+
+class Toy:
+    """Fits a line through the points of another line, and keeps a record."""
+
+    def __init__(self, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.out = out
+        self.seeds: list[int] = []
+        self.steps: list[int] = []
+        self.losses: list[float] = []
+        self.stop_at: int | None = None
+        monkeypatch.setattr(demo_training, "time", ticking_clock())
+
+    def batches(self, seed: int) -> Iterator[Tensor]:
+        self.seeds.append(seed)
+        generator = torch.Generator().manual_seed(seed)
+        while True:
+            yield torch.randn(16, 1, generator=generator)
+
+    def loss(self, model: nn.Module, x: Tensor, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        if step == self.stop_at:
+            raise KeyboardInterrupt
+        error = (model(x) - (3 * x - 1)).square().mean()
+        self.steps.append(step)
+        self.losses.append(error.item())
+        return error, {"half": error.detach() / 2}
+
+    def save(self, model: nn.Module, folder: Path) -> None:
+        torch.save(model.state_dict(), folder / "weights.pth")
+
+    def train(self, minutes: float, **arguments: Any) -> nn.Module:
+        torch.manual_seed(0)
+        model = nn.Linear(1, 1)
+        demo_training.train(
+            model, self.batches, self.loss, self.save, self.out, minutes, lr=0.05, save_every=10, **arguments
+        )
+        return model
+
+    def state(self) -> dict[str, Any]:
+        return torch.load(self.out / "training.pt", weights_only=True)
+
+    def weights(self) -> dict[str, Tensor]:
+        return torch.load(self.out / "weights.pth", weights_only=True)
+
+
+@pytest.fixture
+def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Toy:
+    return Toy(tmp_path / "new" / "folder", monkeypatch)
+
+
+def test_a_model_learns_within_the_minutes_given(toy: Toy, capsys: pytest.CaptureFixture[str]) -> None:
+    model = toy.train(minutes=5)
+    assert 295 <= len(toy.steps) <= 300  # a step a second
+    assert np.mean(toy.losses[-10:]) < 0.01 * np.mean(toy.losses[:10])
+    assert toy.state()["step"] == len(toy.steps)
+    assert toy.state()["optimizer"]["param_groups"][0]["lr"] == pytest.approx(0.05 * 0.02)  # it fell to the end
+    # What is saved is the average over the steps, which follows behind.
+    average, target = toy.weights()["weight"].item(), model.weight.item()
+    assert target == pytest.approx(3, abs=0.1)
+    assert torch.equal(toy.state()["model"]["weight"], model.weight)
+    assert 0 < abs(target - average) < 3
+    printed = capsys.readouterr().out
+    assert "/5 min, step 20: loss " in printed and " half " in printed
+
+
+def test_training_goes_on_where_it_was(toy: Toy) -> None:
+    toy.train(minutes=1)
+    first = toy.state()
+    assert 55 <= first["step"] <= 60 and first["worked"] >= 60
+    went_on = toy.train(minutes=2)
+    assert toy.steps == list(range(len(toy.steps)))  # no step twice, none left out
+    assert 115 <= toy.state()["step"] <= 120 and toy.state()["worked"] >= 120
+    assert toy.seeds == [0, 1000 * first["step"]]  # and on other batches
+    assert toy.losses[first["step"]] < toy.losses[0]
+    assert toy.state()["optimizer"]["state"][0]["step"] == toy.state()["step"]
+
+    toy.train(minutes=2)  # nothing is left to do
+    assert len(toy.steps) == toy.state()["step"]
+    assert torch.equal(toy.state()["model"]["weight"], went_on.weight)
+
+
+def test_an_interrupted_training_goes_on_from_its_last_state(toy: Toy) -> None:
+    toy.stop_at = 37
+    with pytest.raises(KeyboardInterrupt):
+        toy.train(minutes=2)
+    assert toy.state()["step"] == 30
+    toy.stop_at = None
+    toy.train(minutes=2)
+    assert toy.steps[37] == 30
+
+
+def test_a_death_while_the_state_is_written_leaves_the_one_before(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    save = torch.save
+
+    def dies_half_way(content: object, path: Path) -> None:
+        save(content, path)
+        if Path(path).parent == toy.out and toy.steps[-1] >= 29:
+            Path(path).write_bytes(Path(path).read_bytes()[:300])
+            raise OSError("no space left on device")
+
+    monkeypatch.setattr(torch, "save", dies_half_way)
+    with pytest.raises(OSError, match="no space"):
+        toy.train(minutes=2)
+    assert toy.state()["step"] == 20
+    monkeypatch.setattr(torch, "save", save)
+    toy.train(minutes=2)
+    assert toy.state()["step"] > 100
+    assert sorted(path.name for path in toy.out.iterdir()) == ["training.pt", "weights.pth"]
+
+
+def test_parameters_that_do_not_learn_stay(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    linear = nn.Linear
+
+    def frozen(*size: int) -> nn.Module:
+        model = linear(*size)
+        model.bias.requires_grad_(False)
+        return model
+
+    monkeypatch.setattr(nn, "Linear", frozen)
+    model = toy.train(minutes=0.5)
+    torch.manual_seed(0)
+    fresh = linear(1, 1)
+    assert torch.equal(model.bias, fresh.bias) and not torch.equal(model.weight, fresh.weight)
+
+
+class Count(IterableDataset):
+    def __iter__(self) -> Iterator[int]:
+        return itertools.count()
+
+
+def test_examples_are_drawn_in_another_process_and_put_into_batches() -> None:
+    assert next(demo_training.loaded(Count(), 3)).tolist() == [0, 1, 2]
+    batches = demo_training.loaded(Count(), 2, collate=list)
+    assert [next(batches), next(batches)] == [[0, 1], [2, 3]]
+
+
+# --- examples ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def one_scene(monkeypatch: pytest.MonkeyPatch) -> Scene:
+    """The stream shows this scene alone: red above, blue below; a can at the left, clutter at the right."""
+    image = np.full((200, 256, 3), (220, 20, 10), np.uint8)
+    image[100:] = (10, 20, 220)
+    masks = np.zeros((2, 200, 256), bool)
+    masks[0, 40:80, 12:36] = masks[1, 100:180, 200:240] = True
+    scene = Scene(image, masks, tight_boxes(masks), np.array([0, CLUTTER]))
+    monkeypatch.setattr(demo, "scene_stream", lambda seed, longest: itertools.repeat(scene))
+    return scene
+
+
+def test_the_detector_learns_from_bgr_and_from_no_clutter(one_scene: Scene) -> None:
+    pixels, boxes, labels = next(iter(demo_detector.DetectorExamples(0)))
+    assert pixels.shape == (3, 320, 320) and pixels.dtype == torch.uint8
+    assert pixels[:, 0, 0].tolist() == [10, 20, 220] and pixels[:, 199, 255].tolist() == [220, 20, 10]
+    assert not pixels[:, 200:].any() and not pixels[:, :, 256:].any()
+    assert boxes.tolist() == [[12, 40, 36, 80]] and labels.tolist() == [0]
+
+
+def test_the_segmenter_learns_from_prompts_that_belong_to_their_targets(one_scene: Scene) -> None:
+    examples = demo_segmenter.SegmenterExamples(0, prompts=5)
+    seen, second_labels = set(), set()
+    for pixels, targets, boxes, points, labels in itertools.islice(examples, 12):
+        assert pixels.shape == (3, 256, 256) and pixels.dtype == np.uint8
+        np.testing.assert_array_equal(pixels[:, :200], one_scene.image.transpose(2, 0, 1))
+        assert not pixels[:, 200:].any()
+        assert targets.shape == (5, 64, 64) and targets.dtype == np.float16
+        assert boxes.shape == (5, 4) and points.shape == (5, 2, 2) and labels.shape == (5, 2)
+        for target, box, (first, second), (label, second_label) in zip(targets, boxes, points, labels, strict=True):
+            which = int(target[:, 40:].any())
+            wanted = one_scene.masks[which].reshape(50, 4, 64, 4).mean((1, 3))
+            np.testing.assert_array_equal(target[:50], wanted)
+            assert not target[50:].any()
+            x1, y1, x2, y2 = one_scene.boxes_xyxy[which]
+            assert np.abs(box - one_scene.boxes_xyxy[which]).max() <= 12  # only shaken a little
+            assert label == 1 and x1 <= first[0] < x2 and y1 <= first[1] < y2
+            inside = x1 <= second[0] < x2 and y1 <= second[1] < y2
+            assert second_label in (1, 0, -1) and (second_label == -1 or inside == (second_label == 1))
+            seen.add(which)
+            second_labels.add(int(second_label))
+    assert seen == {0, 1} and second_labels == {1, 0, -1}
+
+
+def test_training_sees_pictures_as_serving_does(tmp_path: Path) -> None:
+    scene = render_scene(np.random.default_rng(2), (256, 192))
+    image = np.maximum(scene.image, 1)  # exact black is what stands for padding
+    padded = np.zeros((3, 256, 256), np.uint8)
+    padded[:, :, :192] = image.transpose(2, 0, 1)
+    segmenter = Segmenter(demo_segmenter.new_model(demo_segmenter.small_config(32, 1, 16)))
+    normalized = demo_segmenter.normalize(torch.from_numpy(padded)[None])[0]
+    torch.testing.assert_close(normalized, segmenter.preprocess(image).pixels, rtol=0, atol=1e-5)
+
+
+# --- losses and files --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def no_cutouts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, "system_cutouts", lambda: ())
+
+
+def assert_learns(model: nn.Module, total: Tensor, unused: tuple[str, ...] = ()) -> None:
+    """Every parameter that learns gets a finite gradient, and nearly every one a gradient that moves it."""
+    assert total.ndim == 0 and torch.isfinite(total)
+    total.backward()
+    learnt = {name: p.grad for name, p in model.named_parameters() if p.requires_grad and not name.startswith(unused)}
+    without = [name for name, gradient in learnt.items() if gradient is None]
+    assert not without
+    assert all(torch.isfinite(gradient).all() for gradient in learnt.values())
+    assert np.mean([bool(gradient.any()) for gradient in learnt.values()]) > 0.9
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_the_segmenters_loss_reaches_all_of_it(no_cutouts: None, together: bool) -> None:
+    batch = default_collate(list(itertools.islice(demo_segmenter.SegmenterExamples(0, prompts=3), 2)))
+    model = demo_segmenter.new_model(demo_segmenter.small_config(32, 1, 16))
+    total, figures = demo_segmenter.training_loss(model, batch, box_prompts=2, together=together)
+    unused = ("prompt_encoder.mask_embed",) + (("prompt_encoder.not_a_point_embed",) if together else ())
+    assert_learns(model, total, unused)
+    assert set(figures) == {"box", "point"} and all(0 <= value <= 1 for value in figures.values())
+
+
+def test_the_segmenters_loss_is_least_for_the_truth() -> None:
+    targets = torch.zeros(2, 8, 8)
+    targets[0, 2:6, 1:4] = targets[1, :, 5:] = 1
+    truth = (targets * 2 - 1) * 20
+    assert demo_segmenter.mask_losses(truth, targets).max() < 0.01
+    assert demo_segmenter.mask_losses(-truth, targets).min() > 1
+    assert demo_segmenter.hard_iou(truth, targets).tolist() == [1, 1]
+    assert demo_segmenter.hard_iou(-truth, targets).tolist() == [0, 0]
+    assert demo_segmenter.hard_iou(torch.ones(8, 8), targets[0]).item() == pytest.approx(12 / 64)
+    assert demo_segmenter.hard_iou(-torch.ones(8, 8), torch.zeros(8, 8)).item() == 0
+
+
+def test_a_saved_segmenter_is_one_that_loads(tmp_path: Path) -> None:
+    model = demo_segmenter.new_model(demo_segmenter.small_config(32, 1, 16), seed=3)
+    demo_segmenter.save(model, tmp_path)
+    image = render_scene(np.random.default_rng(0), (120, 200)).image
+    prompts = Prompts(boxes_xyxy=np.array([[20.0, 30.0, 90.0, 100.0]]))
+    outputs = []
+    for segmenter in (Segmenter.load(tmp_path), Segmenter(model.half().float())):
+        (embedding,) = segmenter.embed([segmenter.preprocess(image)])
+        outputs.append(segmenter.decode(embedding, prompts, multimask=True))
+    torch.testing.assert_close(outputs[0].logits, outputs[1].logits, rtol=0, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore")  # mmdet's own
+def test_the_detectors_loss_reaches_all_of_it_and_what_is_saved_loads(no_cutouts: None, tmp_path: Path) -> None:
+    model = demo_detector.new_model(0)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):  # new residual blocks pass nothing on, nor gradients back
+            nn.init.ones_(module.weight)
+    total, figures = demo_detector.detection_loss(model, list(itertools.islice(demo_detector.DetectorExamples(0), 2)))
+    assert_learns(model, total)
+    assert set(figures) == {"cls"} and torch.isfinite(figures["cls"])
+
+    demo_detector.save(model, tmp_path)
+    detector = Detector.load(tmp_path)
+    assert tuple(detector.class_names) == CLASS_NAMES
+    state = detector._model.state_dict()
+    assert all(torch.equal(state[name], tensor.half().to(tensor.dtype)) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.filterwarnings("ignore")  # mmdet's own
+@pytest.mark.parametrize(("trainer", "model"), [(demo_segmenter, Segmenter), (demo_detector, Detector)])
+def test_one_step_by_the_command_line(
+    no_cutouts: None, tmp_path: Path, trainer: Any, model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, minutes = tmp_path / "out", 1.5 / 60
+    monkeypatch.setattr(demo_training, "time", ticking_clock())
+    monkeypatch.setattr(sys, "argv", ["train", str(out), "--minutes", str(minutes), "--batch", "2", "--seed", "5"])
+    trainer.main()
+    assert torch.load(out / "training.pt", weights_only=True)["step"] == 1
+    model.load(out)
