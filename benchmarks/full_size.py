@@ -23,7 +23,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from models import demo, mmcv_ops
+from models import mmcv_ops
+from models.demo.scenes import render_scene
 
 HUGE = {
     "hidden_size": 1280,
@@ -64,7 +65,7 @@ def make_sam(folder: Path) -> None:
 
 def sample_requests() -> dict[str, bytes]:
     """One request to each model, about a drawn scene."""
-    scene = demo.render_scene(np.random.default_rng(0), (666, 499))
+    scene = render_scene(np.random.default_rng(0), (666, 499))
     buffer = io.BytesIO()
     Image.fromarray(scene.image).save(buffer, "JPEG")
     image = base64.encodebytes(buffer.getvalue()).decode()

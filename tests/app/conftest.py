@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ import httpx
 import pytest
 
 REPOSITORY = Path(__file__).parents[2]
-DEMO = REPOSITORY / "weights" / "demo"
+DETECTOR_CONFIG = REPOSITORY / "weights" / "demo" / "yolof" / "yolof_r18_demo.py"
 # What the `box2mask` script does, also where the package is not installed.
 COMMAND = (sys.executable, "-c", "import sys; from app.cli import main; sys.exit(main())")
 STARTS_WITHIN_S = 120
@@ -57,6 +58,7 @@ def serving(log_file: Path, settings: dict[str, str]) -> Iterator[Service]:
             [*COMMAND, "serve"],
             cwd=REPOSITORY,
             env=environment({"BOX2MASK_HOST": "127.0.0.1", "BOX2MASK_PORT": "0"} | settings),
+            stdout=subprocess.DEVNULL,  # a line for every request
             stderr=log,
         )
     try:
@@ -128,18 +130,33 @@ def service(model_folders: ModelFolders, tmp_path_factory: pytest.TempPathFactor
 
 
 def write_detector(folder: Path) -> None:
-    """The demo detector with a random head, which finds a few things of every score in any picture."""
+    """The demo detector's architecture with random weights, which find things of every score in any picture."""
     import torch
-    from safetensors.torch import load_file, save_file
 
-    shutil.copytree(DEMO / "yolof", folder)
-    weights = load_file(folder / "model.safetensors")
-    torch.manual_seed(0)
+    from models import mmcv_ops
+
+    mmcv_ops.install()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # MMDetection's own
+        from mmdet.registry import MODELS
+        from mmengine.config import Config
+        from mmengine.registry import DefaultScope
+
+        torch.manual_seed(0)
+        with DefaultScope.overwrite_default_scope("mmdet"):
+            model = MODELS.build(Config.fromfile(DETECTOR_CONFIG).model)
+    for module in model.modules():  # one pass sets the statistics, so that signals neither vanish nor explode
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.train().momentum = 1.0
+    with torch.no_grad():
+        model(torch.randn(2, 3, 320, 320), mode="tensor")
     for name, spread, bias in (("cls_score", 1.5, -3.0), ("object_pred", 1.5, 0.0), ("bbox_pred", 0.4, 0.0)):
-        weight = weights[f"bbox_head.{name}.weight"].float()
-        weights[f"bbox_head.{name}.weight"] = torch.randn_like(weight) * spread / weight[0].numel() ** 0.5
-        weights[f"bbox_head.{name}.bias"] = torch.full((len(weight),), bias)
-    save_file(weights, folder / "model.safetensors")
+        convolution = getattr(model.bbox_head, name)
+        torch.nn.init.normal_(convolution.weight, std=spread / convolution.weight[0].numel() ** 0.5)
+        torch.nn.init.constant_(convolution.bias, bias)
+    folder.mkdir()
+    shutil.copy(DETECTOR_CONFIG, folder / "config.py")
+    torch.save({"meta": {}, "state_dict": model.state_dict()}, folder / "weights.pth")
 
 
 def write_segmenter(folder: Path) -> None:

@@ -95,7 +95,7 @@ def filled(polygons: list[list[float]], size_hw: tuple[int, int]) -> np.ndarray:
     height, width = size_hw
     drawn = np.zeros(size_hw, bool)
     for polygon in polygons:
-        assert len(polygon) >= 6 and 0 <= min(polygon) and max(polygon) <= 1
+        assert len(polygon) >= 6 and min(polygon) >= 0 and max(polygon) <= 1
         flat = (np.array(polygon).reshape(-1, 2) * (width, height)).ravel().tolist()
         drawn |= coco_mask.decode(coco_mask.frPyObjects([flat], height, width))[..., 0] > 0
     return drawn
@@ -119,9 +119,7 @@ def answer(http: httpx.Client) -> Callable[..., Any]:
     return post
 
 
-def converse(
-    settings: Settings, conversation: Callable[[httpx.AsyncClient, FastAPI], Awaitable[None]]
-) -> None:
+def converse(settings: Settings, conversation: Callable[[httpx.AsyncClient, FastAPI], Awaitable[None]]) -> None:
     """Talk to a service in this process, for what takes a hand inside it or other settings."""
 
     async def run() -> None:
@@ -197,9 +195,7 @@ def test_prompts_are_lists_or_literals_of_lists(answer: Callable[..., Any]) -> N
 
 
 @pytest.mark.parametrize("nothing", ["", None, "None", "null", "nan", "NaN", "  ", float("nan")])
-def test_no_prompt_has_many_spellings(
-    http: httpx.Client, answer: Callable[..., Any], nothing: object
-) -> None:
+def test_no_prompt_has_many_spellings(http: httpx.Client, answer: Callable[..., Any], nothing: object) -> None:
     def post(**columns: Any) -> Any:
         # httpx refuses to write NaN, which pandas writes for a missing value.
         response = http.post("/score", content=json.dumps(to_sam(row(**columns))))
@@ -280,10 +276,9 @@ def test_thresholds_narrow_what_is_answered(answer: Callable[..., Any]) -> None:
     assert boxes(score_threshold=middle) == [one for one in default if one["score"] > middle] != []
     assert boxes(score_threshold=1) == []
     assert boxes(max_detections=3) == default[:3]
-    assert len(boxes(score_threshold=0, iou_threshold=1, max_detections=1000)) > 100 == len(
-        boxes(score_threshold=0, iou_threshold=1)
-    )
-    assert len(boxes(iou_threshold=0)) < len(boxes(iou_threshold=0.6)) < len(boxes(iou_threshold=1))
+    fewer, as_set, all_of_them = (len(boxes(iou_threshold=iou, max_detections=1000)) for iou in (0, 0.6, 1))
+    assert fewer < as_set < all_of_them
+    assert len(boxes(iou_threshold=1)) == 100 < all_of_them
     assert boxes(iou_threshold=0.6, score_threshold=0.05, max_detections=100) == default
 
 
@@ -303,7 +298,11 @@ def test_the_live_form_says_the_same(answer: Callable[..., Any]) -> None:
     card, live = answer(to_sam(*rows)), answer(to_sam(*rows, response_schema="live"))
     assert answer(to_sam(*rows, response_schema="card")) == card
     assert live == [
-        {"response": {"predictions": [{"masks_per_prediction": one["mask_per_prediction"]} for one in a["predictions"]]}}
+        {
+            "response": {
+                "predictions": [{"masks_per_prediction": one["mask_per_prediction"]} for one in a["predictions"]]
+            }
+        }
         for a in card
     ]
 
@@ -344,9 +343,7 @@ def test_rows_of_one_image_are_answered_as_if_sent_alone(answer: Callable[..., A
 
 def test_normalized_coordinates_equal_absolute_ones(answer: Callable[..., Any]) -> None:
     absolute = row(points="[[[32, 16], [96, 48]]]", boxes="[[16, 8, 112, 60]]", labels="[[1, 0]]")
-    fractions = row(
-        points="[[[0.25, 0.25], [0.75, 0.75]]]", boxes="[[0.125, 0.125, 0.875, 0.9375]]", labels="[[1, 0]]"
-    )
+    fractions = row(points="[[[0.25, 0.25], [0.75, 0.75]]]", boxes="[[0.125, 0.125, 0.875, 0.9375]]", labels="[[1, 0]]")
     expected = answer(to_sam(absolute))
     assert answer(to_sam(fractions, coordinates="normalized")) == expected
     assert answer(to_sam(absolute, coordinates="absolute")) == expected
@@ -486,9 +483,7 @@ def test_identifiers_that_could_do_harm_are_not_echoed(http: httpx.Client) -> No
     assert "x-ms-client-request-id" not in http.get("/", headers={"x-ms-client-request-id": too_long}).headers
 
 
-@pytest.mark.parametrize(
-    ("path", "text"), [("/", "Healthy"), ("/health/live", "Healthy"), ("/health/ready", "Ready")]
-)
+@pytest.mark.parametrize(("path", "text"), [("/", "Healthy"), ("/health/live", "Healthy"), ("/health/ready", "Ready")])
 def test_probes_are_answered(http: httpx.Client, path: str, text: str) -> None:
     response = http.get(path)
     assert (response.status_code, response.text) == (200, text)
@@ -793,8 +788,7 @@ BAD: dict[str, tuple[bytes | dict[str, Any], str]] = {
     ),
     "truncated image": (
         to_yolof(base64.b64encode(JPEG[: len(JPEG) // 2]).decode()),
-        "row 0, image: the JPEG image is truncated, damaged or of an unsupported kind "
-        f"({len(JPEG) // 2} bytes)",
+        f"row 0, image: the JPEG image is truncated, damaged or of an unsupported kind ({len(JPEG) // 2} bytes)",
     ),
     "URL that nobody answers": (
         to_yolof("http://127.0.0.1:9/photo.jpg"),
@@ -804,9 +798,7 @@ BAD: dict[str, tuple[bytes | dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_bad_input_is_explained_and_harms_nobody(
-    http: httpx.Client, answer: Callable[..., Any], case: str
-) -> None:
+def test_bad_input_is_explained_and_harms_nobody(http: httpx.Client, answer: Callable[..., Any], case: str) -> None:
     content, message = BAD[case]
     body = content if isinstance(content, bytes) else json.dumps(content).encode()
     response = http.post("/score", content=body)
@@ -894,9 +886,7 @@ def test_a_body_over_the_limit_is_a_413(sam_only: Callable[..., Settings]) -> No
     converse(sam_only(max_body_mb=16 / 1024), conversation)
 
 
-def test_requests_over_the_limit_are_a_429(
-    sam_only: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_requests_over_the_limit_are_a_429(sam_only: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch) -> None:
     async def conversation(client: httpx.AsyncClient, app: FastAPI) -> None:
         segmenter = app.state.scorer.engine.segmenter
         embed, entered, may_go_on = segmenter.embed, threading.Event(), threading.Event()

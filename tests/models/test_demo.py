@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from models import demo
-from models.demo import CLASS_NAMES, CLUTTER, Scene, load_cutouts, render_scene, scene_stream, tight_boxes
+from models.demo import scenes
+from models.demo.cutouts import emoji_cutouts, load_cutouts
+from models.demo.scenes import Scene, render_scene, scene_stream, tight_boxes
+from models.demo.things import CLASS_NAMES, CLUTTER
 
 
 def scene(seed: int, size_hw: tuple[int, int] = (160, 160), **contents: object) -> Scene:
@@ -30,7 +32,7 @@ def disc(color: tuple[int, int, int], size: int = 80) -> np.ndarray:
 @pytest.fixture
 def plain_picture(monkeypatch: pytest.MonkeyPatch) -> None:
     """Scenes as they are drawn, before a phone's light, noise and blur."""
-    monkeypatch.setattr(demo, "_photograph", lambda rng, canvas: np.clip(canvas, 0, 255).astype(np.uint8))
+    monkeypatch.setattr(scenes, "_photograph", lambda rng, canvas: np.clip(canvas, 0, 255).astype(np.uint8))
 
 
 # --- one scene ---------------------------------------------------------------------------------------
@@ -166,7 +168,7 @@ def test_emoji_of_a_font_are_cut_out() -> None:
     font = Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")
     if not font.exists():
         pytest.skip("fonts-noto-color-emoji is not installed")
-    cutouts = demo.emoji_cutouts(font, 6, longest=48)
+    cutouts = emoji_cutouts(font, 6, longest=48)
     assert len(cutouts) == 6
     for cutout in cutouts:
         assert max(cutout.shape[:2]) == 48 and cutout.shape[2] == 4 and cutout.dtype == np.uint8
@@ -178,7 +180,7 @@ def test_emoji_of_a_font_are_cut_out() -> None:
 
 @pytest.fixture
 def no_cutouts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo, "system_cutouts", lambda: ())
+    monkeypatch.setattr(scenes, "system_cutouts", lambda: ())
 
 
 def drawn_from_masks(draws: list[tuple[int, int]]) -> Callable[..., Scene]:
@@ -203,7 +205,7 @@ def test_the_stream_mirrors_and_recolours_picture_masks_and_boxes_together(
     no_cutouts: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     draws: list[tuple[int, int]] = []
-    monkeypatch.setattr(demo, "render_scene", drawn_from_masks(draws))
+    monkeypatch.setattr(scenes, "render_scene", drawn_from_masks(draws))
     shown = list(islice(scene_stream(0, longest=40, shows=5, keep=30), 400))
     places, tones = set(), set()
     for one in shown:
@@ -230,7 +232,7 @@ def test_the_stream_permutes_colours_at_random(no_cutouts: None, monkeypatch: py
         image[..., 0] = 200
         return Scene(image, masks, tight_boxes(masks), np.array([0]))
 
-    monkeypatch.setattr(demo, "render_scene", red)
+    monkeypatch.setattr(scenes, "render_scene", red)
     brightest = {int(one.image.sum((0, 1)).argmax()) for one in islice(scene_stream(0, longest=16), 60)}
     assert brightest == {0, 1, 2}
 

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import IterableDataset, default_collate
 
-from models import demo, demo_detector, demo_segmenter, demo_training
-from models.demo import CLASS_NAMES, CLUTTER, Scene, render_scene, tight_boxes
+from models.demo import detector, scenes, segmenter, training
+from models.demo.scenes import Scene, render_scene, tight_boxes
+from models.demo.things import CLASS_NAMES, CLUTTER
 from models.sam import Segmenter
 from models.types import Prompts
 from models.yolof import Detector
@@ -36,7 +37,7 @@ class Toy:
         self.steps: list[int] = []
         self.losses: list[float] = []
         self.stop_at: int | None = None
-        monkeypatch.setattr(demo_training, "time", ticking_clock())
+        monkeypatch.setattr(training, "time", ticking_clock())
 
     def batches(self, seed: int) -> Iterator[Tensor]:
         self.seeds.append(seed)
@@ -58,7 +59,7 @@ class Toy:
     def train(self, minutes: float, **arguments: Any) -> nn.Module:
         torch.manual_seed(0)
         model = nn.Linear(1, 1)
-        demo_training.train(
+        training.train(
             model, self.batches, self.loss, self.save, self.out, minutes, lr=0.05, save_every=10, **arguments
         )
         return model
@@ -156,8 +157,8 @@ class Count(IterableDataset):
 
 
 def test_examples_are_drawn_in_another_process_and_put_into_batches() -> None:
-    assert next(demo_training.loaded(Count(), 3)).tolist() == [0, 1, 2]
-    batches = demo_training.loaded(Count(), 2, collate=list)
+    assert next(training.loaded(Count(), 3)).tolist() == [0, 1, 2]
+    batches = training.loaded(Count(), 2, collate=list)
     assert [next(batches), next(batches)] == [[0, 1], [2, 3]]
 
 
@@ -172,12 +173,13 @@ def one_scene(monkeypatch: pytest.MonkeyPatch) -> Scene:
     masks = np.zeros((2, 200, 256), bool)
     masks[0, 40:80, 12:36] = masks[1, 100:180, 200:240] = True
     scene = Scene(image, masks, tight_boxes(masks), np.array([0, CLUTTER]))
-    monkeypatch.setattr(demo, "scene_stream", lambda seed, longest: itertools.repeat(scene))
+    for module in (detector, segmenter):
+        monkeypatch.setattr(module, "scene_stream", lambda seed, longest: itertools.repeat(scene))
     return scene
 
 
 def test_the_detector_learns_from_bgr_and_from_no_clutter(one_scene: Scene) -> None:
-    pixels, boxes, labels = next(iter(demo_detector.DetectorExamples(0)))
+    pixels, boxes, labels = next(iter(detector.DetectorExamples(0)))
     assert pixels.shape == (3, 320, 320) and pixels.dtype == torch.uint8
     assert pixels[:, 0, 0].tolist() == [10, 20, 220] and pixels[:, 199, 255].tolist() == [220, 20, 10]
     assert not pixels[:, 200:].any() and not pixels[:, :, 256:].any()
@@ -185,7 +187,7 @@ def test_the_detector_learns_from_bgr_and_from_no_clutter(one_scene: Scene) -> N
 
 
 def test_the_segmenter_learns_from_prompts_that_belong_to_their_targets(one_scene: Scene) -> None:
-    examples = demo_segmenter.SegmenterExamples(0, prompts=5)
+    examples = segmenter.SegmenterExamples(0, prompts=5)
     seen, second_labels = set(), set()
     for pixels, targets, boxes, points, labels in itertools.islice(examples, 12):
         assert pixels.shape == (3, 256, 256) and pixels.dtype == np.uint8
@@ -213,9 +215,9 @@ def test_training_sees_pictures_as_serving_does(tmp_path: Path) -> None:
     image = np.maximum(scene.image, 1)  # exact black is what stands for padding
     padded = np.zeros((3, 256, 256), np.uint8)
     padded[:, :, :192] = image.transpose(2, 0, 1)
-    segmenter = Segmenter(demo_segmenter.new_model(demo_segmenter.small_config(32, 1, 16)))
-    normalized = demo_segmenter.normalize(torch.from_numpy(padded)[None])[0]
-    torch.testing.assert_close(normalized, segmenter.preprocess(image).pixels, rtol=0, atol=1e-5)
+    loaded = Segmenter(segmenter.new_model(segmenter.small_config(32, 1, 16)))
+    normalized = segmenter.normalize(torch.from_numpy(padded)[None])[0]
+    torch.testing.assert_close(normalized, loaded.preprocess(image).pixels, rtol=0, atol=1e-5)
 
 
 # --- losses and files --------------------------------------------------------------------------------
@@ -223,7 +225,7 @@ def test_training_sees_pictures_as_serving_does(tmp_path: Path) -> None:
 
 @pytest.fixture
 def no_cutouts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo, "system_cutouts", lambda: ())
+    monkeypatch.setattr(scenes, "system_cutouts", lambda: ())
 
 
 def assert_learns(model: nn.Module, total: Tensor, unused: tuple[str, ...] = ()) -> None:
@@ -239,9 +241,9 @@ def assert_learns(model: nn.Module, total: Tensor, unused: tuple[str, ...] = ())
 
 @pytest.mark.parametrize("together", [False, True])
 def test_the_segmenters_loss_reaches_all_of_it(no_cutouts: None, together: bool) -> None:
-    batch = default_collate(list(itertools.islice(demo_segmenter.SegmenterExamples(0, prompts=3), 2)))
-    model = demo_segmenter.new_model(demo_segmenter.small_config(32, 1, 16))
-    total, figures = demo_segmenter.training_loss(model, batch, box_prompts=2, together=together)
+    batch = default_collate(list(itertools.islice(segmenter.SegmenterExamples(0, prompts=3), 2)))
+    model = segmenter.new_model(segmenter.small_config(32, 1, 16))
+    total, figures = segmenter.training_loss(model, batch, box_prompts=2, together=together)
     unused = ("prompt_encoder.mask_embed",) + (("prompt_encoder.not_a_point_embed",) if together else ())
     assert_learns(model, total, unused)
     assert set(figures) == {"box", "point"} and all(0 <= value <= 1 for value in figures.values())
@@ -251,50 +253,50 @@ def test_the_segmenters_loss_is_least_for_the_truth() -> None:
     targets = torch.zeros(2, 8, 8)
     targets[0, 2:6, 1:4] = targets[1, :, 5:] = 1
     truth = (targets * 2 - 1) * 20
-    assert demo_segmenter.mask_losses(truth, targets).max() < 0.01
-    assert demo_segmenter.mask_losses(-truth, targets).min() > 1
-    assert demo_segmenter.hard_iou(truth, targets).tolist() == [1, 1]
-    assert demo_segmenter.hard_iou(-truth, targets).tolist() == [0, 0]
-    assert demo_segmenter.hard_iou(torch.ones(8, 8), targets[0]).item() == pytest.approx(12 / 64)
-    assert demo_segmenter.hard_iou(-torch.ones(8, 8), torch.zeros(8, 8)).item() == 0
+    assert segmenter.mask_losses(truth, targets).max() < 0.01
+    assert segmenter.mask_losses(-truth, targets).min() > 1
+    assert segmenter.hard_iou(truth, targets).tolist() == [1, 1]
+    assert segmenter.hard_iou(-truth, targets).tolist() == [0, 0]
+    assert segmenter.hard_iou(torch.ones(8, 8), targets[0]).item() == pytest.approx(12 / 64)
+    assert segmenter.hard_iou(-torch.ones(8, 8), torch.zeros(8, 8)).item() == 0
 
 
 def test_a_saved_segmenter_is_one_that_loads(tmp_path: Path) -> None:
-    model = demo_segmenter.new_model(demo_segmenter.small_config(32, 1, 16), seed=3)
-    demo_segmenter.save(model, tmp_path)
+    model = segmenter.new_model(segmenter.small_config(32, 1, 16), seed=3)
+    segmenter.save(model, tmp_path)
     image = render_scene(np.random.default_rng(0), (120, 200)).image
     prompts = Prompts(boxes_xyxy=np.array([[20.0, 30.0, 90.0, 100.0]]))
     outputs = []
-    for segmenter in (Segmenter.load(tmp_path), Segmenter(model.half().float())):
-        (embedding,) = segmenter.embed([segmenter.preprocess(image)])
-        outputs.append(segmenter.decode(embedding, prompts, multimask=True))
+    for loaded in (Segmenter.load(tmp_path), Segmenter(model.half().float())):
+        (embedding,) = loaded.embed([loaded.preprocess(image)])
+        outputs.append(loaded.decode(embedding, prompts, multimask=True))
     torch.testing.assert_close(outputs[0].logits, outputs[1].logits, rtol=0, atol=1e-5)
 
 
 @pytest.mark.filterwarnings("ignore")  # mmdet's own
 def test_the_detectors_loss_reaches_all_of_it_and_what_is_saved_loads(no_cutouts: None, tmp_path: Path) -> None:
-    model = demo_detector.new_model(0)
+    model = detector.new_model(0)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):  # new residual blocks pass nothing on, nor gradients back
             nn.init.ones_(module.weight)
-    total, figures = demo_detector.detection_loss(model, list(itertools.islice(demo_detector.DetectorExamples(0), 2)))
+    total, figures = detector.detection_loss(model, list(itertools.islice(detector.DetectorExamples(0), 2)))
     assert_learns(model, total)
     assert set(figures) == {"cls"} and torch.isfinite(figures["cls"])
 
-    demo_detector.save(model, tmp_path)
-    detector = Detector.load(tmp_path)
-    assert tuple(detector.class_names) == CLASS_NAMES
-    state = detector._model.state_dict()
+    detector.save(model, tmp_path)
+    loaded = Detector.load(tmp_path)
+    assert tuple(loaded.class_names) == CLASS_NAMES
+    state = loaded._model.state_dict()
     assert all(torch.equal(state[name], tensor.half().to(tensor.dtype)) for name, tensor in model.state_dict().items())
 
 
 @pytest.mark.filterwarnings("ignore")  # mmdet's own
-@pytest.mark.parametrize(("trainer", "model"), [(demo_segmenter, Segmenter), (demo_detector, Detector)])
+@pytest.mark.parametrize(("trainer", "model"), [(segmenter, Segmenter), (detector, Detector)])
 def test_one_step_by_the_command_line(
     no_cutouts: None, tmp_path: Path, trainer: Any, model: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, minutes = tmp_path / "out", 1.5 / 60
-    monkeypatch.setattr(demo_training, "time", ticking_clock())
+    monkeypatch.setattr(training, "time", ticking_clock())
     monkeypatch.setattr(sys, "argv", ["train", str(out), "--minutes", str(minutes), "--batch", "2", "--seed", "5"])
     trainer.main()
     assert torch.load(out / "training.pt", weights_only=True)["step"] == 1

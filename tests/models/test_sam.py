@@ -21,7 +21,7 @@ from transformers.models.sam.modeling_sam import SamLayerNorm, SamVisionAttentio
 
 from models import sam
 from models.checkpoints import CheckpointError, ModelFilesError
-from models.demo import render_scene
+from models.demo.scenes import render_scene
 from models.sam import PROMPTS_AT_ONCE, RawMasks, Segmenter, find_folder, resized_size
 from models.types import Prompts
 

@@ -1,4 +1,4 @@
-"""Trains the demo detector, a narrow YOLOF, from nothing on demo scenes: `python -m models.demo_detector OUT`."""
+"""Trains the demo detector, a narrow YOLOF, from nothing on demo scenes: `python -m models.demo.detector OUT`."""
 
 from __future__ import annotations
 
@@ -15,9 +15,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.data import IterableDataset
 
-from models import demo, demo_training, mmcv_ops
+from models import mmcv_ops
+from models.demo import training
+from models.demo.scenes import scene_stream
+from models.demo.things import CLASS_NAMES, CLUTTER
 
-CONFIG = Path(__file__).parents[1] / "weights" / "demo" / "yolof" / "yolof_r18_demo.py"
+CONFIG = Path(__file__).parents[2] / "weights" / "demo" / "yolof" / "yolof_r18_demo.py"
 IMAGE_SIZE = 320
 
 
@@ -29,11 +32,11 @@ class DetectorExamples(IterableDataset):
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         cv2.setNumThreads(1)
-        for scene in demo.scene_stream(self.seed, IMAGE_SIZE):
+        for scene in scene_stream(self.seed, IMAGE_SIZE):
             height, width = scene.image.shape[:2]
             pixels = np.zeros((3, IMAGE_SIZE, IMAGE_SIZE), np.uint8)
             pixels[:, :height, :width] = scene.image[..., ::-1].transpose(2, 0, 1)
-            known = scene.labels != demo.CLUTTER
+            known = scene.labels != CLUTTER
             yield (
                 torch.from_numpy(pixels),
                 torch.from_numpy(scene.boxes_xyxy[known]),
@@ -77,16 +80,16 @@ def detection_loss(model: Any, batch: list[tuple[Tensor, Tensor, Tensor]]) -> tu
 def save(model: nn.Module, folder: Path) -> None:
     """Write a detector folder: the config and the weights as float16 safetensors that name their classes."""
     half = {name: value.half() if value.is_floating_point() else value for name, value in model.state_dict().items()}
-    save_file(half, folder / "model.safetensors", {"classes": json.dumps(demo.CLASS_NAMES)})
+    save_file(half, folder / "model.safetensors", {"classes": json.dumps(CLASS_NAMES)})
     if folder.resolve() != CONFIG.parent.resolve():
         shutil.copy(CONFIG, folder)
 
 
 def main() -> None:
-    args = demo_training.arguments(__doc__, minutes=40, batch=8)
-    demo_training.train(
+    args = training.arguments(__doc__, minutes=40, batch=8)
+    training.train(
         new_model(args.seed),
-        lambda seed: demo_training.loaded(DetectorExamples(args.seed + seed), args.batch, collate=list),
+        lambda seed: training.loaded(DetectorExamples(args.seed + seed), args.batch, collate=list),
         lambda model, batch, _: detection_loss(model, batch),
         save,
         args.out,

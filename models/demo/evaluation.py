@@ -1,4 +1,4 @@
-"""Measures the demo weights on drawn scenes, and on photos with COCO annotations: `python -m models.demo_evaluation`.
+"""Measures the demo weights on drawn scenes, and on photos with COCO annotations: `python -m models.demo.evaluation`.
 
 Scenes are drawn without cut-outs, so that the figures are the same on every machine.
 """
@@ -21,7 +21,8 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from models import demo
+from models.demo.scenes import render_scene
+from models.demo.things import CLASS_NAMES
 from models.sam import Segmenter
 from models.types import Prompts
 from models.weights import WEIGHTS_ROOT
@@ -46,8 +47,8 @@ def scenes(count: int, longest: int = 480) -> list[Truth]:
     found = []
     for number in range(count):
         rng = np.random.default_rng(FIRST_SCENE + number)
-        scene = demo.render_scene(rng, (longest, int(rng.integers(longest * 5 // 8, longest + 1))), clutter=(0, 3))
-        names = [demo.CLASS_NAMES[label] if label >= 0 else None for label in scene.labels]
+        scene = render_scene(rng, (longest, int(rng.integers(longest * 5 // 8, longest + 1))), clutter=(0, 3))
+        names = [CLASS_NAMES[label] if label >= 0 else None for label in scene.labels]
         found.append(Truth(scene.image, scene.masks, scene.boxes_xyxy, names))
     return found
 

@@ -1,4 +1,4 @@
-"""Trains the demo segmenter: a small SAM, from nothing, on demo scenes. Run it as `python -m models.demo_segmenter`.
+"""Trains the demo segmenter: a small SAM, from nothing, on demo scenes. Run it as `python -m models.demo.segmenter`.
 
 It writes an ordinary Hugging Face folder and can be stopped and started again at any time.
 """
@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from torch.utils.data import IterableDataset
 from transformers import SamConfig, SamModel
 
-from models import demo, demo_training
+from models.demo import training
+from models.demo.scenes import Scene, scene_stream
 from models.sam import encode_prompts, predict_masks
 
 IMAGE_SIZE = 256
@@ -80,10 +81,10 @@ class SegmenterExamples(IterableDataset):
     def __iter__(self) -> Iterator[tuple[np.ndarray, ...]]:
         cv2.setNumThreads(1)
         rng = np.random.default_rng(self.seed)
-        for scene in demo.scene_stream(self.seed, IMAGE_SIZE):
+        for scene in scene_stream(self.seed, IMAGE_SIZE):
             yield self._example(rng, scene)
 
-    def _example(self, rng: np.random.Generator, scene: demo.Scene) -> tuple[np.ndarray, ...]:
+    def _example(self, rng: np.random.Generator, scene: Scene) -> tuple[np.ndarray, ...]:
         count, grid = self.prompts, IMAGE_SIZE // 4
         height, width = scene.image.shape[:2]
         pixels = np.zeros((3, IMAGE_SIZE, IMAGE_SIZE), np.uint8)
@@ -188,10 +189,10 @@ def save(model: SamModel, folder: Path) -> None:
 
 
 def main() -> None:
-    args = demo_training.arguments(__doc__, minutes=120, batch=8)
-    demo_training.train(
+    args = training.arguments(__doc__, minutes=120, batch=8)
+    training.train(
         new_model(small_config(), args.seed),
-        lambda seed: demo_training.loaded(SegmenterExamples(args.seed + seed), args.batch),
+        lambda seed: training.loaded(SegmenterExamples(args.seed + seed), args.batch),
         # Every fifth step gives each object's box and a point together.
         lambda model, batch, step: training_loss(model, batch, box_prompts=4, together=step % 5 == 4),
         save,

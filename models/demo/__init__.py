@@ -1,0 +1,1 @@
+"""The demo weights: the scenes they learn from, their training, their evaluation."""
