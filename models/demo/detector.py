@@ -21,7 +21,7 @@ from models.demo.scenes import scene_stream
 from models.demo.things import CLASS_NAMES, CLUTTER
 
 CONFIG = Path(__file__).parents[2] / "weights" / "demo" / "yolof" / "yolof_r18_demo.py"
-IMAGE_SIZE = 320
+IMAGE_SIZE = 256
 
 
 class DetectorExamples(IterableDataset):

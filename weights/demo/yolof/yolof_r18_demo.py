@@ -1,7 +1,7 @@
-"""A narrow YOLOF for 320-pixel scenes of four kinds of drinks packaging: a complete MMDetection config.
+"""A narrow YOLOF for 256-pixel scenes of four kinds of drinks packaging: a complete MMDetection config.
 
 The last ResNet stage is dilated instead of strided (YOLOF's DC5 form), so that the single feature map
-has 20 x 20 cells of 16 pixels, where stride 32 would leave 10 x 10.
+has 16 x 16 cells of 16 pixels, where stride 32 would leave 8 x 8.
 """
 
 default_scope = "mmdet"
@@ -71,7 +71,7 @@ model = dict(
 
 test_pipeline = [
     dict(type="LoadImageFromFile", backend_args=None),
-    dict(type="Resize", scale=(320, 320), keep_ratio=True),
+    dict(type="Resize", scale=(256, 256), keep_ratio=True),
     dict(type="PackDetInputs", meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")),
 ]
 test_dataloader = dict(
