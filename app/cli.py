@@ -86,15 +86,26 @@ def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def _serve(args: argparse.Namespace) -> int:
-    from app.loading import EXPLAINED
-    from app.server import serve
-    from app.settings import Settings
+    from app.settings import Settings, SettingsError
 
     try:
-        return 0 if serve(Settings.from_environment()) else STARTUP_FAILED
+        settings = Settings.from_environment()
+    except SettingsError as error:  # told before the seconds that importing the models' libraries takes
+        return _cannot_start(error)
+
+    from app.loading import EXPLAINED
+    from app.server import serve
+
+    try:
+        serve(settings)
     except EXPLAINED as error:
-        print(f"box2mask: {error}", file=sys.stderr)
-        return STARTUP_FAILED
+        return _cannot_start(error)
+    return 0
+
+
+def _cannot_start(reason: Exception) -> int:
+    print(f"box2mask: {reason}", file=sys.stderr)
+    return STARTUP_FAILED
 
 
 def _add_weights(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -41,7 +41,7 @@ def create_app(settings: Settings) -> FastAPI:
         try:
             engine = await anyio.to_thread.run_sync(loading.load, settings, choice)
         except loading.EXPLAINED as error:
-            app.state.startup_error = error  # for whoever runs the server to tell
+            app.state.startup_error = error  # says enough without a traceback
             raise
         limits = ImageLimits(
             max_pixels=settings.max_image_pixels,

@@ -15,23 +15,24 @@ from app.main import create_app
 from app.settings import Settings, SettingsError
 
 
-def serve(settings: Settings) -> bool:
-    """Answer requests until SIGTERM or SIGINT; returns whether the service ever started.
+def serve(settings: Settings) -> None:
+    """Answer requests until SIGTERM or SIGINT.
 
-    Raises one of `loading.EXPLAINED` where the settings, or the files that they name, cannot be used.
+    Raises one of `loading.EXPLAINED` where the settings cannot be used. Where the models do not load, uvicorn logs
+    the reason and ends the process with status 3, as AzureML's scoring server does when its init() fails.
     """
     logging.basicConfig(level=settings.log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
     for chatty in ("httpx", "httpcore"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
-    listener = _listen(settings)
     choice = choose(settings)
+    listener = _listen(settings)
     _announce(settings, choice, listener.getsockname()[1])
     app = create_app(settings)
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
         async def send_plainly(message: Message) -> None:
             if message["type"] == "lifespan.startup.failed" and app.state.startup_error is not None:
-                message = {"type": message["type"]}  # without the traceback, which uvicorn would log
+                message["message"] = str(app.state.startup_error)  # for the log, in place of a traceback
             await send(message)
 
         await app(scope, receive, send_plainly)
@@ -42,9 +43,6 @@ def serve(settings: Settings) -> bool:
     # When uvicorn has stopped gracefully it raises the signal again; to have been asked to stop is no failure.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
     server.run(sockets=[listener])
-    if app.state.startup_error is not None:
-        raise app.state.startup_error
-    return server.started
 
 
 def _listen(settings: Settings) -> socket.socket:

@@ -122,6 +122,7 @@ def model_folders(tmp_path_factory: pytest.TempPathFactory) -> ModelFolders:
 def service(model_folders: ModelFolders, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """One service for all tests, with both models and the default settings."""
     settings = {
+        "BOX2MASK_DEVICE": "cpu",
         "BOX2MASK_DETECTOR": str(model_folders.detector),
         "BOX2MASK_SEGMENTER": str(model_folders.segmenter),
     }

@@ -215,7 +215,9 @@ def test_both_of_azures_folders_load_and_run(tmp_path: Path) -> None:
     engine.close()
     assert engine.detector is not None
     assert engine.detector.class_names == ("can", "carton", "milk_bottle", "water_bottle")
-    assert engine.segmenter is not None and engine.segmenter.image_size == 256
+    assert engine.segmenter is not None
+    config = json.loads((DEMO / "sam" / "config.json").read_bytes())
+    assert engine.segmenter.image_size == config["vision_config"]["image_size"]
 
 
 def test_a_device_that_is_not_here_is_refused(root: Path) -> None:

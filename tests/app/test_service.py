@@ -494,16 +494,11 @@ def test_probes_are_answered(http: httpx.Client, path: str, text: str) -> None:
 def test_version_says_what_is_served(http: httpx.Client) -> None:
     said = http.get("/version").json()
     assert said["detector"]["classes"] == ["can", "carton", "milk_bottle", "water_bottle"]
-    assert said["detector"] | {"classes": []} == {
-        "name": "detector",
-        "demo_weights": False,
-        "classes": [],
-        "input_scale": [320, 320],
-        "channel_order": "bgr",
-        "device": said["detector"]["device"],
-        "dtype": "float32",
-    }
+    assert min(said["detector"]["input_scale"]) > 0 and said["detector"]["channel_order"] == "bgr"
     assert said["segmenter"]["image_size"] == 128
+    for model in ("detector", "segmenter"):
+        assert said[model]["name"] == model and said[model]["demo_weights"] is False
+        assert (said[model]["device"], said[model]["dtype"]) == ("cpu", "float32")
     assert said["demo_weights"] is False and said["response_schema"] == "card"
     assert {"torch", "mmdet", "transformers"} <= set(said["packages"])
 

@@ -1,0 +1,71 @@
+"""The documents' commands, run as they stand there."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from app.cli import build_parser
+from models.demo.scenes import render_scene
+
+REPOSITORY = Path(__file__).parents[2]
+README = (REPOSITORY / "README.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("documents") / "photo.jpg"
+    Image.fromarray(render_scene(np.random.default_rng(3), (320, 240), containers=(3, 3)).image).save(path)
+    return path
+
+
+def test_the_readmes_curl_answers_as_it_says(service: Any, photo: Path) -> None:
+    commands = re.findall(r"```bash\n(printf.*?)```", README, re.DOTALL)
+    assert len(commands) == 1
+    command = commands[0].replace("http://localhost:5001", service.url)
+    done = subprocess.run(["bash", "-c", command], cwd=photo.parent, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads(done.stdout)
+    assert row["boxes"]
+    (shown,) = json.loads(re.findall(r"```json\n(\[.*?)```", README, re.DOTALL)[0].replace("…", ""))
+    for box in row["boxes"]:
+        assert box.keys() == shown["boxes"][0].keys()
+        assert box["mask_per_prediction"][0].keys() == shown["boxes"][0]["mask_per_prediction"][0].keys()
+
+
+def test_the_overlay_example_draws_what_the_service_found(service: Any, photo: Path) -> None:
+    out = photo.parent / "overlay.png"
+    command = [sys.executable, REPOSITORY / "examples" / "overlay.py", photo, out, service.url]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert re.match(r"[1-9]\d* objects: ", done.stdout)
+    with Image.open(photo) as before, Image.open(out) as after:
+        assert after.size == before.size
+        assert np.any(np.asarray(before) != np.asarray(after))
+
+
+def test_every_box2mask_command_in_the_documents_is_one_that_the_command_line_takes() -> None:
+    texts = [README, *(path.read_text() for path in (REPOSITORY / "docs").glob("*.md"))]
+    written = r"(?:^ {4}|`)(?:\.venv/bin/)?box2mask ((?:serve|weights (?:list|pull \w|verify))[^`#\n\[…]*)"
+    commands = {command for text in texts for command in re.findall(written, text, re.MULTILINE)}
+    assert len(commands) >= 6
+    for command in commands:
+        build_parser().parse_args(command.split())
+
+
+def test_the_readmes_tree_has_every_module_and_no_other() -> None:
+    tree = README.split("## What is where")[1]
+    for folder in ("app", "models"):
+        block = re.split(r"\n(?=\S)", tree.split(f"\n{folder}/", 1)[1], maxsplit=1)[0]
+        listed = set(re.findall(r"^  (\w+\.py|\w+/)", block, re.MULTILINE))
+        there = {path.name for path in (REPOSITORY / folder).glob("*.py") if path.name != "__init__.py"}
+        there |= {f"{path.parent.name}/" for path in (REPOSITORY / folder).glob("*/__init__.py")}
+        assert listed == there
