@@ -33,7 +33,10 @@ Answer = Callable[[Scorer, schemas.Request], Awaitable[list[dict[str, Any]]]]
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """The service as an ASGI application; its models are loaded as it starts, and a failure then is fatal."""
+    """The service as an ASGI application; its models are loaded as it starts, and a failure then is fatal.
+
+    Raises SettingsError, or another of `loading.EXPLAINED`, where the settings name no model that is there.
+    """
     choice = loading.choose(settings)
 
     @asynccontextmanager
@@ -57,6 +60,7 @@ def create_app(settings: Settings) -> FastAPI:
 
     app = FastAPI(title="box2mask", version=version("box2mask"), lifespan=lifespan, redoc_url=None)
     app.router.redirect_slashes = False  # posting megabytes twice is no favour
+    app.state.choice = choice
     app.state.scorer = None
     app.state.startup_error = None
     app.state.in_work = 0

@@ -10,7 +10,7 @@ import sys
 import uvicorn
 from starlette.types import Message, Receive, Scope, Send
 
-from app.loading import Choice, choose
+from app.loading import Choice
 from app.main import create_app
 from app.settings import Settings, SettingsError
 
@@ -24,10 +24,9 @@ def serve(settings: Settings) -> None:
     logging.basicConfig(level=settings.log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
     for chatty in ("httpx", "httpcore"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
-    choice = choose(settings)
-    listener = _listen(settings)
-    _announce(settings, choice, listener.getsockname()[1])
     app = create_app(settings)
+    listener = _listen(settings)
+    _announce(settings, app.state.choice, listener.getsockname()[1])
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
         async def send_plainly(message: Message) -> None:

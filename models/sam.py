@@ -311,6 +311,9 @@ def _normalization(folder: Path, image_size: int) -> tuple[Sequence[float], Sequ
     longest = size.get("longest_edge", image_size) if isinstance(size, dict) else size
     if longest != image_size:
         raise ModelFilesError(f"{path} resizes images to {longest} pixels, but the model takes {image_size}")
+    for step in ("do_resize", "do_rescale", "do_normalize", "do_pad"):
+        if config.get(step) is False:
+            raise ModelFilesError(f"{path}: {step} is false, but every SAM's images are prepared in that step")
     mean, std = config.get("image_mean") or IMAGENET_MEAN, config.get("image_std") or IMAGENET_STD
     for name, values in (("image_mean", mean), ("image_std", std)):
         if not isinstance(values, list | tuple) or [isinstance(v, int | float) for v in values] != [True] * 3:

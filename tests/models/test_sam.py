@@ -463,6 +463,7 @@ def test_the_folders_own_mean_and_deviation_are_used(files: Files, tmp_path: Pat
         ({"image_mean": [0.5]}, r"image_mean: expected 3 numbers, got \[0\.5\]"),
         ({"image_std": 0.5}, "image_std: expected 3 numbers, got 0.5"),
         ({"image_std": [1, "a", 1]}, "image_std: expected 3 numbers"),
+        ({"do_normalize": False}, "do_normalize is false"),
     ],
 )
 def test_a_preprocessor_that_does_not_fit(
