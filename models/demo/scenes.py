@@ -51,7 +51,7 @@ def render_scene(
     sprites = [container_sprite(rng) for _ in range(rng.integers(containers[0], containers[1] + 1))]
     sprites += [clutter_sprite(rng, cutouts) for _ in range(rng.integers(clutter[0], clutter[1] + 1))]
     rng.shuffle(sprites)
-    placed = [_place(rng, sprite, height, width, table_y) for sprite in sprites]
+    placed = _arrange(rng, sprites, height, width, table_y)
     # What stands lower in the picture is nearer to the camera and hides the rest.
     order = np.argsort([bottom for _, bottom in placed])
     shapes: list[np.ndarray] = []
@@ -106,24 +106,55 @@ def _backdrop(rng: np.random.Generator, h: int, w: int) -> tuple[np.ndarray, flo
     return np.ascontiguousarray(canvas, np.float32), table_y
 
 
-def _place(rng: np.random.Generator, sprite: Sprite, h: int, w: int, table_y: float) -> tuple[Sprite, float]:
-    """Turn, scale and move a sprite into a scene; returns it at (h, w) and the row of its lowest pixel."""
+def _arrange(
+    rng: np.random.Generator, sprites: Sequence[Sprite], h: int, w: int, table_y: float
+) -> list[tuple[Sprite, float]]:
+    """Put sprites into a scene, mostly in view and beside each other; each at (h, w), with the row of its lowest point.
+
+    Of a few places tried for each, the first is taken that hides little, or else the one that hides least.
+    """
+    taken: list[np.ndarray] = []  # silhouettes at a quarter of the size, which is enough to see what hides what
+    placed = []
+    for sprite in sprites:
+        best = None
+        for _ in range(8):
+            pose = _pose(rng, sprite, h, w, table_y)
+            silhouette = cv2.warpAffine(pose.sprite.shape, pose.matrix * 0.25, (w // 4 + 1, h // 4 + 1)) > 0.5
+            area = max(1.0, float(pose.sprite.shape.sum()) * abs(np.linalg.det(pose.matrix[:, :2])) / 16)
+            unseen = 1 - silhouette.sum() / area
+            covers = [(silhouette & other).sum() / max(1, min(silhouette.sum(), other.sum())) for other in taken]
+            hidden = max(covers, default=0.0)
+            if best is None or max(unseen, hidden) < best[0]:
+                best = (max(unseen, hidden), pose, silhouette)
+            if best[0] < 0.3:
+                break
+        assert best is not None
+        taken.append(best[2])
+        placed.append((_warped(best[1], h, w), best[1].bottom))
+    return placed
+
+
+@dataclass(frozen=True)
+class _Pose:
+    """Where a sprite goes: matrix (2, 3) from its pixels to the scene's, and the row of its lowest point."""
+
+    sprite: Sprite
+    matrix: np.ndarray
+    bottom: float
+
+
+def _pose(rng: np.random.Generator, sprite: Sprite, h: int, w: int, table_y: float) -> _Pose:
+    """A random turn, size and place for a sprite."""
     container = sprite.label != CLUTTER
     if container:
         lying = rng.random() < 0.25
         turn = rng.normal(0, 5) if not lying else rng.choice([-90, 90]) + rng.normal(0, 20)
-        length = max(h, w) * rng.uniform(0.18, 0.62)
+        length = max(h, w) * rng.uniform(0.22, 0.62)
     else:
         turn = rng.normal(0, 25)
-        length = max(h, w) * rng.uniform(0.08, 0.45)
+        length = max(h, w) * rng.uniform(0.1, 0.45)
     sh, sw = sprite.shape.shape
     scale = length / max(sh, sw)
-    rgb, opacity, shape = sprite.rgb, sprite.opacity, sprite.shape
-    if scale < 0.7:  # shrink by areas first: a warp alone would alias
-        half = (max(2, int(sw * scale * 1.2)), max(2, int(sh * scale * 1.2)))
-        rgb, opacity, shape = (cv2.resize(a, half, interpolation=cv2.INTER_AREA) for a in (rgb, opacity, shape))
-        scale = length / max(shape.shape)
-        sh, sw = shape.shape
     radians = np.deg2rad(turn)
     half_height = scale * (abs(np.cos(radians)) * sh + abs(np.sin(radians)) * sw) / 2
     if container and rng.random() < 0.8:  # stands on the table
@@ -135,11 +166,22 @@ def _place(rng: np.random.Generator, sprite: Sprite, h: int, w: int, table_y: fl
     cos, sin = np.cos(radians) * scale, np.sin(radians) * scale
     linear = np.array([[cos * stretch, -sin + rng.normal(0, 0.02) * scale], [sin * stretch, cos]])
     offset = center - linear @ (sw / 2, sh / 2)
-    matrix = np.concatenate([linear, offset[:, None]], 1)
+    return _Pose(sprite, np.concatenate([linear, offset[:, None]], 1), bottom)
+
+
+def _warped(pose: _Pose, h: int, w: int) -> Sprite:
+    """The sprite of a pose at (h, w)."""
+    rgb, opacity, shape, matrix = pose.sprite.rgb, pose.sprite.opacity, pose.sprite.shape, pose.matrix
+    scale = float(np.sqrt(abs(np.linalg.det(matrix[:, :2]))))
+    if scale < 0.7:  # shrink by areas first: a warp alone would alias
+        sh, sw = shape.shape
+        half = (max(2, int(sw * scale * 1.2)), max(2, int(sh * scale * 1.2)))
+        rgb, opacity, shape = (cv2.resize(a, half, interpolation=cv2.INTER_AREA) for a in (rgb, opacity, shape))
+        matrix = matrix @ np.diag([sw / half[0], sh / half[1], 1])
     # Outside the sprite its border colour goes on, so that its edge does not darken as it is blended in.
     rgb = cv2.warpAffine(rgb, matrix, (w, h), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     opacity, shape = (cv2.warpAffine(a, matrix, (w, h), flags=cv2.INTER_LINEAR) for a in (opacity, shape))
-    return Sprite(rgb, opacity, shape, sprite.label), bottom
+    return Sprite(rgb, opacity, shape, pose.sprite.label)
 
 
 def _shadow(rng: np.random.Generator, shape: np.ndarray, light_x: float) -> np.ndarray:
