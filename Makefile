@@ -7,16 +7,22 @@ STAMP := $(VENV)/.installed
 
 setup: $(STAMP)
 
+PIP := $(VENV)/bin/python -m pip --quiet --quiet --disable-pip-version-check
+NEEDS := box2mask needs Python 3.11
+INSTEAD := install it, or give its path: make PYTHON=/path/to/python3.11
+
 $(STAMP): pyproject.toml constraints.txt Makefile
-	@test -n "$(PYTHON)" || { echo "box2mask needs Python 3.11, and there is no python3 on the PATH: install it, or give its path: make PYTHON=/path/to/python3.11" >&2; exit 1; }
-	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null || { echo "box2mask needs Python 3.11, and $(PYTHON) is $$("$(PYTHON)" --version 2>&1): install Python 3.11, or give its path: make PYTHON=/path/to/python3.11" >&2; exit 1; }
-	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) cannot make virtual environments: install its venv package (Debian and Ubuntu: apt install python3.11-venv)" >&2; exit 1; }
-	"$(PYTHON)" -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade pip==26.3
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@test -n "$(PYTHON)" || { echo "$(NEEDS), and there is no python3 on the PATH: $(INSTEAD)" >&2; exit 1; }
+	@command -v "$(PYTHON)" >/dev/null || { echo "$(NEEDS), and there is no $(PYTHON): $(INSTEAD)" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null || { echo "$(NEEDS), and $(PYTHON) is $$("$(PYTHON)" --version 2>&1 | head -n 1): $(INSTEAD)" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) cannot make virtual environments: install its venv package (Debian, Ubuntu: apt install python3.11-venv)" >&2; exit 1; }
+	@echo "Installing into $(VENV); this takes a minute or more, most of it for torch"
+	@"$(PYTHON)" -m venv $(VENV)
+	@$(PIP) install --upgrade pip==26.3
+	@$(PIP) install --constraint constraints.txt --editable '.[dev]'
 	@# mmcv asks for the OpenCV that draws windows, which needs the libraries of a desktop; the headless one does not.
-	$(VENV)/bin/python -m pip uninstall --quiet --yes opencv-python
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --force-reinstall --no-deps opencv-python-headless==5.0.0.93
+	@$(PIP) uninstall --yes opencv-python
+	@$(PIP) install --force-reinstall --no-deps opencv-python-headless==5.0.0.93
 	@touch $(STAMP)
 
 serve: setup
