@@ -103,9 +103,10 @@ class Scorer:
 
         Only what the networks need is kept of an image.
         """
+        keys = [row.image if isinstance(row.image, str) else number for number, row in enumerate(rows)]
         first_rows: dict[object, int] = {}  # image as it was sent -> the first row with it
-        for number, row in enumerate(rows):
-            first_rows.setdefault(row.image if isinstance(row.image, str) else number, number)
+        for number, key in enumerate(keys):
+            first_rows.setdefault(key, number)
 
         def prepare(number: int) -> list[Any]:
             try:
@@ -116,7 +117,7 @@ class Scorer:
 
         images = await _all(self.engine.aside(prepare, number) for number in first_rows.values())
         place = {key: index for index, key in enumerate(first_rows)}
-        return images, [place[row.image if isinstance(row.image, str) else number] for number, row in enumerate(rows)]
+        return images, [place[key] for key in keys]
 
     async def _detections(
         self, samples: Sequence[yolof.Sample], params: Params, score_threshold: float | None = None

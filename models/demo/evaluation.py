@@ -155,9 +155,9 @@ def box_figures(detector: Detector, truths: Sequence[Truth]) -> dict[str, float]
 
 
 def _box_iou(a: np.ndarray, b: np.ndarray) -> float:
-    width, height = (min(a[2 + i], b[2 + i]) - max(a[i], b[i]) for i in (0, 1))
-    overlap = max(width, 0) * max(height, 0)
-    return float(overlap / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - overlap))
+    """IoU of two boxes x1, y1, x2, y2."""
+    sides = (np.array([[*box[:2], *(box[2:] - box[:2])]], np.float64) for box in (a, b))
+    return float(coco_mask.iou(*sides, [0])[0, 0])
 
 
 def main() -> None:

@@ -20,11 +20,10 @@ from transformers import SamConfig, SamModel
 
 from models.demo import training
 from models.demo.scenes import Scene, scene_stream
-from models.sam import encode_prompts, predict_masks
+from models.sam import IMAGENET_MEAN, IMAGENET_STD, encode_prompts, predict_masks
 
 IMAGE_SIZE = 256
 PATCH_SIZE = 16
-PIXEL_MEAN, PIXEL_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
 
 def small_config(hidden: int = 192, layers: int = 8, decoder: int = 128) -> SamConfig:
@@ -138,9 +137,9 @@ def hard_iou(logits: Tensor, targets: Tensor) -> Tensor:
 
 def normalize(images: Tensor) -> Tensor:
     """(B, 3, S, S) uint8 -> float32 as SAM's image processor gives it; what is exactly black counts as padding."""
-    mean, std = (torch.tensor(v, device=images.device).reshape(1, 3, 1, 1) for v in (PIXEL_MEAN, PIXEL_STD))
+    mean, std = (torch.tensor(v, device=images.device).reshape(1, 3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
     padding = (images == 0).all(1, keepdim=True)
-    return ((images.float() - mean) / std).masked_fill(padding, 0.0)
+    return ((images / 255 - mean) / std).masked_fill(padding, 0.0)
 
 
 def training_loss(
@@ -181,7 +180,7 @@ def save(model: SamModel, folder: Path) -> None:
         "image_processor_type": "SamImageProcessor", "processor_class": "SamProcessor",
         "do_convert_rgb": True, "do_resize": True, "do_rescale": True, "do_normalize": True, "do_pad": True,
         "rescale_factor": 1 / 255, "resample": 2,
-        "image_mean": [v / 255 for v in PIXEL_MEAN], "image_std": [v / 255 for v in PIXEL_STD],
+        "image_mean": IMAGENET_MEAN, "image_std": IMAGENET_STD,
         "size": {"longest_edge": IMAGE_SIZE}, "pad_size": {"height": IMAGE_SIZE, "width": IMAGE_SIZE},
         "mask_size": {"longest_edge": grid}, "mask_pad_size": {"height": grid, "width": grid},
     }  # fmt: skip
