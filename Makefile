@@ -1,5 +1,5 @@
-# make setup | serve | test: everything runs in .venv, which `setup` makes and keeps up to date.
-.PHONY: setup serve test lint clean
+# make setup | serve | test | bench: everything runs in .venv, which `setup` makes and keeps up to date.
+.PHONY: setup serve test lint bench clean
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
@@ -35,6 +35,10 @@ lint: setup
 
 test: lint
 	$(VENV)/bin/python -m pytest
+
+# Takes a while; `.venv/bin/python -m benchmarks --help` has the cases and sizes to choose from.
+bench: setup
+	$(VENV)/bin/python -m benchmarks
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache *.egg-info

@@ -1,4 +1,4 @@
-"""Runs the models for concurrent requests: one thread computes, a pool decodes and encodes.
+"""Runs the models for concurrent requests: on every device, batched across requests, clicks before photos.
 
 Knows nothing of requests; what goes in and comes out are the values of `models`.
 """
@@ -7,73 +7,211 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial
 from typing import ParamSpec, TypeVar
 
 import numpy as np
+import torch
 
+from app.cache import EmbeddingCache, compact
+from app.compute import Compute, Work
 from models import sam, yolof
-from models.sam import Segmenter
+from models.sam import DecodeRequest, RawMasks, Segmenter
 from models.types import Embedding, Prompts
 from models.yolof import Detector
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# Images that the detector sees at once: enough to keep a processor busy, few enough to bound the memory.
-DETECTOR_BATCH = 8
+
+@dataclass(frozen=True)
+class Batches:
+    """How much a device computes at once. Where no number is given, see `for_device`.
+
+    images: that the detector sees. pixels: of all squares that SAM's encoder sees, 1024 x 1024 for an image at full
+    size. prompts: that the decoder sees, and the most that a click has to wait for.
+    """
+
+    images: int
+    pixels: int
+    prompts: int
+
+    @classmethod
+    def for_device(cls, device: torch.device) -> Batches:
+        """A GPU wants batches to be busy. A processor is busy with one image, and only waits longer for more."""
+        return cls(8, 8 * 2**20, 64) if device.type == "cuda" else cls(1, 2**20, 8)
+
+
+@dataclass(frozen=True, eq=False)
+class Models:
+    """The models as they lie on one device; at least one of the two."""
+
+    detector: Detector | None
+    segmenter: Segmenter | None
+
+    @property
+    def device(self) -> torch.device:
+        model = self.detector or self.segmenter
+        assert model is not None
+        return model.device
 
 
 class Engine:
-    """A detector, a segmenter, or both, with the threads they run on.
+    """The models on one device or several, with the threads they run on and the embeddings they have made.
 
-    The networks run on one thread, one call after another, because two at once would only take each
-    other's processor and memory. Everything before and after them runs in the pool.
+    detector, segmenter: for what runs before and after the networks, in the pool; the same for all devices.
     """
 
-    def __init__(self, detector: Detector | None, segmenter: Segmenter | None, workers: int = 0) -> None:
-        """workers: threads in the pool; 0 stands for one per processor."""
-        self.detector = detector
-        self.segmenter = segmenter
-        self._compute = ThreadPoolExecutor(1, thread_name_prefix="compute")
-        self._pool = ThreadPoolExecutor(workers or os.cpu_count() or 1, thread_name_prefix="worker")
+    def __init__(self, models: Sequence[Models], cache: EmbeddingCache | None = None, workers: int = 0) -> None:
+        """models: for each device. workers: threads in the pool; 0 stands for one per processor."""
+        self.detector = models[0].detector
+        self.segmenter = models[0].segmenter
+        self.cache = cache or EmbeddingCache(0)
+        self._devices = [_Device(one, Batches.for_device(one.device)) for one in models]
+        self.workers = workers or os.cpu_count() or 1
+        self._pool = ThreadPoolExecutor(self.workers, thread_name_prefix="worker")
 
-    def warm_up(self) -> None:
-        """Run every network once, so that what cannot work fails now and the first request is not the slowest."""
-        image = np.full((64, 64, 3), 127, np.uint8)
-        if self.detector is not None:
-            self.detector.detect([image])
-        if self.segmenter is not None:
-            self.segmenter.segment(image, Prompts(boxes_xyxy=np.array([[8.0, 8.0, 56.0, 56.0]])))
+    @property
+    def devices(self) -> list[torch.device]:
+        return [device.models.device for device in self._devices]
+
+    @property
+    def healthy(self) -> bool:
+        """Whether every device still computes."""
+        return not any(device.compute.ended for device in self._devices)
+
+    @property
+    def load(self) -> int:
+        """How much is waiting or running on all devices together."""
+        return sum(device.compute.load for device in self._devices)
+
+    async def warm_up(self) -> None:
+        """Run every network once on every device, so that what cannot work fails now and no first request is slow."""
+        await asyncio.gather(*(device.warm_up() for device in self._devices))
 
     async def aside(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a function that takes a while in the pool, beside the event loop."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, lambda: function(*args, **kwargs))
 
-    async def detect(self, samples: Sequence[yolof.Sample]) -> list[yolof.RawDetections]:
-        """Run the detector's network; one result per sample, in order."""
-        assert self.detector is not None
-        raws: list[yolof.RawDetections] = []
-        for start in range(0, len(samples), DETECTOR_BATCH):
-            raws += await self._run(self.detector.forward, samples[start : start + DETECTOR_BATCH])
-        return raws
+    async def detect(self, sample: yolof.Sample) -> yolof.RawDetections:
+        """Run the detector's network, where the queue is shortest."""
+        device = _least_busy(self._devices)
+        return await device.compute.do(device.detecting, sample)
 
-    async def embed(self, sample: sam.Sample) -> Embedding:
-        """Run SAM's image encoder."""
-        assert self.segmenter is not None
-        (embedding,) = await self._run(self.segmenter.embed, [sample])
-        return embedding
+    async def embed(self, key: str, sample: sam.Sample) -> Embedding:
+        """Run SAM's image encoder, unless the embedding of that `key` is there or on its way.
 
-    async def decode(self, embedding: Embedding, prompts: Prompts, *, multimask: bool) -> sam.RawMasks:
-        """Run SAM's mask decoder for all prompts."""
-        assert self.segmenter is not None
-        return await self._run(self.segmenter.decode, embedding, prompts, multimask=multimask)
+        key: stands for the image's content, see `app.cache.content_key`.
+        """
 
-    async def _run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._compute, lambda: function(*args, **kwargs))
+        async def make() -> Embedding:
+            device = _least_busy(self._devices)
+            return await device.compute.do(device.embedding, sample)
 
-    def close(self) -> None:
-        """Wait for what is running and end the threads."""
-        self._compute.shutdown()
-        self._pool.shutdown()
+        return await self.cache.get(key, make)
+
+    async def decode(
+        self, embedding: Embedding, prompts: Prompts, *, multimask: bool
+    ) -> AsyncGenerator[RawMasks, None]:
+        """Run SAM's mask decoder for all prompts, where the embedding is; yields the masks in order, by parts.
+
+        The next part waits behind the others' work, so a request with a thousand prompts keeps nobody waiting.
+        """
+        here = [one for one in self._devices if one.models.device == embedding.features.device]
+        device = _least_busy(here or self._devices)
+        for part in _parts(prompts, device.batches.prompts):
+            yield await device.compute.do(device.decoding, DecodeRequest(embedding, part, multimask))
+
+    async def aclose(self) -> None:
+        """Wait for what is running, and for embeddings on their way to the disk; then end the threads."""
+        await self.cache.aclose()
+        for device in self._devices:
+            await asyncio.to_thread(device.compute.close)
+        await asyncio.to_thread(self._pool.shutdown)
+
+
+class _Device:
+    """One device: its models, its compute thread, and the three kinds of work that it does."""
+
+    def __init__(self, models: Models, batches: Batches) -> None:
+        self.models = models
+        self.batches = batches
+        # A GPU runs two streams at once; on a processor two threads would only take the cores from each other.
+        is_cuda = models.device.type == "cuda"
+        self.compute = Compute(
+            f"compute-{models.device}", urgent_thread=is_cuda, context=partial(_stream, models.device)
+        )
+        self.detecting: Work[yolof.Sample, yolof.RawDetections] = Work(self._detect, at_once=batches.images)
+        side = 1024 if models.segmenter is None else models.segmenter.image_size
+        self.embedding: Work[sam.Sample, Embedding] = Work(self._embed, at_once=max(1, batches.pixels // side**2))
+        self.decoding: Work[DecodeRequest, RawMasks] = Work(
+            self._decode,
+            at_once=batches.prompts,
+            cost=lambda request: len(request.prompts),
+            urgent=True,
+            split=lambda request: (
+                [
+                    DecodeRequest(request.embedding, half, request.multimask)
+                    for half in _parts(request.prompts, max(1, len(request.prompts) // 2))
+                ]
+                if len(request.prompts) > 1
+                else []
+            ),
+            join=RawMasks.concatenate,
+        )
+
+    async def warm_up(self) -> None:
+        image = np.full((64, 64, 3), 127, np.uint8)
+        prompts = Prompts(boxes_xyxy=np.array([[8.0, 8.0, 56.0, 56.0]]))
+        detector, segmenter = self.models.detector, self.models.segmenter
+        if detector is not None:
+            detector.postprocess(await self.compute.do(self.detecting, detector.preprocess(image)))
+        if segmenter is not None:
+            capture: Work[None, None] = Work(lambda items, between: [segmenter.capture_encoder()])
+            await self.compute.do(capture, None)
+            embedding = await self.compute.do(self.embedding, segmenter.preprocess(image))
+            capture = Work(lambda items, between: [segmenter.capture_decoder(embedding)], urgent=True)
+            await self.compute.do(capture, None)
+            raw = await self.compute.do(self.decoding, DecodeRequest(embedding, prompts, multimask=False))
+            segmenter.postprocess(raw, 0)
+
+    def _detect(self, samples: Sequence[yolof.Sample], between: Callable[[], None]) -> list[yolof.RawDetections]:
+        assert self.models.detector is not None
+        return self.models.detector.forward(samples, between)
+
+    def _embed(self, samples: Sequence[sam.Sample], between: Callable[[], None]) -> list[Embedding]:
+        assert self.models.segmenter is not None
+        # Each on its own, so that the cache can let go of one of them.
+        embeddings = [compact(one) for one in self.models.segmenter.embed(samples, between)]
+        if self.models.device.type == "cuda":  # the decoder reads them from another stream
+            torch.cuda.current_stream().synchronize()
+        return embeddings
+
+    def _decode(self, requests: Sequence[DecodeRequest], between: Callable[[], None]) -> list[RawMasks]:
+        assert self.models.segmenter is not None
+        return self.models.segmenter.decode_batch(requests, between)
+
+
+def _least_busy(devices: Sequence[_Device]) -> _Device:
+    """Of those that still work, if any does."""
+    return min(devices, key=lambda one: (one.compute.ended, one.compute.load))
+
+
+def _stream(device: torch.device, urgent: bool) -> AbstractContextManager[object]:
+    """A CUDA stream for a thread, on which urgent work overtakes the rest; nothing on a CPU."""
+    if device.type != "cuda":
+        return nullcontext()
+    return torch.cuda.stream(torch.cuda.Stream(device, priority=-1 if urgent else 0))
+
+
+def _parts(prompts: Prompts, at_once: int) -> list[Prompts]:
+    """The prompts in order, in parts of at most `at_once`."""
+    arrays = (prompts.points_xy, prompts.point_labels, prompts.boxes_xyxy)
+    return [
+        Prompts(*(None if array is None else array[start : start + at_once] for array in arrays))
+        for start in range(0, len(prompts), at_once)
+    ]

@@ -6,7 +6,9 @@ ServiceError            500  something failed that the client could not have hel
 ├── MethodNotAllowed    405  the route exists, not for this method
 ├── PayloadTooLarge     413  the body is over the limit
 ├── TooManyRequests     429  as many are in work or waiting as may be; try again soon
-└── Unavailable         503  this service cannot answer now: it is starting or stopping
+├── ClientGone          499  nobody is there to read the answer
+├── Unavailable         503  this service cannot answer now: it is stopping, or its memory does not suffice
+└── DeadlineExceeded    504  the answer took longer than a request may take
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ class ServiceError(Exception):
     def __init__(self, message: str) -> None:
         super().__init__(message)
         self.message = message
+        self.headers: dict[str, str] = {}
 
 
 class BadRequest(ServiceError):
@@ -58,12 +61,28 @@ class PayloadTooLarge(ServiceError):
 
 
 class TooManyRequests(ServiceError):
-    """The queue is full. The answer says when to try again, in its `Retry-After` header."""
+    """The queue is full. retry_after_s: when a place should be free, for the answer's `Retry-After` header."""
 
     status = 429
 
+    def __init__(self, message: str, *, retry_after_s: int) -> None:
+        super().__init__(message)
+        self.headers["retry-after"] = str(retry_after_s)
+
+
+class ClientGone(ServiceError):
+    """The client closed the connection; the status, nginx's for this, is seen in logs only."""
+
+    status = 499
+
 
 class Unavailable(ServiceError):
-    """The service cannot answer now: it is starting or stopping."""
+    """The service cannot answer now: it is stopping, or its device's memory does not suffice."""
 
     status = 503
+
+
+class DeadlineExceeded(ServiceError):
+    """The request was not answered in the time that one may take; what was left of its work is dropped."""
+
+    status = 504

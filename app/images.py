@@ -4,7 +4,6 @@ Knows nothing of rows and columns: it raises ImageError, and the caller says whe
 
     image_bytes     base64, `data:` URL or http(s) URL -> the encoded file
     decode_image    the encoded file -> pixels
-    load_image      both
 """
 
 from __future__ import annotations
@@ -94,15 +93,6 @@ class ImageLimits:
 DEFAULT_LIMITS = ImageLimits()
 
 
-def load_image(value: object, *, exif_orientation: bool = False, limits: ImageLimits = DEFAULT_LIMITS) -> np.ndarray:
-    """RGB uint8 (H, W, 3) of what an `image` column holds: `image_bytes`, then `decode_image`.
-
-    Blocks, and must not be called on an event loop's thread. Raises ImageError.
-    """
-    data = image_bytes(value, limits)
-    return decode_image(data, exif_orientation=exif_orientation, max_pixels=limits.max_pixels)
-
-
 def image_bytes(value: object, limits: ImageLimits = DEFAULT_LIMITS) -> bytes:
     """The encoded file that `value` holds or points at.
 
@@ -112,13 +102,18 @@ def image_bytes(value: object, limits: ImageLimits = DEFAULT_LIMITS) -> bytes:
     if not isinstance(value, str):
         raise ImageError(f"{_EXPECTED}, got {_JSON_NAMES.get(type(value), type(value).__name__)}")
     head = value[:64].lstrip().lower()
-    if head.startswith(("http://", "https://")):
+    if is_url(value):
         data = _fetch(value.strip(), limits)
     else:
         data = _from_base64(value.partition(",")[2] if _is_base64_data_url(value, head) else value)
     if len(data) > limits.max_bytes:
         raise ImageError(f"expected an image of at most {limits.max_bytes} bytes, got {len(data)}")
     return data
+
+
+def is_url(value: object) -> bool:
+    """Whether `image_bytes` would fetch it."""
+    return isinstance(value, str) and value[:64].lstrip().lower().startswith(("http://", "https://"))
 
 
 def decode_image(

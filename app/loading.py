@@ -1,9 +1,10 @@
-"""Which weights the settings mean: found, loaded and tried once."""
+"""Which weights the settings mean: found and loaded."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -123,28 +124,42 @@ def _only(root: Path, what: str, folders: set[Path]) -> Path | None:
 
 
 def load(settings: Settings, choice: Choice) -> Engine:
-    """Load the models onto the device and run each once. Raises one of EXPLAINED for files that make no model."""
+    """Load the models onto every device. Raises one of EXPLAINED for files that make no model."""
     import torch
 
-    from app.engine import Engine
-    from models.sam import Segmenter
+    from app.cache import EmbeddingCache
+    from app.disk_tier import DiskTier, model_key
+    from app.engine import Engine, Models
+    from models.devices import fastest_dtype, usable_device
+    from models.sam import Segmenter, find_folder
     from models.yolof import Detector
 
-    name = settings.device
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
-        reason = str(error).splitlines()[0]
-        raise SettingsError(f"BOX2MASK_DEVICE={settings.device}: cannot be used here: {reason}") from error
-    dtype: torch.dtype = getattr(torch, settings.dtype)
-    detector, segmenter = None, None
-    if choice.detector is not None:
-        detector = Detector.load(choice.detector.path, device, dtype, settings.channel_order)
-    if choice.segmenter is not None:
-        segmenter = Segmenter.load(choice.segmenter.path, device, dtype)
-    engine = Engine(detector, segmenter, workers=settings.workers)
-    engine.warm_up()
-    return engine
+    models = []
+    for name in settings.devices:
+        try:
+            device = usable_device(name)
+        except ValueError as error:
+            raise SettingsError(f"BOX2MASK_DEVICE={settings.device}: cannot be used here: {error}") from error
+        dtype = fastest_dtype(device) if settings.dtype == "auto" else getattr(torch, settings.dtype)
+        detector, segmenter = None, None
+        if choice.detector is not None:
+            path = choice.detector.path
+            detector = Detector.load(path, device, dtype, settings.channel_order, fast=settings.fast)
+        if choice.segmenter is not None:
+            segmenter = Segmenter.load(choice.segmenter.path, device, dtype, fast=settings.fast)
+        models.append(Models(detector, segmenter))
+
+    disk = None
+    if settings.embedding_cache_dir is not None and choice.segmenter is not None and settings.embedding_disk_mb:
+        segmenter = models[0].segmenter
+        assert segmenter is not None
+        numbers = {"device": segmenter.device.type, "dtype": str(segmenter.dtype), "fast": str(settings.fast)}
+        packages = {package: version(package) for package in ("box2mask", "pillow", "torch", "transformers")}
+        disk = DiskTier(
+            settings.embedding_cache_dir,
+            int(settings.embedding_disk_mb * 2**20),
+            model_key(find_folder(choice.segmenter.path), numbers | packages),
+            segmenter.device,
+        )
+    cache = EmbeddingCache(int(settings.embedding_cache_mb * 2**20), disk)
+    return Engine(models, cache, workers=settings.workers)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import platform
 import re
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from importlib.metadata import version
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import anyio.to_thread
 from fastapi import FastAPI
@@ -22,13 +23,15 @@ from starlette.requests import Request as HttpRequest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import loading, openapi, schemas
-from app.errors import BadRequest, MethodNotAllowed, NotFound, PayloadTooLarge, ServiceError, TooManyRequests
+from app.admission import Admission
+from app.errors import ClientGone, DeadlineExceeded, MethodNotAllowed, NotFound, PayloadTooLarge, ServiceError
 from app.images import ImageLimits
 from app.scoring import Scorer
 from app.settings import Settings
 
 log = logging.getLogger("box2mask")
 
+T = TypeVar("T")
 Answer = Callable[[Scorer, schemas.Request], Awaitable[list[dict[str, Any]]]]
 
 
@@ -52,39 +55,49 @@ def create_app(settings: Settings) -> FastAPI:
             allow_urls=settings.image_urls,
             url_timeout_s=settings.url_timeout_s,
         )
-        app.state.scorer = Scorer(engine, limits, settings.max_prompts, settings.response_schema)
-        log.info("ready")
-        yield
-        app.state.scorer = None
-        engine.close()
+        try:
+            await engine.warm_up()
+            app.state.scorer = Scorer(engine, limits, settings.max_prompts, settings.response_schema)
+            log.info("ready")
+            yield
+        except loading.EXPLAINED as error:
+            app.state.startup_error = error
+            raise
+        finally:
+            app.state.scorer = None
+            await engine.aclose()
 
     app = FastAPI(title="box2mask", version=version("box2mask"), lifespan=lifespan, redoc_url=None)
     app.router.redirect_slashes = False  # posting megabytes twice is no favour
     app.state.choice = choice
     app.state.scorer = None
     app.state.startup_error = None
-    app.state.in_work = 0
+    app.state.admission = Admission(settings.max_requests)
     app.openapi = lambda: openapi.document(app.version)  # type: ignore[method-assign]
     app.add_middleware(ScoringHeaders, server_version=app.version)
     for kind in (ServiceError, HTTPException):
         app.add_exception_handler(kind, _answer_error)
 
     async def score(http: HttpRequest, answer: Answer) -> Response:
-        if app.state.in_work >= settings.max_requests:
-            raise TooManyRequests(f"{settings.max_requests} requests are in work or waiting; try again in a second")
-        app.state.in_work += 1
-        try:
-            scorer: Scorer = app.state.scorer
-            body = await _body(http, int(settings.max_body_mb * 2**20))
-            # Megabytes of base64 take a while to parse and to write; other requests are answered meanwhile.
-            request = await scorer.engine.aside(schemas.parse_request, body, settings.max_rows)
-            began = time.perf_counter()
-            answers = await answer(scorer, request)
-            http.scope["box2mask.ms"] = 1000 * (time.perf_counter() - began)
-            content = await scorer.engine.aside(_to_json, answers)
+        scorer: Scorer = app.state.scorer
+        with app.state.admission.admit():
+            try:
+                async with asyncio.timeout(settings.request_timeout_s) as deadline:
+                    body = await _body(http, int(settings.max_body_mb * 2**20))
+                    content = await _while_connected(http, _score(http, scorer, body, answer))
+            except TimeoutError as error:
+                if not deadline.expired():
+                    raise  # another's
+                raise DeadlineExceeded(f"not answered within {settings.request_timeout_s:g} s") from error
             return Response(content, media_type="application/json")
-        finally:
-            app.state.in_work -= 1
+
+    async def _score(http: HttpRequest, scorer: Scorer, body: bytes, answer: Answer) -> bytes:
+        # Megabytes of base64 take a while to parse and to write; other requests are answered meanwhile.
+        request = await scorer.engine.aside(schemas.parse_request, body, settings.max_rows)
+        began = time.perf_counter()
+        answers = await answer(scorer, request)
+        http.scope["box2mask.ms"] = 1000 * (time.perf_counter() - began)
+        return await scorer.engine.aside(_to_json, answers)
 
     async def by_columns(scorer: Scorer, request: schemas.Request) -> list[dict[str, Any]]:
         return await (segment if request.has_prompts else detect)(scorer, request)
@@ -118,6 +131,8 @@ def create_app(settings: Settings) -> FastAPI:
     @app.api_route("/health/ready", methods=["GET", "HEAD"])
     async def ready() -> Response:
         # The lifespan loads and tries the models before any request gets here.
+        if not app.state.scorer.engine.healthy:
+            return PlainTextResponse("a device has stopped computing", 503)
         return PlainTextResponse("Ready")
 
     @app.get("/version")
@@ -138,26 +153,29 @@ def describe(scorer: Scorer, choice: loading.Choice, settings: Settings) -> dict
     """What `/version` says: versions, models, device, number format, whether demo weights are served."""
     from models import mmcv_ops
 
-    detector, segmenter = scorer.engine.detector, scorer.engine.segmenter
+    engine = scorer.engine
+    devices = ",".join(str(device) for device in engine.devices)
     served: dict[str, Any] = {"detector": None, "segmenter": None}
-    if detector is not None and choice.detector is not None:
-        served["detector"] = {
-            "name": choice.detector.name,
-            "demo_weights": choice.detector.demo,
-            "classes": list(detector.class_names),
-            "input_scale": detector.input_scale,
-            "channel_order": detector.channel_order,
-            "device": str(detector.device),
-            "dtype": settings.dtype,
+    for kind, model, chosen in (
+        ("detector", engine.detector, choice.detector),
+        ("segmenter", engine.segmenter, choice.segmenter),
+    ):
+        if model is not None and chosen is not None:
+            served[kind] = {
+                "name": chosen.name,
+                "demo_weights": chosen.demo,
+                "device": devices,
+                "dtype": str(model.dtype).removeprefix("torch."),
+                "fast": settings.fast,
+            }
+    if engine.detector is not None:
+        served["detector"] |= {
+            "classes": list(engine.detector.class_names),
+            "input_scale": engine.detector.input_scale,
+            "channel_order": engine.detector.channel_order,
         }
-    if segmenter is not None and choice.segmenter is not None:
-        served["segmenter"] = {
-            "name": choice.segmenter.name,
-            "demo_weights": choice.segmenter.demo,
-            "image_size": segmenter.image_size,
-            "device": str(segmenter.device),
-            "dtype": settings.dtype,
-        }
+    if engine.segmenter is not None:
+        served["segmenter"] |= {"image_size": engine.segmenter.image_size}
     packages = ("torch", "transformers", "mmdet", "mmengine", "numpy", "pillow", "fastapi", "uvicorn")
     return {
         "box2mask": version("box2mask"),
@@ -187,6 +205,25 @@ def _route(score: Callable[[HttpRequest, Answer], Awaitable[Response]], answer: 
     return endpoint
 
 
+async def _while_connected(http: HttpRequest, work: Coroutine[Any, Any, T]) -> T:
+    """Await `work`, and drop it as soon as its client has gone. Raises ClientGone then."""
+
+    async def gone() -> None:
+        while (await http.receive())["type"] != "http.disconnect":
+            pass
+
+    tasks: tuple[asyncio.Task[T], asyncio.Task[None]] = asyncio.create_task(work), asyncio.create_task(gone())
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        if tasks[0].done():
+            return tasks[0].result()
+        raise ClientGone("the client went away before its answer was there")
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+
+
 async def _body(http: HttpRequest, most: int) -> bytes:
     """The request's body, given up as soon as it is too long. Raises PayloadTooLarge."""
     body = bytearray()
@@ -196,7 +233,7 @@ async def _body(http: HttpRequest, most: int) -> bytes:
             if len(body) > most:
                 raise PayloadTooLarge(f"expected a body of at most {most} bytes, got more")
     except ClientDisconnect as error:
-        raise BadRequest("the client went away before the body was there") from error
+        raise ClientGone("the client went away before the body was there") from error
     return bytes(body)
 
 
@@ -218,8 +255,7 @@ async def _answer_error(http: HttpRequest, error: Exception) -> Response:
         log.error("request %s failed", http.scope.get("box2mask.id"), exc_info=error)
     if not isinstance(error, ServiceError):
         error = ServiceError(f"internal error; the server's log has it as request {http.scope.get('box2mask.id')}")
-    if isinstance(error, TooManyRequests):
-        headers["retry-after"] = "1"
+    headers.update(error.headers)
     http.scope["box2mask.failed"] = error.status >= 500
     # ASCII, because a message may quote text of the client's that is not valid Unicode.
     return Response(json.dumps({"message": error.message}), error.status, headers, media_type="application/json")

@@ -7,12 +7,19 @@ gives the same pixels again.
 from __future__ import annotations
 
 import base64
+import struct
+import zlib
 from io import BytesIO
 from typing import TypedDict
 
 import numpy as np
+from isal import isal_zlib
 from PIL import Image
 from pycocotools import mask as coco_mask
+
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+# With more runs than this, and than one in so many pixels, sorting them costs more than a copy of the mask by columns.
+MANY_RUNS, PIXELS_PER_RUN = 1024, 32
 
 
 class Rle(TypedDict):
@@ -22,18 +29,28 @@ class Rle(TypedDict):
     counts: str
 
 
-def encode_png(mask: np.ndarray) -> str:
-    """Base64, without newlines, of an 8-bit greyscale PNG (mode L) of the mask's size: 255 the object, 0 not."""
-    buffer = BytesIO()
-    # Masks are long runs: level 1 is several times faster than the default and hardly larger.
-    Image.fromarray(_zeros_and_ones(mask) * np.uint8(255)).save(buffer, "PNG", compress_level=1)
-    return base64.b64encode(buffer.getvalue()).decode("ascii")
+def encode_png(mask: np.ndarray, *, fast: bool = True) -> str:
+    """Base64, without newlines, of an 8-bit greyscale PNG (mode L) of the mask's size: 255 the object, 0 not.
+
+    fast: write the file here, around ISA-L's deflate, instead of through Pillow: the same pixels, about as large.
+    """
+    ones = _zeros_and_ones(mask)
+    return base64.b64encode(_png(ones) if fast else _png_by_pillow(ones)).decode("ascii")
 
 
-def encode_rle(mask: np.ndarray) -> Rle:
-    """The mask as pycocotools encodes it, ready for JSON."""
-    rle = coco_mask.encode(np.asfortranarray(_zeros_and_ones(mask)))
-    return {"size": [int(side) for side in rle["size"]], "counts": rle["counts"].decode("ascii")}
+def encode_rle(mask: np.ndarray, *, fast: bool = True) -> Rle:
+    """The mask as pycocotools encodes it, ready for JSON.
+
+    fast: find the runs here, where they are few, instead of through a column-major copy: the same text.
+    """
+    ones = _zeros_and_ones(mask)
+    height, width = mask.shape
+    runs = _column_major_runs(ones) if fast else None
+    if runs is None:
+        rle = coco_mask.encode(np.asfortranarray(ones))
+    else:
+        rle = coco_mask.frPyObjects({"size": [height, width], "counts": runs}, height, width)
+    return {"size": [height, width], "counts": rle["counts"].decode("ascii")}
 
 
 def encode_polygons(mask: np.ndarray) -> list[list[float]]:
@@ -61,7 +78,62 @@ def _zeros_and_ones(mask: np.ndarray) -> np.ndarray:
     """(H, W) uint8 of 0 and 1. Raises ValueError for another shape or dtype: a fault of the caller's."""
     if mask.ndim != 2 or mask.dtype not in (np.bool_, np.uint8):
         raise ValueError(f"expected a mask (H, W) of bool or uint8, got {mask.shape} of {mask.dtype}")
-    return (mask != 0).view(np.uint8)
+    return mask.view(np.uint8) if mask.dtype == np.bool_ else (mask != 0).view(np.uint8)
+
+
+def _png(ones: np.ndarray) -> bytes:
+    """The PNG of (H, W) uint8 0 and 1, per the specification's third edition, sections 5 and 11.
+
+    Rows are not filtered: the runs of a mask compress best as they are. ISA-L's level 1 is as small as zlib's
+    default here, and several times smaller than level 0, which takes as long.
+    """
+    height, width = ones.shape
+    if not ones.size:
+        raise ValueError(f"a PNG has at least one pixel, got {height} x {width}")
+    rows = np.zeros((height, 1 + width), dtype=np.uint8)  # each row opens with its filter's number, 0 for none
+    np.negative(ones, out=rows[:, 1:])  # 0 - 1 is 255 in uint8
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)  # 8 bits, grey, deflate, no interlace
+    pixels = isal_zlib.compress(rows, 1)
+    return PNG_SIGNATURE + _chunk(b"IHDR", header) + _chunk(b"IDAT", pixels) + _chunk(b"IEND", b"")
+
+
+def _chunk(name: bytes, content: bytes) -> bytes:
+    checksum = zlib.crc32(content, zlib.crc32(name))
+    return b"".join((struct.pack(">I", len(content)), name, content, struct.pack(">I", checksum)))
+
+
+def _png_by_pillow(ones: np.ndarray) -> bytes:
+    buffer = BytesIO()
+    Image.fromarray(ones * np.uint8(255)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _column_major_runs(ones: np.ndarray) -> np.ndarray | None:
+    """The lengths of the runs of 0, 1, 0, ... down the columns of (H, W) uint8 0 and 1; None where they are many.
+
+    What changes from a row to the next is found row by row, as the mask lies in memory; only the places of
+    the changes, which are few, are then sorted by columns.
+    """
+    height, width = ones.shape
+    pixels = ones.view(np.bool_)
+    filled = np.flatnonzero(pixels.any(axis=1))
+    if not len(filled):
+        return np.array([height * width])
+    top, last = int(filled[0]), int(filled[-1])
+    changes = np.empty((last - top + 2, width), dtype=np.bool_)  # row i: from pixel row top + i - 1 to the next
+    changes[0] = pixels[top]
+    np.not_equal(pixels[top + 1 : last + 1], pixels[top:last], out=changes[1:-1])
+    changes[-1] = pixels[last]
+    if last == height - 1:  # below a column comes the top of the next, and below the last one nothing
+        changes[-1, -1] = False
+        if top == 0:
+            through = changes[-1, :-1] & changes[0, 1:]
+            changes[-1, :-1] ^= through
+            changes[0, 1:] ^= through
+    if np.count_nonzero(changes) > max(MANY_RUNS, height * width // PIXELS_PER_RUN):
+        return None
+    ys, xs = np.divmod(np.flatnonzero(changes), width)
+    return np.diff(np.sort(xs * height + ys + top), prepend=0, append=height * width)
 
 
 def _trace(mask: np.ndarray) -> list[list[tuple[int, int]]]:

@@ -6,25 +6,41 @@ A request is checked whole, images included, before any network runs. It knows n
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
 from app import masks, schemas
+from app.cache import content_key
 from app.engine import Engine
 from app.errors import BadRequest
-from app.images import ImageError, ImageLimits, load_image
+from app.images import ImageError, ImageLimits, decode_image, image_bytes, is_url
 from app.schemas import Params, Request, ResponseSchema, Row
 from models import sam, yolof
 from models.pipeline import box_prompts
-from models.types import Detections
+from models.types import Detections, Embedding, Prompts
 
 T = TypeVar("T")
 
 # A mask for each of a hundred guesses helps nobody.
 PIPELINE_SCORE_THRESHOLD = 0.3
+
+
+@dataclass(frozen=True, eq=False)
+class _Image:
+    """What is kept of an image: only what the networks still need of it.
+
+    key: stands for its content. embedding: where it was known already; there is no for_segmenter then.
+    """
+
+    key: str
+    size_hw: tuple[int, int]
+    for_detector: yolof.Sample | None = None
+    for_segmenter: sam.Sample | None = None
+    embedding: Embedding | None = None
 
 
 @dataclass(frozen=True)
@@ -41,49 +57,47 @@ class Scorer:
 
     async def detect(self, request: Request) -> list[dict[str, Any]]:
         """YOLOF's answer: `{"boxes": [...]}` per row."""
-        images, of_row = await self._prepare(
-            schemas.detector_rows(request), request.params, [self._detector.preprocess]
-        )
-        found = await self._detections([sample for (sample,) in images], request.params)
+        images, of_row = await self._images(schemas.detector_rows(request), request.params, detect=True)
+        found = await _together(self._detections(image, request.params) for image in images)
         answers = [{"boxes": schemas.detected_boxes(one, self._detector.class_names)} for one in found]
         return [answers[image] for image in of_row]
 
     async def segment(self, request: Request) -> list[dict[str, Any]]:
         """SAM's answer: the masks of every prompt, per row. Rows of one image share its embedding."""
         rows = schemas.segmenter_rows(request, self.max_prompts)
-        images, of_row = await self._prepare(rows, request.params, [self._segmenter.preprocess])
-        samples: list[sam.Sample] = [sample for (sample,) in images]
+        images, of_row = await self._images(rows, request.params, segment=True)
         prompts = [
             schemas.resolve_prompts(
-                row.prompts, samples[of_row[number]].size_hw, normalized=request.params.normalized, row=number
+                row.prompts, images[of_row[number]].size_hw, normalized=request.params.normalized, row=number
             )
             for number, row in enumerate(rows)
         ]
-        embeddings = [await self.engine.embed(sample) for sample in samples]
-        answers = []
-        for number, row in enumerate(rows):
-            raw = await self.engine.decode(embeddings[of_row[number]], prompts[number], multimask=row.multimask)
-            encoded = await self._encode(raw, request.params)
-            answers.append(schemas.predictions(encoded, request.params.response_schema or self.response_schema))
-        return answers
+
+        async def answer(number: int) -> dict[str, Any]:
+            embedding = await self._embedding(images[of_row[number]])
+            encoded = await self._masks(embedding, prompts[number], rows[number].multimask, request.params)
+            return schemas.predictions(encoded, request.params.response_schema or self.response_schema)
+
+        return await _together(answer(number) for number in range(len(rows)))
 
     async def detect_and_segment(self, request: Request) -> list[dict[str, Any]]:
         """YOLOF's answer with a mask for every box: `{"boxes": [{..., "mask_per_prediction": [...]}]}` per row."""
         params = request.params
-        preprocess = [self._detector.preprocess, self._segmenter.preprocess]
-        images, of_row = await self._prepare(schemas.detector_rows(request), params, preprocess)
-        found = await self._detections([sample for sample, _ in images], params, PIPELINE_SCORE_THRESHOLD)
-        answers = []
-        for one, (_, sample) in zip(found, images, strict=True):
-            boxes = schemas.detected_boxes(one, self._detector.class_names)
+        images, of_row = await self._images(schemas.detector_rows(request), params, detect=True, segment=True)
+
+        async def answer(image: _Image) -> dict[str, Any]:
+            found = await self._detections(image, params, PIPELINE_SCORE_THRESHOLD)
+            boxes = schemas.detected_boxes(found, self._detector.class_names)
             if boxes:
-                embedding = await self.engine.embed(sample)
-                raw = await self.engine.decode(embedding, box_prompts(one), multimask=params.multimask_output)
-                for box, encoded in zip(boxes, await self._encode(raw, params), strict=True):
+                embedding = await self._embedding(image)
+                masks_of_boxes = await self._masks(embedding, box_prompts(found), params.multimask_output, params)
+                for box, encoded in zip(boxes, masks_of_boxes, strict=True):
                     if params.mask_format == "polygon":  # Azure's instance-segmentation form: the best mask's
                         box["polygon"] = max(encoded, key=lambda mask: mask["iou_score"])["polygon"]
                     box["mask_per_prediction"] = encoded
-            answers.append({"boxes": boxes})
+            return {"boxes": boxes}
+
+        answers = await _together(answer(image) for image in images)
         return [answers[image] for image in of_row]
 
     @property
@@ -96,44 +110,82 @@ class Scorer:
         assert self.engine.segmenter is not None
         return self.engine.segmenter
 
-    async def _prepare(
-        self, rows: Sequence[Row], params: Params, preprocess: Sequence[Callable[[np.ndarray], Any]]
-    ) -> tuple[list[list[Any]], list[int]]:
-        """The distinct images of the rows, each as every one of `preprocess` makes it, and which of them each row has.
-
-        Only what the networks need is kept of an image.
-        """
+    async def _images(
+        self, rows: Sequence[Row], params: Params, *, detect: bool = False, segment: bool = False
+    ) -> tuple[list[_Image], list[int]]:
+        """The distinct images of the rows, prepared for these networks, and which of them each row has."""
         keys = [row.image if isinstance(row.image, str) else number for number, row in enumerate(rows)]
         first_rows: dict[object, int] = {}  # image as it was sent -> the first row with it
         for number, key in enumerate(keys):
             first_rows.setdefault(key, number)
 
-        def prepare(number: int) -> list[Any]:
-            try:
-                image = load_image(rows[number].image, exif_orientation=params.exif_orientation, limits=self.limits)
-            except ImageError as error:
-                raise BadRequest(str(error), row=number, column=schemas.IMAGE) from error
-            return [function(image) for function in preprocess]
+        def read(number: int) -> tuple[str, bytes]:
+            with _told_of(number):
+                data = image_bytes(rows[number].image, self.limits)
+            return content_key(data, exif_orientation=params.exif_orientation), data
 
-        images = await _all(self.engine.aside(prepare, number) for number in first_rows.values())
+        def prepare(number: int, key: str, data: bytes, embedding: Embedding | None) -> _Image:
+            with _told_of(number):
+                image = decode_image(data, exif_orientation=params.exif_orientation, max_pixels=self.limits.max_pixels)
+            return _Image(
+                key,
+                (image.shape[0], image.shape[1]),
+                for_detector=self._detector.preprocess(image) if detect else None,
+                for_segmenter=self._segmenter.preprocess(image) if segment and embedding is None else None,
+                embedding=embedding,
+            )
+
+        # One at a time for each worker: others' images, too, get their turn, and files need not all be in memory.
+        turn = asyncio.Semaphore(self.engine.workers)
+
+        async def load(number: int) -> _Image:
+            async with turn:
+                # A fetch waits for others' servers, and must not keep a worker from its work.
+                in_thread = asyncio.to_thread if is_url(rows[number].image) else self.engine.aside
+                key, data = await in_thread(read, number)
+                embedding = self.engine.cache.peek(key) if segment else None
+                if embedding is not None and not detect:  # it was decoded once, which tells all that is needed of it
+                    return _Image(key, embedding.size_hw, embedding=embedding)
+                return await self.engine.aside(prepare, number, key, data, embedding)
+
+        images = await _all(load(number) for number in first_rows.values())
         place = {key: index for index, key in enumerate(first_rows)}
         return images, [place[key] for key in keys]
 
-    async def _detections(
-        self, samples: Sequence[yolof.Sample], params: Params, score_threshold: float | None = None
-    ) -> list[Detections]:
-        raws = await self.engine.detect(samples)
-        threshold = score_threshold if params.score_threshold is None else params.score_threshold
-        return await _all(
-            self.engine.aside(
-                self._detector.postprocess,
-                raw,
-                score_threshold=threshold,
-                iou_threshold=params.iou_threshold,
-                max_detections=params.max_detections,
-            )
-            for raw in raws
+    async def _detections(self, image: _Image, params: Params, score_threshold: float | None = None) -> Detections:
+        assert image.for_detector is not None
+        return await self.engine.aside(
+            self._detector.postprocess,
+            await self.engine.detect(image.for_detector),
+            score_threshold=score_threshold if params.score_threshold is None else params.score_threshold,
+            iou_threshold=params.iou_threshold,
+            max_detections=params.max_detections,
         )
+
+    async def _embedding(self, image: _Image) -> Embedding:
+        if image.embedding is not None:
+            return image.embedding
+        assert image.for_segmenter is not None
+        return await self.engine.embed(image.key, image.for_segmenter)
+
+    async def _masks(
+        self, embedding: Embedding, prompts: Prompts, multimask: bool, params: Params
+    ) -> list[list[dict[str, Any]]]:
+        """For each prompt its masks, encoded; while one part of them is encoded, the next is decoded."""
+        encoded: list[list[dict[str, Any]]] = []
+        last: asyncio.Task[list[list[dict[str, Any]]]] | None = None
+        try:
+            async with aclosing(self.engine.decode(embedding, prompts, multimask=multimask)) as parts:
+                async for raw in parts:
+                    if last is not None:
+                        encoded += await last
+                    last = asyncio.create_task(self._encode(raw, params))
+            assert last is not None  # there is always a prompt
+            return encoded + await last
+        finally:
+            if last is not None:
+                last.cancel()
+                await asyncio.gather(last, return_exceptions=True)
 
     async def _encode(self, raw: sam.RawMasks, params: Params) -> list[list[dict[str, Any]]]:
         """For each prompt its masks, in the form that was asked for, each with its iou_score."""
@@ -151,16 +203,33 @@ class Scorer:
             "polygon": ("polygon", masks.encode_polygons),
         }
         key, function = encoders[params.mask_format]
-        return await _all(self.engine.aside(encode, index) for index in range(len(raw)))
+        return await _together(self.engine.aside(encode, index) for index in range(len(raw)))
 
 
-async def _all(calls: Any) -> list[Any]:
-    """Await all, also those after one that failed, so that nothing goes on working for a dead request.
+@contextmanager
+def _told_of(row: int) -> Iterator[None]:
+    """An image's fault becomes one of the row that it stands in."""
+    try:
+        yield
+    except ImageError as error:
+        raise BadRequest(str(error), row=row, column=schemas.IMAGE) from error
 
-    Raises the first failure in the order of the calls, which is that of the rows.
-    """
+
+async def _all(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """Await all, also those after one that failed, and raise the first failure in the order of the calls."""
     outcomes = await asyncio.gather(*calls, return_exceptions=True)
     for outcome in outcomes:
         if isinstance(outcome, BaseException):
             raise outcome
-    return list(outcomes)
+    return cast(list[T], outcomes)
+
+
+async def _together(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """Await all; once one has failed, drop the others."""
+    tasks = [asyncio.create_task(call) for call in calls]
+    try:
+        return [await task for task in tasks]
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -32,10 +32,23 @@ class Settings(BaseSettings):
         "`AZUREML_MODEL_DIR` if that is set, else takes the pulled weights, else the demo weights",
     )
     segmenter: str = Field("auto", description="SAM folder, name or `none`; `auto` as for the detector")
-    device: str = Field("auto", description="`cpu`, `cuda`, `cuda:1`; `auto` takes a GPU where there is one")
-    dtype: Literal["float32", "bfloat16", "float16"] = Field(
-        "float32", description="Numbers the networks compute in: `float32`, `bfloat16` or `float16`"
+    device: str = Field(
+        "auto",
+        description="`cpu`, `cuda`, `cuda:1`, or several, as in `cuda:0,cuda:1`; `auto` takes a GPU where there is one",
     )
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto",
+        description="Numbers the networks compute in: `float32`, `bfloat16` or `float16`; `auto` takes `bfloat16` "
+        "where the device multiplies it natively (GPUs; processors with AMX or AVX512-BF16), else `float32`",
+    )
+    fast: bool = Field(True, description="Whether the networks take the fast paths; `false` runs them as published")
+    embedding_cache_mb: float = Field(
+        512.0, ge=0, description="Memory for embeddings of images seen before, in MB (2^20 bytes); 0 keeps none"
+    )
+    embedding_cache_dir: Path | None = Field(
+        None, description="Folder for embeddings that survive a restart; none are written unless it is set"
+    )
+    embedding_disk_mb: float = Field(4096.0, ge=0, description="Most that folder may hold, in MB (2^20 bytes)")
     channel_order: Literal["bgr", "rgb"] = Field(
         "bgr", description="How images reach the detector; `rgb` repeats the swap of Azure's deployed wrapper"
     )
@@ -50,11 +63,19 @@ class Settings(BaseSettings):
     max_rows: int = Field(256, gt=0, description="Most rows in a request")
     max_prompts: int = Field(1024, gt=0, description="Most prompts in a row")
     max_requests: int = Field(64, gt=0, description="Requests in work or waiting; more are answered 429")
+    request_timeout_s: float = Field(
+        600.0, gt=0, description="Seconds in which a request must be answered; then its work is dropped (504)"
+    )
     workers: int = Field(0, ge=0, description="Threads that decode images and encode masks; 0: one per processor")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="How much is logged")
     azureml_model_dir: Path | None = Field(
         None, validation_alias="AZUREML_MODEL_DIR", description="Where AzureML mounts the model; set by AzureML"
     )
+
+    @property
+    def devices(self) -> list[str]:
+        """The devices that `device` names, at least one."""
+        return [name.strip() for name in self.device.split(",") if name.strip()] or ["auto"]
 
     @classmethod
     def from_environment(cls) -> Settings:

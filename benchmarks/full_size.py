@@ -1,4 +1,4 @@
-"""Serves full-size models on this machine and measures them: `python benchmarks/full_size.py [REQUEST.json ...]`.
+"""Serves full-size models on this machine and measures them: `python -m benchmarks.full_size [REQUEST.json ...]`.
 
 The models have random weights, so that it runs without a network: YOLOF R50-C5 as OpenMMLab's zoo saves it and SAM
 ViT-H as Hugging Face does. Times and memory are those of the real ones; what they see in a photo is not.
@@ -20,47 +20,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 
-from models import mmcv_ops
+from benchmarks.child import peak_memory_mb
+from benchmarks.random_models import make_sam, make_yolof
 from models.demo.scenes import render_scene
-
-HUGE = {
-    "hidden_size": 1280,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 16,
-    "global_attn_indexes": [7, 15, 23, 31],
-    "mlp_dim": 5120,
-}
-CONFIG = "yolof/yolof_r50-c5_8xb8-1x_coco.py"
-
-
-def make_yolof(folder: Path) -> None:
-    """A zoo folder: the stock config, and a `.pth` whose meta names the classes."""
-    mmcv_ops.install()
-    import mmdet
-    from mmdet.evaluation import get_classes
-    from mmdet.registry import MODELS
-    from mmengine.config import Config
-    from mmengine.registry import init_default_scope
-
-    config = Config.fromfile(Path(mmdet.__file__).parent / ".mim" / "configs" / CONFIG)
-    config.model.backbone.init_cfg = None
-    init_default_scope("mmdet")
-    folder.mkdir(parents=True)
-    config.dump(folder / Path(CONFIG).name)
-    state_dict = MODELS.build(config.model).state_dict()
-    torch.save({"meta": {"CLASSES": get_classes("coco")}, "state_dict": state_dict}, folder / "random.pth")
-
-
-def make_sam(folder: Path) -> None:
-    """A Hugging Face folder of the huge configuration, float32 safetensors (2.6 GB)."""
-    from transformers import SamConfig, SamImageProcessorPil, SamModel
-
-    model = SamModel(SamConfig(vision_config=HUGE))
-    model.save_pretrained(folder)
-    SamImageProcessorPil().save_pretrained(folder)
 
 
 def sample_requests() -> dict[str, bytes]:
@@ -80,12 +44,6 @@ def sample_requests() -> dict[str, bytes]:
 def post(url: str, body: bytes | None = None) -> Any:
     with urllib.request.urlopen(urllib.request.Request(url, body), timeout=1800) as response:
         return response.read()
-
-
-def peak_memory_mb(pid: int) -> float:
-    """The most physical memory that a process has had, from Linux's /proc."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 
 EXTENSION = "mmcv._ext"
-BLOCK = 1024  # boxes that are compared with each other at a time: bounds NMS's memory to a few BLOCK x BLOCK arrays
+BLOCK = 256  # boxes that are compared with each other at a time: bounds NMS's memory to a few BLOCK x BLOCK arrays
 
 
 class MissingOpError(RuntimeError):

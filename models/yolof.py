@@ -10,7 +10,7 @@ import copy
 import inspect
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 import torch
 
-from models import mmcv_ops
+from models import conv_fusion, mmcv_ops
 from models.checkpoints import load_into, load_state_dict
 from models.detector_files import (
     DetectorFiles,
@@ -36,6 +36,8 @@ T = TypeVar("T")
 
 # Wider or taller than this, mmcv's resize would round the short side to no pixel at all.
 MAX_ASPECT = 256
+# What the network sees at once: a processor is busy with one image of the usual size, and small ones share a batch.
+PIXELS_AT_ONCE = {"cpu": 1 << 20, "cuda": 8 << 20}
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +72,9 @@ class Detector:
     """A loaded detector; make one with `Detector.load`.
 
     class_names: the name of each label. channel_order: how images reach the network. input_scale:
-    the (long, short) sides in pixels that images are resized to fit, or None if they are not.
+    the (long, short) sides in pixels that images are resized to fit, or None if they are not. fast: whether
+    shortcuts are taken where the parts are known ones (see `models.conv_fusion`), with the same results but
+    for rounding; else MMDetection's own code does it all.
     `preprocess` and `postprocess` may run in any number of threads beside one `forward`.
     """
 
@@ -82,8 +86,9 @@ class Detector:
         channel_order: ChannelOrder = "bgr",
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
+        fast: bool = True,
     ) -> None:
-        """model: a built mmdet detector. pipeline: the steps of its config's test pipeline."""
+        """model: a built mmdet detector, changed in place if `fast`. pipeline: its config's test pipeline."""
         if channel_order not in ("bgr", "rgb"):
             raise ValueError(f"channel_order: expected 'bgr' or 'rgb', got {channel_order!r}")
         from mmdet.registry import TRANSFORMS
@@ -94,9 +99,12 @@ class Detector:
         self.dtype = dtype
         scales = [step["scale"] for step in pipeline if isinstance(step.get("scale"), (tuple, list))]
         self.input_scale = (max(scales[0]), min(scales[0])) if scales else None
+        self.fast = fast
         self._transforms = [TRANSFORMS.build(step) for step in pipeline]
+        self._resize = _KnownResize.find(self._transforms) if fast else None
         self._model = model.to(self.device).eval()
         self._dense = _is_dense(model)
+        self._autocast = not (fast and conv_fusion.fuse(self._model, dtype)) and dtype != torch.float32
 
     @classmethod
     def load(
@@ -105,11 +113,13 @@ class Detector:
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
         channel_order: ChannelOrder = "bgr",
+        fast: bool = True,
     ) -> Detector:
         """Load a folder, or one of its two files: see DetectorFiles.find.
 
-        dtype: float32, or bfloat16 or float16 for autocast. channel_order: "bgr" is what MMDetection
-        feeds its models; "rgb" repeats the swap of Azure's deployed wrapper.
+        dtype: float32, or bfloat16 or float16 to compute in where that keeps the results close.
+        channel_order: "bgr" is what MMDetection feeds its models; "rgb" repeats the swap of Azure's deployed
+        wrapper. fast: False for MMDetection's own code throughout, which takes more time and less memory.
         Raises ModelFilesError, or its CheckpointError, if the files make no detector; mmcv_ops's
         MissingOpError comes from `forward` at the earliest.
         """
@@ -122,10 +132,11 @@ class Detector:
             # BatchNorm's counters matter to no inference, and old checkpoints lack them.
             load_into(model, unprefixed(state_dict), files.checkpoint, ignore=["*num_batches_tracked"])
             class_names = find_class_names(files, meta, config, model)
-            return cls(model, inference_pipeline(config, files.config), class_names, channel_order, device, dtype)
+            pipeline = inference_pipeline(config, files.config)
+            return cls(model, pipeline, class_names, channel_order, device, dtype, fast)
 
     def preprocess(self, image: np.ndarray) -> Sample:
-        """(H, W, 3) uint8 RGB -> Sample, by the config's own test pipeline, on the CPU.
+        """(H, W, 3) uint8 RGB -> Sample, as by the config's own test pipeline, on the CPU.
 
         Images more than MAX_ASPECT times as long as wide get their short side repeated first.
         """
@@ -136,6 +147,9 @@ class Detector:
         for axis, times in ((1, stretch_xy[0]), (0, stretch_xy[1])):
             if times > 1:
                 image = np.repeat(image, times, axis)
+        if self._resize is not None:
+            inputs, metainfo = self._resize(image, self.channel_order)
+            return Sample(inputs, metainfo, (height, width), stretch_xy)
         if self.channel_order == "bgr":
             image = image[..., ::-1]
         results: dict[str, Any] = {"img": np.ascontiguousarray(image), "img_id": 0}
@@ -144,26 +158,40 @@ class Detector:
         return Sample(results["inputs"], results["data_samples"].metainfo, (height, width), stretch_xy)
 
     @torch.inference_mode()
-    def forward(self, samples: Sequence[Sample]) -> list[RawDetections]:
+    def forward(self, samples: Sequence[Sample], between: Callable[[], None] | None = None) -> list[RawDetections]:
         """Run the network on the device; one result per sample, in order.
 
         Samples share a batch where they pad to the same shape: padding further would change the
         results, as a network sees its padding.
+        between: called over and over in the middle of it, on this thread and in torch's default modes, so
+        that short work need not wait: on the CPU before each of the network's layers, elsewhere between
+        batches. What it raises ends the forward.
         """
-        by_shape: dict[tuple[int, ...], list[int]] = {}
+        by_shape: dict[tuple[int, int], list[int]] = {}
         divisor = getattr(self._model.data_preprocessor, "pad_size_divisor", 1)
         for index, sample in enumerate(samples):
-            shape = tuple(math.ceil(side / divisor) for side in sample.inputs.shape[1:])
-            by_shape.setdefault(shape, []).append(index)
+            height, width = sample.inputs.shape[1:]
+            padded = math.ceil(height / divisor) * divisor, math.ceil(width / divisor) * divisor
+            by_shape.setdefault(padded, []).append(index)
         outcome: dict[int, RawDetections] = {}
-        for indices in by_shape.values():
-            outcome.update(zip(indices, self._forward_batch([samples[index] for index in indices]), strict=True))
+        if between is not None:
+            between = _as_outside(between, self.device.type)
+        with _called_between_layers(self._model, between if self.device.type == "cpu" else None):
+            for (height, width), indices in by_shape.items():
+                at_once = len(indices)
+                if self.fast:
+                    at_once = max(1, PIXELS_AT_ONCE.get(self.device.type, 1) // (height * width))
+                for start in range(0, len(indices), at_once):
+                    if outcome and between is not None:
+                        between()
+                    chosen = indices[start : start + at_once]
+                    outcome.update(zip(chosen, self._forward_batch([samples[i] for i in chosen]), strict=True))
         return [outcome[index] for index in range(len(samples))]
 
     def _forward_batch(self, samples: list[Sample]) -> list[RawDetections]:
         from mmdet.structures import DetDataSample
 
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+        with torch.autocast(self.device.type, self.dtype, enabled=self._autocast):
             batch = self._model.data_preprocessor(
                 {
                     "inputs": [sample.inputs for sample in samples],
@@ -269,6 +297,88 @@ class Detector:
             self.postprocess(raw, score_threshold=score, iou_threshold=iou, max_detections=most)
             for raw, (score, iou, most) in zip(raws, settings, strict=True)
         ]
+
+
+@dataclass(frozen=True)
+class _KnownResize:
+    """What the usual test pipeline does (load, resize by OpenCV with the ratio kept, pack), without its steps.
+
+    scale: the sides that the image is resized to fit. meta_keys: what is noted of it, as far as it exists.
+    """
+
+    scale: tuple[int, int]
+    meta_keys: tuple[str, ...]
+
+    @classmethod
+    def find(cls, transforms: Sequence[Any]) -> _KnownResize | None:
+        """None for any other pipeline."""
+        from mmdet.datasets.transforms import LoadImageFromNDArray, PackDetInputs, Resize
+
+        if [type(transform) for transform in transforms] != [LoadImageFromNDArray, Resize, PackDetInputs]:
+            return None
+        load, resize, pack = transforms
+        kept = resize.keep_ratio, resize.backend, resize.interpolation
+        if load.to_float32 or kept != (True, "cv2", "bilinear") or not isinstance(resize.scale, tuple):
+            return None
+        if not {"img_shape", "scale_factor"} <= set(pack.meta_keys) <= set(cls._NOTED):
+            return None
+        return cls(resize.scale, tuple(pack.meta_keys))
+
+    # The last two exist only where a step flips.
+    _NOTED = ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor", "flip", "flip_direction")
+
+    def __call__(self, image: np.ndarray, channel_order: ChannelOrder) -> tuple[torch.Tensor, dict[str, Any]]:
+        """(H, W, 3) uint8 RGB -> (3, h, w) uint8 in the given order, channels last in memory, and its metainfo."""
+        import cv2
+        from mmcv.image import rescale_size
+
+        height, width = image.shape[:2]
+        new_width, new_height = rescale_size((width, height), self.scale)
+        resized = cv2.resize(np.ascontiguousarray(image), (new_width, new_height), interpolation=cv2.INTER_LINEAR)
+        if channel_order == "bgr":
+            resized = cv2.cvtColor(resized, cv2.COLOR_RGB2BGR)
+        noted = {
+            "img_id": 0,
+            "img_path": None,
+            "ori_shape": (height, width),
+            "img_shape": (new_height, new_width),
+            "scale_factor": (new_width / width, new_height / height),
+        }
+        metainfo = {key: noted[key] for key in self.meta_keys if key in noted}
+        return torch.from_numpy(resized).permute(2, 0, 1), metainfo
+
+
+def _as_outside(between: Callable[[], None], device_type: str) -> Callable[[], None]:
+    """The same in torch's default modes, and silent while it is already running: it may run the model itself."""
+    running = False
+
+    def call() -> None:
+        nonlocal running
+        if running:
+            return
+        running = True
+        try:
+            with torch.inference_mode(False), torch.autocast(device_type, enabled=False):
+                between()
+        finally:
+            running = False
+
+    return call
+
+
+@contextmanager
+def _called_between_layers(model: torch.nn.Module, between: Callable[[], None] | None) -> Iterator[None]:
+    """Call `between` before each of the model's innermost modules."""
+    handles = []
+    if between is not None:
+        call = between
+        layers = [module for module in model.modules() if not any(module.children())]
+        handles = [layer.register_forward_pre_hook(lambda *_: call()) for layer in layers]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def _per_image(value: T | Sequence[T | None] | None, count: int) -> Sequence[T | None]:

@@ -20,7 +20,8 @@ from transformers import SamConfig, SamModel
 
 from models.demo import training
 from models.demo.scenes import Scene, scene_stream
-from models.sam import IMAGENET_MEAN, IMAGENET_STD, encode_prompts, predict_masks
+from models.sam import IMAGENET_MEAN, IMAGENET_STD
+from models.sam_decoder import BOX_CORNERS, encode_prompts, predict_masks
 
 IMAGE_SIZE = 256
 PATCH_SIZE = 16
@@ -154,13 +155,14 @@ def training_loss(
     targets = targets.float()
     features = model.vision_encoder(normalize(images)).last_hidden_state
     encoder, k = model.prompt_encoder, box_prompts
+    corners, as_box = boxes.unflatten(-1, (2, 2)), labels.new_tensor(BOX_CORNERS).expand(*labels.shape[:2], -1)
     if together:
-        prompts = encode_prompts(encoder, points[:, :, :1], labels[:, :, :1], boxes)
+        xy, kinds = torch.cat([points[:, :, :1], corners], 2), torch.cat([labels[:, :, :1], as_box], 2)
     else:
-        by_point = encoder._embed_points(points[:, k:], labels[:, k:], pad=False)
-        by_box = encoder._embed_boxes(boxes[:, :k])
-        prompts = torch.cat([by_box, by_point], dim=1)
-    logits, scores = predict_masks(model, features, prompts)
+        xy, kinds = torch.cat([corners[:, :k], points[:, k:]], 1), torch.cat([as_box[:, :k], labels[:, k:]], 1)
+    prompts = encode_prompts(encoder, xy.flatten(0, 1), kinds.flatten(0, 1))  # (B * N, T, C)
+    image_of = torch.arange(len(boxes), device=boxes.device).repeat_interleave(boxes.shape[1])
+    logits, scores = (x.unflatten(0, boxes.shape[:2]) for x in predict_masks(model, features, prompts, image_of))
     losses = mask_losses(logits, targets[:, :, None].expand_as(logits))  # (B, N, 4)
     best = losses[..., 1:].min(-1).values
     with torch.no_grad():

@@ -70,7 +70,7 @@ def test_a_bad_setting_is_named(run_command: Run) -> None:
     assert (ended.returncode, ended.stdout) == (3, "")
     (said,) = ended.stderr.splitlines()
     assert said.startswith("box2mask: BOX2MASK_PORT: Input should be a valid integer")
-    assert said.endswith("; BOX2MASK_DTYPE: Input should be 'float32', 'bfloat16' or 'float16', got 'int8'")
+    assert said.endswith("; BOX2MASK_DTYPE: Input should be 'auto', 'float32', 'bfloat16' or 'float16', got 'int8'")
 
 
 def test_weights_that_do_not_load_are_told_without_a_traceback(

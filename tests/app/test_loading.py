@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 from pathlib import Path
@@ -211,8 +212,13 @@ def test_both_of_azures_folders_load_and_run(tmp_path: Path) -> None:
     shutil.copytree(DEMO / "sam", mounted / "sam" / "artifacts" / "INPUT_model_path")
 
     chosen = settings(azureml_model_dir=mounted, device="cpu")
-    engine = load(chosen, choose(chosen))  # which runs each model once
-    engine.close()
+    engine = load(chosen, choose(chosen))
+
+    async def run_once() -> None:
+        await engine.warm_up()
+        await engine.aclose()
+
+    asyncio.run(run_once())
     assert engine.detector is not None
     assert engine.detector.class_names == ("can", "carton", "milk_bottle", "water_bottle")
     assert engine.segmenter is not None

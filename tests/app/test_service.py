@@ -7,6 +7,7 @@ import base64
 import json
 import logging
 import re
+import socket
 import threading
 import uuid
 from collections.abc import Awaitable, Callable, Iterator
@@ -20,6 +21,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+import uvicorn
 from fastapi import FastAPI
 from PIL import Image
 from pycocotools import mask as coco_mask
@@ -83,6 +85,23 @@ def mask_of(answered: dict[str, Any]) -> np.ndarray:
         values = np.array(image)
     assert set(np.unique(values)) <= {0, 255}
     return values > 0
+
+
+def assert_alike(got: Any, expected: Any, key: str = "") -> None:
+    """Equal but for the last bits of the networks' numbers, which depend on what shared a batch."""
+    if isinstance(expected, dict):
+        assert got.keys() == expected.keys()
+        for name in expected:
+            assert_alike(got[name], expected[name], name)
+    elif isinstance(expected, list):
+        assert len(got) == len(expected)
+        for one, other in zip(got, expected, strict=True):
+            assert_alike(one, other, key)
+    elif key == "encoded_binary_mask":
+        one, other = (mask_of({key: text}) for text in (got, expected))
+        assert one.shape == other.shape and np.mean(one != other) < 0.005
+    else:
+        assert got == (pytest.approx(expected, abs=1e-4) if isinstance(expected, float) else expected)
 
 
 def masks_of(answer: dict[str, Any]) -> list[np.ndarray]:
@@ -168,14 +187,14 @@ def test_columns_come_in_any_order_among_others(answer: Callable[..., Any]) -> N
     boxes = "[[10, 10, 90, 50]]"
     expected = answer(to_sam(row(boxes=boxes)))
     columns = ["multimask_output", "note", "input_labels", "input_boxes", "image", "input_points"]
-    assert answer(table(columns, [[False, {"any": 1}, "", boxes, PICTURE, ""]])) == expected
+    assert_alike(answer(table(columns, [[False, {"any": 1}, "", boxes, PICTURE, ""]])), expected)
     expected = answer(to_yolof(PICTURE))
     assert answer(table(["note", "image"], [[1, PICTURE]])) == expected
 
 
 def test_the_columns_decide_who_answers(answer: Callable[..., Any]) -> None:
     prompts, images = to_sam(row(boxes="[[10, 10, 90, 50]]")), to_yolof(PICTURE)
-    assert answer(prompts, "/score") == answer(prompts, "/sam/score")
+    assert_alike(answer(prompts, "/score"), answer(prompts, "/sam/score"))
     assert answer(images, "/score") == answer(images, "/yolof/score")
     assert "boxes" in answer(prompts, "/yolof/score")[0]  # to which the prompts are extra columns
 
@@ -190,8 +209,9 @@ def test_prompts_are_lists_or_literals_of_lists(answer: Callable[..., Any]) -> N
         lambda value: str(value).replace("[", "(").replace("]", ",)"),
     ]
     for spelt in spellings:
-        assert answer(to_sam(row(points=spelt(points), boxes=spelt(boxes), labels=spelt(labels)))) == expected
-    assert answer(to_sam(row(points=points, boxes=boxes))) != expected  # the labels do arrive
+        assert_alike(answer(to_sam(row(points=spelt(points), boxes=spelt(boxes), labels=spelt(labels)))), expected)
+    with pytest.raises(AssertionError):  # the labels do arrive
+        assert_alike(answer(to_sam(row(points=points, boxes=boxes))), expected)
 
 
 @pytest.mark.parametrize("nothing", ["", None, "None", "null", "nan", "NaN", "  ", float("nan")])
@@ -296,8 +316,8 @@ def test_the_model_cards_form_is_the_default(answer: Callable[..., Any]) -> None
 def test_the_live_form_says_the_same(answer: Callable[..., Any]) -> None:
     rows = (row(points="[[[20, 20]], [[90, 40]]]", multimask=True), row(boxes="[[10, 10, 90, 50]]"))
     card, live = answer(to_sam(*rows)), answer(to_sam(*rows, response_schema="live"))
-    assert answer(to_sam(*rows, response_schema="card")) == card
-    assert live == [
+    assert_alike(answer(to_sam(*rows, response_schema="card")), card)
+    expected = [
         {
             "response": {
                 "predictions": [{"masks_per_prediction": one["mask_per_prediction"]} for one in a["predictions"]]
@@ -305,6 +325,7 @@ def test_the_live_form_says_the_same(answer: Callable[..., Any]) -> None:
         }
         for a in card
     ]
+    assert_alike(live, expected)
 
 
 def test_there_is_a_prediction_for_every_prompt_in_order(answer: Callable[..., Any]) -> None:
@@ -338,21 +359,21 @@ def test_rows_of_one_image_are_answered_as_if_sent_alone(answer: Callable[..., A
         row(boxes="[[10, 10, 90, 50]]", multimask=True),
         row(points="[[[20, 20]]]", boxes="[[10, 10, 90, 50]]", labels="[[0]]"),
     ]
-    assert answer(to_sam(*rows)) == [answer(to_sam(one))[0] for one in rows]
+    assert_alike(answer(to_sam(*rows)), [answer(to_sam(one))[0] for one in rows])
 
 
 def test_normalized_coordinates_equal_absolute_ones(answer: Callable[..., Any]) -> None:
     absolute = row(points="[[[32, 16], [96, 48]]]", boxes="[[16, 8, 112, 60]]", labels="[[1, 0]]")
     fractions = row(points="[[[0.25, 0.25], [0.75, 0.75]]]", boxes="[[0.125, 0.125, 0.875, 0.9375]]", labels="[[1, 0]]")
     expected = answer(to_sam(absolute))
-    assert answer(to_sam(fractions, coordinates="normalized")) == expected
-    assert answer(to_sam(absolute, coordinates="absolute")) == expected
+    assert_alike(answer(to_sam(fractions, coordinates="normalized")), expected)
+    assert_alike(answer(to_sam(absolute, coordinates="absolute")), expected)
 
 
 def test_every_mask_format_decodes_to_the_same_pixels(answer: Callable[..., Any]) -> None:
     rows = [row(points="[[[20, 20]], [[90, 40]]]", multimask=True), row(OTHER, boxes="[[10, 10, 90, 50]]")]
     png, rle, polygon = (answer(to_sam(*rows, mask_format=name)) for name in ("png", "rle", "polygon"))
-    assert png == answer(to_sam(*rows))
+    assert_alike(png, answer(to_sam(*rows)))
     some = 0
     for three in zip(png, rle, polygon, strict=True):
         for predictions in zip(*(one["predictions"] for one in three), strict=True):
@@ -360,10 +381,11 @@ def test_every_mask_format_decodes_to_the_same_pixels(answer: Callable[..., Any]
                 mask = mask_of(a)
                 some += 0 < mask.mean() < 1
                 assert set(b) == {"rle", "iou_score"} and set(c) == {"polygon", "iou_score"}
-                assert a["iou_score"] == b["iou_score"] == c["iou_score"]
+                assert a["iou_score"] == pytest.approx(b["iou_score"], abs=1e-4)
+                assert a["iou_score"] == pytest.approx(c["iou_score"], abs=1e-4)
                 assert b["rle"]["size"] == list(mask.shape)
-                assert (coco_mask.decode(b["rle"]) == mask).all()
-                assert (filled(c["polygon"], mask.shape) == mask).all()
+                assert np.mean(coco_mask.decode(b["rle"]) != mask) < 0.005
+                assert np.mean(filled(c["polygon"], mask.shape) != mask) < 0.005
     assert some > 3  # not all empty or full, which would prove little
 
 
@@ -381,9 +403,8 @@ def test_the_pipeline_is_yolof_then_sam(answer: Callable[..., Any]) -> None:
     )
     pipeline = answer(to_yolof(*images, **params), "/pipeline/score")
     for answered, detected, segmented in zip(pipeline, found, by_hand, strict=True):
-        assert answered == {
-            "boxes": [box | mask for box, mask in zip(detected["boxes"], segmented["predictions"], strict=True)]
-        }
+        boxes_and_masks = zip(detected["boxes"], segmented["predictions"], strict=True)
+        assert_alike(answered, {"boxes": [box | mask for box, mask in boxes_and_masks]})
 
 
 def test_the_pipeline_leaves_out_guesses(answer: Callable[..., Any]) -> None:
@@ -407,7 +428,7 @@ def test_the_pipelines_polygons_stand_beside_the_boxes(answer: Callable[..., Any
     for one, png in zip(boxes, as_png, strict=True):
         assert set(one) == {"box", "label", "score", "polygon", "mask_per_prediction"}
         best = max(png["mask_per_prediction"], key=lambda mask: mask["iou_score"])
-        assert (filled(one["polygon"], (64, 128)) == mask_of(best)).all()
+        assert np.mean(filled(one["polygon"], (64, 128)) != mask_of(best)) < 0.005
         assert one["polygon"] in [mask["polygon"] for mask in one["mask_per_prediction"]]
 
 
@@ -427,10 +448,10 @@ def test_orientation_is_ignored_unless_asked_for(answer: Callable[..., Any]) -> 
     lying, standing = "[[70, 10, 120, 60]]", "[[10, 70, 60, 120]]"  # each outside the other frame
     for box, asked, image, size_hw in ((lying, False, stored, (64, 128)), (standing, True, upright, (128, 64))):
         (answered,) = answer(to_sam(row(photo, boxes=box), exif_orientation=asked))
-        assert [answered] == answer(to_sam(row(image, boxes=box)))
+        assert_alike([answered], answer(to_sam(row(image, boxes=box))))
         assert masks_of(answered)[0].shape == size_hw
     piped = answer(to_yolof(photo, exif_orientation=True, max_detections=2), "/pipeline/score")
-    assert piped == answer(to_yolof(upright, max_detections=2), "/pipeline/score")
+    assert_alike(piped, answer(to_yolof(upright, max_detections=2), "/pipeline/score"))
 
 
 # Headers and the other routes
@@ -538,7 +559,7 @@ def test_concurrent_requests_get_their_own_answers(answer: Callable[..., Any]) -
     requests += [to_sam(row(boxes=[[4 * i, 2, 60 + 4 * i, 60]])) for i in range(4)]
     alone = [answer(request) for request in requests]
     with ThreadPoolExecutor(8) as pool:
-        assert list(pool.map(answer, requests * 2)) == alone * 2
+        assert_alike(list(pool.map(answer, requests * 2)), alone * 2)
 
 
 # Bad input
@@ -886,10 +907,10 @@ def test_requests_over_the_limit_are_a_429(sam_only: Callable[..., Settings], mo
         segmenter = app.state.scorer.engine.segmenter
         embed, entered, may_go_on = segmenter.embed, threading.Event(), threading.Event()
 
-        def slowly(samples: Any) -> Any:
+        def slowly(samples: Any, between: Any) -> Any:
             entered.set()
             assert may_go_on.wait(30)
-            return embed(samples)
+            return embed(samples, between)
 
         monkeypatch.setattr(segmenter, "embed", slowly)
         content = to_sam(row(boxes="[[10, 10, 90, 50]]"))
@@ -900,7 +921,7 @@ def test_requests_over_the_limit_are_a_429(sam_only: Callable[..., Settings], mo
         may_go_on.set()
         assert (await first).status_code == 200
         assert refused.status_code == 429 and refused.headers["retry-after"] == "1"
-        assert refused.json() == {"message": "1 requests are in work or waiting; try again in a second"}
+        assert refused.json() == {"message": "1 requests are in work or waiting; try again in 1 s"}
         check_headers(refused)
         assert probe.status_code == 200
         assert (await client.post("/score", json=content)).status_code == 200
@@ -908,10 +929,142 @@ def test_requests_over_the_limit_are_a_429(sam_only: Callable[..., Settings], mo
     converse(sam_only(max_requests=1), conversation)
 
 
+class Endless:
+    """An encoder that goes on as long as anybody waits for it."""
+
+    def __init__(self) -> None:
+        self.entered, self.left = threading.Event(), threading.Event()
+
+    def __call__(self, samples: Any, between: Callable[[], None]) -> Any:
+        self.entered.set()
+        try:
+            while True:
+                between()
+        finally:
+            self.left.set()
+
+
+def test_a_request_that_takes_too_long_is_a_504_and_its_work_is_dropped(
+    sam_only: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def conversation(client: httpx.AsyncClient, app: FastAPI) -> None:
+        content, endless = to_sam(row(boxes="[[10, 10, 90, 50]]")), Endless()
+        with monkeypatch.context() as patched:
+            patched.setattr(app.state.scorer.engine.segmenter, "embed", endless)
+            response = await client.post("/score", json=content)
+        assert response.status_code == 504
+        assert response.json() == {"message": "not answered within 0.5 s"}
+        check_headers(response, failed=True)
+        assert await asyncio.to_thread(endless.left.wait, 30)
+        assert (await client.post("/score", json=content)).status_code == 200
+
+    converse(sam_only(request_timeout_s=0.5), conversation)
+
+
+def test_the_work_of_a_client_that_has_gone_is_dropped(
+    sam_only: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over a real socket: closing it is how a client goes."""
+    settings = sam_only()
+    body = json.dumps(to_sam(row(boxes="[[10, 10, 90, 50]]"))).encode()
+
+    async def run() -> None:
+        app = create_app(settings)
+        listener = socket.create_server(("127.0.0.1", 0))
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="on"))
+        serving = asyncio.create_task(server.serve([listener]))
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        async with asyncio.timeout(60), httpx.AsyncClient(base_url=url, timeout=60) as client:
+            while not server.started:
+                await asyncio.sleep(0.01)
+            endless = Endless()
+            with monkeypatch.context() as patched:
+                patched.setattr(app.state.scorer.engine.segmenter, "embed", endless)
+                _, writer = await asyncio.open_connection("127.0.0.1", listener.getsockname()[1])
+                writer.write(b"POST /score HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
+                await writer.drain()
+                assert await asyncio.to_thread(endless.entered.wait, 30)
+                assert app.state.admission.inside == 1
+                writer.close()
+                assert await asyncio.to_thread(endless.left.wait, 30)
+            assert (await client.post("/score", content=body)).status_code == 200
+            assert app.state.admission.inside == 0
+            server.should_exit = True
+        await serving
+
+    asyncio.run(run())
+
+
+def test_a_device_that_has_stopped_computing_is_told_by_the_ready_probe(sam_only: Callable[..., Settings]) -> None:
+    async def conversation(client: httpx.AsyncClient, app: FastAPI) -> None:
+        assert (await client.get("/health/ready")).status_code == 200
+        app.state.scorer.engine._devices[0].compute.close()
+        assert (await client.get("/health/ready")).status_code == 503
+        assert (await client.get("/health/live")).status_code == 200
+        response = await client.post("/score", json=to_sam(row(boxes="[[10, 10, 90, 50]]")))
+        assert response.status_code == 503
+        assert response.json() == {"message": "the compute thread has ended"}
+
+    converse(sam_only(), conversation)
+
+
+@pytest.mark.parametrize("megabytes", [0, 64])
+def test_a_photo_is_encoded_once_for_all_its_clicks(
+    sam_only: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch, megabytes: int
+) -> None:
+    """By its content: the rest of the request may differ. Without a cache, once for a request."""
+
+    async def conversation(client: httpx.AsyncClient, app: FastAPI) -> None:
+        segmenter = app.state.scorer.engine.segmenter
+        embed, encoded_photos = segmenter.embed, []
+
+        def count(samples: Any, between: Any) -> Any:
+            encoded_photos.extend(samples)
+            return embed(samples, between)
+
+        monkeypatch.setattr(segmenter, "embed", count)
+        rows = [row(boxes=f"[[10, 10, {right}, 50]]") for right in (60, 90)]
+        wrapped = row("data:image/png;base64," + "\n".join(re.findall(".{1,76}", PICTURE)), boxes="[[10, 10, 60, 50]]")
+        first, second = (await client.post("/score", json=to_sam(*rows))).json()
+        assert len(encoded_photos) == 1
+        (again,) = (await client.post("/score", json=to_sam(rows[1]))).json()
+        (as_data_url,) = (await client.post("/score", json=to_sam(wrapped))).json()
+        assert_alike([again, as_data_url], [second, first])
+        assert len(encoded_photos) == (1 if megabytes else 3)
+        turned = await client.post("/score", json=to_sam(rows[0], exif_orientation=True))
+        other = await client.post("/score", json=to_sam(row(OTHER, boxes="[[10, 10, 90, 50]]")))
+        assert turned.status_code == other.status_code == 200
+        assert len(encoded_photos) == (3 if megabytes else 5)
+
+    converse(sam_only(embedding_cache_mb=megabytes), conversation)
+
+
+def test_embeddings_on_disk_survive_a_restart(
+    sam_only: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    answers, encoded_photos = [], []
+
+    async def conversation(client: httpx.AsyncClient, app: FastAPI) -> None:
+        segmenter = app.state.scorer.engine.segmenter
+        embed = segmenter.embed
+
+        def count(samples: Any, between: Any) -> Any:
+            encoded_photos.extend(samples)
+            return embed(samples, between)
+
+        monkeypatch.setattr(segmenter, "embed", count)
+        answers.append((await client.post("/score", json=to_sam(row(boxes="[[10, 10, 90, 50]]")))).json())
+
+    for _ in range(2):
+        converse(sam_only(embedding_cache_dir=tmp_path / "embeddings"), conversation)
+    assert_alike(answers[0], answers[1])
+    assert len(encoded_photos) == 1
+
+
 def test_a_fault_of_the_servers_is_a_500_that_tells_only_the_log(
     sam_only: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def broken(samples: Any) -> Any:
+    def broken(samples: Any, between: Any) -> Any:
         raise RuntimeError("the secret of /models/sam")
 
     async def conversation(client: httpx.AsyncClient, app: FastAPI) -> None:

@@ -28,7 +28,7 @@ def test_the_defaults_serve_on_azures_port_in_the_model_cards_form() -> None:
         "auto",
         "auto",
         "auto",
-        "float32",
+        "auto",
     )
     assert (settings.response_schema, settings.channel_order) == ("card", "bgr")
     assert settings.azureml_model_dir is None
@@ -57,7 +57,11 @@ def test_an_empty_variable_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("BOX2MASK_PORT", "http", "BOX2MASK_PORT: Input should be a valid integer"),
         ("BOX2MASK_PORT", "65536", "BOX2MASK_PORT: Input should be less than or equal to 65535, got '65536'"),
-        ("BOX2MASK_DTYPE", "int8", "BOX2MASK_DTYPE: Input should be 'float32', 'bfloat16' or 'float16', got 'int8'"),
+        (
+            "BOX2MASK_DTYPE",
+            "int8",
+            "BOX2MASK_DTYPE: Input should be 'auto', 'float32', 'bfloat16' or 'float16', got 'int8'",
+        ),
         ("BOX2MASK_RESPONSE_SCHEMA", "azure", "BOX2MASK_RESPONSE_SCHEMA: Input should be 'card' or 'live'"),
         ("BOX2MASK_CHANNEL_ORDER", "grb", "BOX2MASK_CHANNEL_ORDER: Input should be 'bgr' or 'rgb', got 'grb'"),
         ("BOX2MASK_IMAGE_URLS", "perhaps", "BOX2MASK_IMAGE_URLS: Input should be a valid boolean"),

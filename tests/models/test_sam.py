@@ -19,10 +19,9 @@ from transformers import SamConfig, SamModel, SamProcessor
 from transformers.models.sam.image_processing_pil_sam import SamImageProcessorPil
 from transformers.models.sam.modeling_sam import SamLayerNorm, SamVisionAttention
 
-from models import sam
 from models.checkpoints import CheckpointError, ModelFilesError
 from models.demo.scenes import render_scene
-from models.sam import PROMPTS_AT_ONCE, RawMasks, Segmenter, find_folder, resized_size
+from models.sam import RawMasks, Segmenter, find_folder, resized_size
 from models.types import Prompts
 
 DEMO = Path(__file__).parents[2] / "weights" / "demo" / "sam"
@@ -195,8 +194,7 @@ def test_preprocess_equals_hugging_faces_own(size_hw: tuple[int, int], picture: 
     segmenter, image = Segmenter.load(DEMO), picture(*size_hw)
     theirs = processor_of(256).image_processor(image, input_data_format="channels_last", return_tensors="pt")
     ours = segmenter.preprocess(image)
-    assert ours.pixels.dtype == torch.float32
-    torch.testing.assert_close(ours.pixels, theirs["pixel_values"][0], rtol=0, atol=1e-5)
+    torch.testing.assert_close(segmenter.pixels([ours]), theirs["pixel_values"], rtol=0, atol=1e-5)
     assert ours.size_hw == size_hw
     assert list(ours.resized_hw) == theirs["reshaped_input_sizes"][0].tolist()
 
@@ -246,34 +244,6 @@ def test_a_batch_is_embedded_as_each_image_alone(segmenter: Segmenter, picture: 
     assert segmenter.embed([]) == []
 
 
-@pytest.mark.parametrize("with_boxes", [True, False])
-def test_many_prompts_are_decoded_in_portions_as_each_alone(
-    segmenter: Segmenter, photo: np.ndarray, with_boxes: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    rng = np.random.default_rng(0)
-    count = 2 * PROMPTS_AT_ONCE + 3
-    points = rng.uniform(0, 499, (count, 2, 2))
-    labels = rng.choice([1, 0, -1, -10], (count, 2))
-    boxes = np.concatenate([points.min(1), points.max(1) + 1], axis=1) if with_boxes else None
-    (embedding,) = segmenter.embed([segmenter.preprocess(photo)])
-
-    portions, predict = [], sam.predict_masks
-
-    def counted(model: SamModel, features: torch.Tensor, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        portions.append(tokens.shape[1])
-        return predict(model, features, tokens)
-
-    monkeypatch.setattr(sam, "predict_masks", counted)
-    raw = segmenter.decode(embedding, Prompts(points, labels, boxes), multimask=True)
-    assert portions == [PROMPTS_AT_ONCE, PROMPTS_AT_ONCE, 3]
-    assert len(raw) == count and raw.logits.shape == (count, 3, 64, 64) and raw.iou_scores.shape == (count, 3)
-    for i in range(count):
-        box = None if boxes is None else boxes[i : i + 1]
-        alone = segmenter.decode(embedding, Prompts(points[i : i + 1], labels[i : i + 1], box), multimask=True)
-        torch.testing.assert_close(raw.logits[i], alone.logits[0], rtol=0, atol=1e-4)
-        np.testing.assert_allclose(raw.iou_scores[i], alone.iou_scores[0], rtol=0, atol=1e-5)
-
-
 def test_postprocess_in_threads_beside_decoding(segmenter: Segmenter, photo: np.ndarray) -> None:
     (embedding,) = segmenter.embed([segmenter.preprocess(photo)])
     corners = np.random.default_rng(0).uniform(0, 300, (12, 2))
@@ -287,7 +257,7 @@ def test_postprocess_in_threads_beside_decoding(segmenter: Segmenter, photo: np.
         for ours, wanted in zip(masks, expected, strict=True):
             np.testing.assert_array_equal(ours, wanted)
         for sample in samples:
-            assert torch.equal(sample.pixels, segmenter.preprocess(photo).pixels)
+            assert np.array_equal(sample.image, segmenter.preprocess(photo).image)
     assert torch.equal(again.logits, raw.logits)
 
 
@@ -300,6 +270,27 @@ def test_postprocess_crops_the_padding_then_stretches(segmenter: Segmenter) -> N
     wanted = np.zeros((100, 200), bool)
     wanted[:, :100] = True  # of a square of 128, the image fills the upper half
     np.testing.assert_array_equal(mask[:98], wanted[:98])  # the last rows are where the sign changes
+
+
+@pytest.mark.parametrize("size_hw", [(100, 141), (40, 90), (300, 401)])
+def test_masks_packed_on_the_device_are_the_same(
+    size_hw: tuple[int, int], picture: Callable[..., np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU. Of a large photo the logits are fewer bytes than the masks, and are sent in their place."""
+    segmenter = Segmenter(random_sam(small_config(image_size=128)), fast=True)
+    plain = Segmenter(random_sam(small_config(image_size=128)), fast=False)
+    (embedding,) = segmenter.embed([segmenter.preprocess(picture(*size_hw))])
+    prompts = Prompts(boxes_xyxy=np.array([[0.0, 0.0, 30.0, 30.0], [10.0, 5.0, 40.0, 35.0], [1.0, 1.0, 9.0, 9.0]]))
+    monkeypatch.setattr(segmenter, "packs_masks", True)
+    raw = RawMasks.concatenate([segmenter.decode(embedding, prompts, multimask=True)] * 2)
+    expected = plain.decode(embedding, prompts, multimask=True)
+    assert len(raw) == 6 and (raw.packed is None) == (size_hw == (300, 401))
+    assert raw.packed is None or raw.logits.numel() == 0
+    for index in range(6):
+        mask, wanted = segmenter.postprocess(raw, index), plain.postprocess(expected, index % 3)
+        assert mask.shape == wanted.shape == (3, *size_hw) and mask.dtype == bool
+        assert np.mean(mask != wanted) < 1e-3
+    assert 0 < mask.mean() < 1
 
 
 def test_bfloat16_agrees_with_float32(photo: np.ndarray) -> None:
@@ -447,11 +438,11 @@ def test_a_config_of_no_possible_sam(files: Files, tmp_path: Path, vision: dict[
 def test_the_folders_own_mean_and_deviation_are_used(files: Files, tmp_path: Path) -> None:
     image = np.full((64, 64, 3), 51, np.uint8)  # 0.2
     given = Segmenter.load(files.write(tmp_path / "given", image_mean=[0.1, 0.2, 0.3], image_std=[0.5, 0.2, 0.1]))
-    np.testing.assert_allclose(given.preprocess(image).pixels[:, 9, 9], [0.2, 0.0, -1.0], atol=1e-6)
+    np.testing.assert_allclose(given.pixels([given.preprocess(image)])[0, :, 9, 9], [0.2, 0.0, -1.0], atol=1e-6)
     (files.write(tmp_path / "bare") / "preprocessor_config.json").unlink()
     bare = Segmenter.load(tmp_path / "bare")
     expected = (0.2 - np.array([0.485, 0.456, 0.406])) / [0.229, 0.224, 0.225]
-    np.testing.assert_allclose(bare.preprocess(image).pixels[:, 9, 9], expected, atol=1e-6)
+    np.testing.assert_allclose(bare.pixels([bare.preprocess(image)])[0, :, 9, 9], expected, atol=1e-6)
     files.assert_same(bare)
 
 

@@ -9,16 +9,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
+from models import yolof
 from models.checkpoints import CheckpointError, ModelFilesError, load_state_dict
+from models.conv_fusion import FusedConv
 from models.detector_files import DetectorFiles, build_model, read_config
 from models.mmcv_ops import MissingOpError, install
 from models.types import Detections
-from models.yolof import Detector
+from models.yolof import ChannelOrder, Detector
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # mmdet's own
 
+PHOTOS = Path(__file__).parents[3] / "shared" / "data"
+BFLOAT16_PIXELS = 0.5
 MakeFolder = Callable[..., Path]
 Picture = Callable[..., np.ndarray]  # (height, width, seed) -> RGB
 DEMO_CONFIG = Path(__file__).parents[2] / "weights" / "demo" / "yolof" / "yolof_r18_demo.py"
@@ -33,12 +38,25 @@ test_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 """
 
 
-def assert_same(ours: Detections, theirs: Detections) -> None:
+def assert_same(ours: Detections, theirs: Detections, pixels: float = 5e-3) -> None:
     assert len(ours) == len(theirs)
     assert ours.size_hw == theirs.size_hw
     np.testing.assert_array_equal(ours.labels, theirs.labels)
     np.testing.assert_allclose(ours.scores, theirs.scores, rtol=0, atol=1e-3)
-    np.testing.assert_allclose(ours.boxes_xyxy, theirs.boxes_xyxy, rtol=0, atol=1e-3)
+    np.testing.assert_allclose(ours.boxes_xyxy, theirs.boxes_xyxy, rtol=0, atol=pixels)
+
+
+def assert_alike(ours: Detections, theirs: Detections, pixels: float, score: float) -> None:
+    """The same but for rounding, which may reorder equal scores and decide about what only just made it."""
+    assert ours.size_hw == theirs.size_hw and len(ours) == len(theirs)
+    for some, others in ((ours, theirs), (theirs, ours)):
+        for box, value, label in zip(some.boxes_xyxy, some.scores, some.labels, strict=True):
+            if value > some.scores[-1] + score:
+                same = others.labels == label
+                near = (np.abs(others.boxes_xyxy[same] - box).max(axis=1) < pixels) & (
+                    np.abs(others.scores[same] - value) < score
+                )
+                assert near.any(), (box, value, label)
 
 
 def mmdets_own(config: Path, checkpoint: Path, images: Sequence[np.ndarray]) -> list[Detections]:
@@ -53,6 +71,23 @@ def mmdets_own(config: Path, checkpoint: Path, images: Sequence[np.ndarray]) -> 
         boxes, scores, labels = found.bboxes.numpy(), found.scores.numpy(), found.labels.numpy()
         results.append(Detections(boxes, scores, labels, image.shape[:2]))
     return results
+
+
+@pytest.fixture(scope="module")
+def photos() -> list[np.ndarray]:
+    paths = sorted(PHOTOS.glob("*/*.jpg"))
+    if not paths or not list(DEMO_CONFIG.parent.glob("*.safetensors")):
+        pytest.skip("no photos or no demo weights here")
+    return [np.array(Image.open(path).convert("RGB")) for path in paths]
+
+
+@pytest.fixture(scope="module")
+def plain_detector(tmp_path_factory: pytest.TempPathFactory, demo_model: torch.nn.Module) -> Detector:
+    """The same as `detector` by MMDetection's own code."""
+    folder = tmp_path_factory.mktemp("plain-yolof")
+    shutil.copy(DEMO_CONFIG, folder)
+    torch.save({"meta": {"CLASSES": CLASSES}, "state_dict": demo_model.state_dict()}, folder / "weights.pth")
+    return Detector.load(folder, fast=False)
 
 
 @pytest.fixture(scope="module")
@@ -82,10 +117,16 @@ def test_stock_yolof_r50_equals_mmdets_own_inference(
         {"meta": meta, "state_dict": weights}, tmp_path / "yolof_r50_c5_8x8_1x_coco_20210425_024427-8e864411.pth"
     )
     image = picture(800, 960)
-    loaded = Detector.load(tmp_path)
-    (ours,) = loaded.detect([image])
+    loaded = Detector.load(tmp_path, fast=False)
+    (plain,) = loaded.forward([loaded.preprocess(image)])
+    ours = loaded.postprocess(plain)
     (theirs,) = mmdets_own(stock, next(tmp_path.glob("*.pth")), [image])
-    assert_same(ours, theirs)
+    assert_same(ours, theirs, pixels=1e-3)
+    fast = Detector.load(tmp_path)
+    (raw,) = fast.forward([fast.preprocess(image)])
+    assert raw.head is not None and plain.head is not None
+    for (fused,), (truth,) in zip(raw.head, plain.head, strict=True):
+        torch.testing.assert_close(fused, truth, rtol=0, atol=5e-3 * float(truth.std()))
     assert len(ours) == 100 and np.ptp(ours.scores) > 0.05 and len(set(ours.labels)) > 3
     assert loaded.class_names[:2] == ("person", "bicycle") and loaded.input_scale == (1333, 800)
 
@@ -106,9 +147,9 @@ def test_demo_weights_equal_mmdets_own_inference(tmp_path: Path, picture: Pictur
 def test_small_yolof_equals_mmdets_own_inference(make_folder: MakeFolder, picture: Picture) -> None:
     folder = make_folder(meta={"CLASSES": CLASSES})
     images = [picture(200, 300), picture(61, 17, seed=1), picture(1, 1), picture(700, 500, seed=2)]
-    results = Detector.load(folder).detect(images)
+    results = Detector.load(folder, fast=False).detect(images)
     for ours, theirs in zip(results, mmdets_own(folder / "config.py", folder / "weights.pth", images), strict=True):
-        assert_same(ours, theirs)
+        assert_same(ours, theirs, pixels=1e-3)
         assert len(ours) > 10
 
 
@@ -160,6 +201,139 @@ def test_a_thin_image_is_seen_with_its_rows_repeated(detector: Detector, picture
 def test_what_is_no_rgb_image_is_refused(detector: Detector, image: np.ndarray) -> None:
     with pytest.raises(ValueError, match=r"expected \(H, W, 3\) uint8"):
         detector.preprocess(image)
+
+
+# --- the fast path and the plain one -------------------------------------------------------------------
+
+
+def test_fast_finds_what_mmdetections_own_code_finds(
+    detector: Detector, plain_detector: Detector, picture: Picture
+) -> None:
+    images = [picture(200, 300), picture(61, 17, seed=1), picture(1, 1), picture(2, 1500), picture(700, 500, seed=2)]
+    assert detector.fast and any(isinstance(module, FusedConv) for module in detector._model.modules())
+    assert not any(isinstance(module, FusedConv) for module in plain_detector._model.modules())
+    for ours, theirs in zip(detector.detect(images), plain_detector.detect(images), strict=True):
+        assert_alike(ours, theirs, pixels=0.02, score=1e-4)
+
+
+def test_fast_finds_the_same_in_photos_with_the_demo_weights(photos: list[np.ndarray]) -> None:
+    fast, plain = Detector.load(DEMO_CONFIG.parent), Detector.load(DEMO_CONFIG.parent, fast=False)
+    for ours, theirs in zip(fast.detect(photos), plain.detect(photos), strict=True):
+        assert_same(ours, theirs)
+
+
+def test_bfloat16_is_close_with_the_demo_weights(photos: list[np.ndarray]) -> None:
+    coarse, fine = Detector.load(DEMO_CONFIG.parent, dtype=torch.bfloat16), Detector.load(DEMO_CONFIG.parent)
+    assert next(coarse._model.backbone.buffers()).dtype == torch.bfloat16
+    for ours, theirs in zip(
+        coarse.detect(photos[:2], score_threshold=0.5), fine.detect(photos[:2], score_threshold=0.5), strict=True
+    ):
+        assert len(ours) == len(theirs)
+        assert_same(ours, theirs, pixels=BFLOAT16_PIXELS)
+
+
+@pytest.mark.parametrize("channel_order", ["bgr", "rgb"])
+@pytest.mark.parametrize(("height", "width"), [(480, 640), (1, 1), (300, 200), (256, 256), (3000, 13), (2, 1500)])
+def test_the_known_resize_gives_the_very_samples_of_the_configs_pipeline(
+    make_folder: MakeFolder, channel_order: ChannelOrder, height: int, width: int, picture: Picture
+) -> None:
+    folder = make_folder()
+    noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    fast, plain = (Detector.load(folder, channel_order=channel_order, fast=fast) for fast in (True, False))
+    assert fast._resize is not None and plain._resize is None
+    for image in (noise, noise[::-1, ::-1]):  # the second is not contiguous
+        ours, theirs = fast.preprocess(image), plain.preprocess(image)
+        assert torch.equal(ours.inputs, theirs.inputs) and ours.inputs.shape == theirs.inputs.shape
+        assert (ours.size_hw, ours.stretch_xy) == (theirs.size_hw, theirs.stretch_xy)
+        assert ours.metainfo == theirs.metainfo
+
+
+@pytest.mark.parametrize(
+    ("written", "instead"),
+    [
+        ("keep_ratio=True)", "keep_ratio=False)"),
+        ("keep_ratio=True)", "keep_ratio=True, interpolation='nearest')"),
+        ("keep_ratio=True)", "keep_ratio=True, backend='pillow')"),
+        ("keep_ratio=True)", "keep_ratio=True), dict(type='Pad', size_divisor=64)"),
+        ("backend_args=None)", "to_float32=True)"),
+        ('"scale_factor")', '"scale_factor", "homography_matrix")'),
+    ],
+)
+def test_any_other_pipeline_runs_as_the_config_says(
+    make_folder: MakeFolder, written: str, instead: str, picture: Picture
+) -> None:
+    folder, image = make_folder(), picture(100, 150)
+    text = (folder / "config.py").read_text()
+    assert written in text
+    (folder / "config.py").write_text(text.replace(written, instead))
+    fast, plain = Detector.load(folder), Detector.load(folder, fast=False)
+    assert fast._resize is None
+    ours, theirs = fast.preprocess(image), plain.preprocess(image)
+    assert torch.equal(ours.inputs, theirs.inputs) and ours.inputs.dtype == theirs.inputs.dtype
+    assert ours.metainfo.keys() == theirs.metainfo.keys()
+
+
+def test_a_batch_is_cut_where_the_device_has_enough(
+    detector: Detector, picture: Picture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = [picture(200, 300, seed) for seed in range(3)]
+    sizes: list[int] = []
+    handle = detector._model.backbone.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    together = detector.detect(images)
+    monkeypatch.setitem(yolof.PIXELS_AT_ONCE, "cpu", 2 * 192 * 256)
+    cut = detector.detect(images)
+    monkeypatch.setitem(yolof.PIXELS_AT_ONCE, "cpu", 1)
+    for ours, theirs, alone in zip(cut, together, detector.detect(images), strict=True):
+        assert_alike(ours, theirs, pixels=0.02, score=1e-4)
+        assert_alike(alone, theirs, pixels=0.02, score=1e-4)
+    handle.remove()
+    assert sizes == [3, 2, 1, 1, 1, 1]
+
+
+# --- between -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("fast", [True, False])
+def test_other_work_runs_between_the_layers(
+    make_folder: MakeFolder, picture: Picture, fast: bool, dtype: torch.dtype
+) -> None:
+    loaded = Detector.load(make_folder(), dtype=dtype, fast=fast)
+    sample = loaded.preprocess(picture(60, 90))
+    other, layer = loaded.preprocess(picture(90, 60)), torch.nn.Linear(4, 4)
+    seen = []
+
+    def between() -> None:
+        result = layer(torch.ones(4))
+        result.sum().backward()  # impossible in inference mode
+        seen.append((result.dtype, torch.is_inference_mode_enabled(), torch.is_autocast_enabled("cpu")))
+        if len(seen) == 20:  # the model's own forward, with a callback of its own that stays silent
+            loaded.forward([other], between)
+
+    (alone,) = loaded.forward([sample])
+    (shared,) = loaded.forward([sample], between)
+    assert alone.head is not None and shared.head is not None
+    for ours, theirs in zip(shared.head, alone.head, strict=True):
+        assert torch.equal(ours[0], theirs[0])
+    assert 30 < len(seen) < 300 and set(seen) == {(torch.float32, False, False)}
+    count = len(seen)
+    loaded.forward([sample])
+    assert len(seen) == count
+
+
+def test_what_is_raised_in_between_ends_the_forward_and_leaves_nothing_behind(
+    detector: Detector, picture: Picture
+) -> None:
+    sample, calls = detector.preprocess(picture(60, 90)), iter(range(5))
+
+    def between() -> None:
+        if next(calls) == 3:
+            raise KeyError("enough")
+
+    with pytest.raises(KeyError, match="enough"):
+        detector.forward([sample], between)
+    detector.forward([sample])
+    assert next(calls) == 4 and not torch.is_inference_mode_enabled()
 
 
 # --- settings ----------------------------------------------------------------------------------------
@@ -227,7 +401,7 @@ def test_a_training_checkpoint_of_mmengine_is_served(tmp_path: Path, trained_che
     config = tmp_path / "config.py"
     config.write_text(DEMO_CONFIG.read_text().replace('"can"', '"other"'))
     shutil.copy(trained_checkpoint, tmp_path)
-    loaded = Detector.load(tmp_path)
+    loaded = Detector.load(tmp_path, fast=False)
     assert loaded.class_names == CLASSES  # the checkpoint's own names, not the config's
     trained = torch.load(trained_checkpoint, weights_only=False)["state_dict"]["bbox_head.cls_score.weight"]
     assert torch.equal(loaded._model.bbox_head.cls_score.weight, trained)
@@ -255,11 +429,11 @@ def test_azures_mlflow_folder(tmp_path: Path, make_folder: MakeFolder) -> None:
 
 
 def test_safetensors_with_class_names_and_a_wrappers_prefix(
-    make_folder: MakeFolder, detector: Detector, picture: Picture
+    make_folder: MakeFolder, detector: Detector, demo_model: torch.nn.Module, picture: Picture
 ) -> None:
     folder = make_folder()
     (folder / "weights.pth").unlink()
-    weights = {f"model.{key}": tensor for key, tensor in detector._model.state_dict().items()}
+    weights = {f"model.{key}": tensor for key, tensor in demo_model.state_dict().items()}
     save_file(weights, folder / "weights.safetensors", metadata={"classes": json.dumps(list("abcd"))})
     loaded = Detector.load(folder)
     assert loaded.class_names == tuple("abcd")

@@ -1,0 +1,52 @@
+"""How many requests are let in at once, and when those that are not should come again."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from app.errors import TooManyRequests
+
+# Completions that the pace is read from, and the longest wait that is ever asked for.
+_REMEMBERED = 16
+_LONGEST_WAIT_S = 60
+
+
+class Admission:
+    """Lets in so many requests at a time. For one event loop."""
+
+    def __init__(self, most: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self.most = most
+        self.inside = 0
+        self._clock = clock
+        # When the last ones were answered; time without any request does not count, as it says nothing of the pace.
+        self._left: deque[float] = deque(maxlen=_REMEMBERED)
+        self._idle, self._idle_since = 0.0, 0.0
+
+    @contextmanager
+    def admit(self) -> Iterator[None]:
+        """For the time of one request. Raises TooManyRequests where the house is full."""
+        if self.inside >= self.most:
+            seconds = self._retry_after_s()
+            raise TooManyRequests(
+                f"{self.most} requests are in work or waiting; try again in {seconds} s", retry_after_s=seconds
+            )
+        if self.inside == 0:
+            self._idle += self._clock() - self._idle_since
+        self.inside += 1
+        try:
+            yield
+        finally:
+            self.inside -= 1
+            self._idle_since = self._clock()
+            self._left.append(self._idle_since - self._idle)
+
+    def _retry_after_s(self) -> int:
+        """Whole seconds until the next place should be free: the mean time between the last answers."""
+        if len(self._left) < 2:
+            return 1
+        pace = (self._left[-1] - self._left[0]) / (len(self._left) - 1)
+        return min(max(1, math.ceil(pace)), _LONGEST_WAIT_S)

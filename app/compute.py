@@ -1,0 +1,269 @@
+"""A device's compute thread: takes jobs from bounded work, batches them, lets urgent ones in between.
+
+Knows nothing of models or requests: a kind of work is a function from a list of items to a list of results.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, InvalidStateError
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+import torch
+
+from app.errors import Unavailable
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+# Called by long work at many points on its way; may raise, and may run other work on the same thread.
+Between = Callable[[], None]
+
+# What torch's allocators say; on the CPU it is a plain RuntimeError.
+_NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "alloc_failed")
+
+
+@dataclass(frozen=True, eq=False)
+class Work(Generic[In, Out]):
+    """A kind of work, for which a device has one function.
+
+    run: items -> their results, in order; calls `between` as often as it can. at_once: the most that a
+    batch may cost, by `cost` of its items; a single item may cost more. urgent: whether it goes before
+    work that is not, and between its steps. split, join: an item as two or more smaller ones, [] if it
+    has no parts, and their results as one; for when memory does not suffice.
+    """
+
+    run: Callable[[Sequence[In], Between], Sequence[Out]]
+    at_once: int = 1
+    cost: Callable[[In], int] = lambda item: 1
+    urgent: bool = False
+    split: Callable[[In], Sequence[In]] = lambda item: ()
+    join: Callable[[Sequence[Out]], Out] | None = None
+
+
+@dataclass(eq=False)
+class _Job:
+    work: Work[Any, Any]
+    item: Any
+    cost: int = 0
+    whole: _Job | None = None  # of which this is a part
+    future: Future[Any] = field(default_factory=Future)
+
+    @property
+    def wanted(self) -> bool:
+        return not self.future.cancelled() and (self.whole is None or self.whole.wanted)
+
+    def finish(self, result: Any = None, error: BaseException | None = None) -> None:
+        """Answer whoever waits; nothing happens where nobody does any more, or is answered already."""
+        if isinstance(error, StopIteration):  # which asyncio lets nobody await: as generators do, say so otherwise
+            error = RuntimeError(f"the work raised {error!r}")
+        try:
+            if error is None:
+                self.future.set_result(result)
+            else:
+                self.future.set_exception(error)
+        except InvalidStateError:
+            pass
+
+
+class _AbandonedError(Exception):
+    """Everybody who waited for the running batch has gone."""
+
+
+class Compute:
+    """Runs jobs on threads of its own: one for all, or one more for urgent work where a device runs two at once.
+
+    Jobs of one kind that wait together share a batch. With one thread, urgent jobs run between the steps
+    of what is running, a batch at a time, so that neither keeps the other from going on. Jobs that nobody
+    waits for any more are dropped, also half-way.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        urgent_thread: bool = False,
+        context: Callable[[bool], AbstractContextManager[object]] = lambda urgent: nullcontext(),
+    ) -> None:
+        """context: entered by each thread for its life, told whether it is the urgent one (a CUDA stream, say)."""
+        self._urgent: deque[_Job] = deque()
+        self._patient: deque[_Job] = deque()
+        self._running: list[_Job] = []
+        self._changed = threading.Condition()
+        self._closing = False
+        self._interleaves = not urgent_thread
+        self._context = context
+        lanes: list[tuple[bool, tuple[deque[_Job], ...]]] = [(False, (self._patient, self._urgent))]
+        if urgent_thread:
+            lanes = [(False, (self._patient,)), (True, (self._urgent,))]
+        self._threads = [
+            threading.Thread(target=self._live, args=lane, name=f"{name}{'-urgent' * lane[0]}", daemon=True)
+            for lane in lanes
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def load(self) -> int:
+        """Jobs that wait or run."""
+        with self._changed:
+            return sum(not job.future.done() for job in (*self._urgent, *self._patient, *self._running))
+
+    @property
+    def ended(self) -> bool:
+        """Whether it takes no more jobs."""
+        return self._closing
+
+    async def do(self, work: Work[In, Out], item: In) -> Out:
+        """Wait for one item's result. Cancelled, the item is dropped, if possible before it costs anything.
+
+        Raises what the work raised for this item alone, and Unavailable where memory does not suffice
+        even for its parts one by one, or the thread has ended.
+        """
+        job = _Job(work, item, work.cost(item))
+        with self._changed:
+            if self._closing:
+                raise Unavailable("the compute thread has ended")
+            (self._urgent if work.urgent else self._patient).append(job)
+            self._changed.notify_all()
+        return await asyncio.wrap_future(job.future)
+
+    def close(self) -> None:
+        """Wait for the jobs that are there and end the threads."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
+
+    def _live(self, urgent: bool, queues: tuple[deque[_Job], ...]) -> None:
+        try:
+            with self._context(urgent):
+                while batch := self._next(queues):
+                    self._serve(batch)
+                    del batch  # or its results would live until the next one comes
+        finally:  # whatever ended it: nobody may wait for ever
+            with self._changed:
+                self._closing = True
+                self._changed.notify_all()
+                left = [job for queue in queues for job in queue]
+                for queue in queues:
+                    queue.clear()
+            for job in left:
+                job.finish(error=Unavailable("the compute thread has ended"))
+
+    def _next(self, queues: tuple[deque[_Job], ...]) -> list[_Job]:
+        """Wait for a batch, from the first of the queues that has one; [] at the end."""
+        with self._changed:
+            while True:
+                for queue in queues:
+                    if batch := self._take(queue):
+                        return batch
+                if self._closing:
+                    return []
+                self._changed.wait()
+
+    def _take(self, queue: deque[_Job]) -> list[_Job]:
+        batch = _share(queue)
+        self._running += batch
+        return batch
+
+    def _serve(self, batch: list[_Job]) -> None:
+        """Compute a batch that was taken, and leave none of its jobs without an answer."""
+        try:
+            self._compute(batch)
+        finally:
+            with self._changed:
+                for job in batch:
+                    self._running.remove(job)
+            for job in batch:  # without one only if the thread ends here
+                job.finish(error=Unavailable("the compute thread has ended"))
+
+    def _compute(self, batch: list[_Job]) -> None:
+        batch = [job for job in batch if job.wanted]
+        if not batch:
+            return
+        work = batch[0].work
+        try:
+            if not work.urgent:
+                self._between(batch)
+            results = work.run([job.item for job in batch], lambda: self._between(batch))
+            if len(results) != len(batch):
+                raise RuntimeError(f"expected {len(batch)} results, got {len(results)}")
+        except _AbandonedError:
+            return
+        except Exception as error:  # not hidden: each job gets its own, below
+            no_memory = _is_no_memory(error)
+            # The frames of its traceback hold what has to be freed.
+            failure = None if no_memory else error
+        else:
+            for job, result in zip(batch, results, strict=True):
+                job.finish(result)
+            return
+        if no_memory:
+            torch.cuda.empty_cache()  # does nothing where CUDA is not in use
+        # Apart from each other, so that no job fails for its neighbour's sake, or for their number.
+        if len(batch) > 1:
+            middle = len(batch) // 2
+            self._compute(batch[:middle])
+            self._compute(batch[middle:])
+        elif no_memory:
+            self._compute_parts(batch[0])
+        else:
+            batch[0].finish(error=failure)
+
+    def _compute_parts(self, job: _Job) -> None:
+        try:
+            parts = [_Job(job.work, item, whole=job) for item in job.work.split(job.item)]
+            if not parts or job.work.join is None:
+                raise MemoryError
+            results = []
+            for part in parts:
+                self._compute([part])
+                if not job.wanted:
+                    return
+                results.append(part.future.result())
+            job.finish(job.work.join(results))
+        except Exception as error:  # not hidden: it is the job's
+            if _is_no_memory(error):
+                error = Unavailable("the device's memory does not suffice for this request")
+            job.finish(error=error)
+
+    def _between(self, batch: list[_Job]) -> None:
+        if not any(job.wanted for job in batch):
+            raise _AbandonedError
+        if self._interleaves and self._urgent and not batch[0].work.urgent:
+            with self._changed:
+                urgent = self._take(self._urgent)
+            if urgent:
+                self._serve(urgent)
+
+
+def _share(queue: deque[_Job]) -> list[_Job]:
+    """Remove and return the oldest job that is still wanted, and those after it that may share its batch."""
+    batch: list[_Job] = []
+    left: list[_Job] = []
+    room = 0
+    for job in queue:
+        if not job.wanted:
+            continue
+        if not batch:
+            batch, room = [job], job.work.at_once - job.cost
+        elif job.work is batch[0].work and job.cost <= room:
+            batch.append(job)
+            room -= job.cost
+        else:
+            left.append(job)
+    queue.clear()
+    queue.extend(left)
+    return batch
+
+
+def _is_no_memory(error: Exception) -> bool:
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error).lower() for text in _NO_MEMORY)
