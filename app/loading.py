@@ -125,6 +125,7 @@ def _only(root: Path, what: str, folders: set[Path]) -> Path | None:
 
 def load(settings: Settings, choice: Choice) -> Engine:
     """Load the models onto every device. Raises one of EXPLAINED for files that make no model."""
+    import cv2
     import torch
 
     from app.cache import EmbeddingCache
@@ -134,6 +135,7 @@ def load(settings: Settings, choice: Choice) -> Engine:
     from models.sam import Segmenter, find_folder
     from models.yolof import Detector
 
+    cv2.setNumThreads(1)  # photos are resized in the pool; a second pool within it would take the networks' cores
     models = []
     for name in settings.devices:
         try:
