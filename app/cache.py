@@ -3,7 +3,7 @@
 Knows nothing of HTTP, requests or networks. A key is made of an image's content alone, never of what a client calls
 it, so nobody can be given the embedding of another image.
 
-    content_key      an image's file or pixels -> its key
+    content_key      an image's file -> its key
     EmbeddingCache   in memory; an image that is asked for many times at once is embedded once
 """
 
@@ -15,27 +15,21 @@ from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 
 from app.disk_tier import DiskStats, DiskTier
 from models.types import Embedding
 
 
-def content_key(image: bytes | np.ndarray, *, exif_orientation: bool) -> str:
+def content_key(image: bytes, *, exif_orientation: bool) -> str:
     """The key of an image: SHA-256 over all that decides its pixels, as 64 hex digits.
 
-    image: the encoded file as it came, so that a known image need not even be decoded; or an array, of
-    any shape and dtype. exif_orientation: whether the file will be turned as its EXIF says; an array is
-    as it is. Takes a millisecond per MB or so, mostly without the GIL.
+    image: the encoded file as it came, so that a known image need not even be decoded. exif_orientation: whether
+    it will be turned as its EXIF says. Takes a millisecond per MB or so, mostly without the GIL.
     """
     # SHA-256 has instructions of its own in processors: twice as fast as BLAKE2b where they are.
-    if isinstance(image, np.ndarray):
-        digest = hashlib.sha256(f"array {image.dtype.str} {image.shape}\n".encode())
-        digest.update(np.ascontiguousarray(image).reshape(-1).view(np.uint8).data)
-    else:
-        digest = hashlib.sha256(b"file, upright\n" if exif_orientation else b"file\n")
-        digest.update(image)
+    digest = hashlib.sha256(b"file, upright\n" if exif_orientation else b"file\n")
+    digest.update(image)
     return digest.hexdigest()
 
 
@@ -153,7 +147,7 @@ class EmbeddingCache:
     async def _fetch(self, key: str, make: Callable[[], Awaitable[Embedding]]) -> Embedding:
         embedding = None if self._disk is None else await self._disk.read(key)
         if embedding is None:
-            embedding = await asyncio.to_thread(compact, await make())
+            embedding = compact(await make())
             if self._disk is not None:
                 self._disk.write(key, embedding)
         self._keep(key, embedding)

@@ -1,11 +1,13 @@
-"""A device's compute thread: takes jobs from bounded work, batches them, lets urgent ones in between.
+"""A device's compute thread: takes jobs, batches them, lets urgent ones in between.
 
-Knows nothing of models or requests: a kind of work is a function from a list of items to a list of results.
+Knows nothing of models or requests, nor how many may wait (see `app.admission`): a kind of work is a function from a
+list of items to a list of results.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -17,6 +19,8 @@ from typing import Any, Generic, TypeVar
 import torch
 
 from app.errors import Unavailable
+
+log = logging.getLogger("box2mask")
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -74,6 +78,10 @@ class _AbandonedError(Exception):
     """Everybody who waited for the running batch has gone."""
 
 
+class _DeviceLostError(BaseException):
+    """The device computes no more; passes by all that handles a job's own failure, and ends the thread."""
+
+
 class Compute:
     """Runs jobs on threads of its own: one for all, or one more for urgent work where a device runs two at once.
 
@@ -88,8 +96,12 @@ class Compute:
         *,
         urgent_thread: bool = False,
         context: Callable[[bool], AbstractContextManager[object]] = lambda urgent: nullcontext(),
+        check: Callable[[], object] = lambda: None,
     ) -> None:
-        """context: entered by each thread for its life, told whether it is the urgent one (a CUDA stream, say)."""
+        """context: entered by each thread for its life, told whether it is the urgent one (a CUDA stream, say).
+
+        check: called when a job has failed; raises a RuntimeError where the whole device has.
+        """
         self._urgent: deque[_Job] = deque()
         self._patient: deque[_Job] = deque()
         self._running: list[_Job] = []
@@ -97,6 +109,7 @@ class Compute:
         self._closing = False
         self._interleaves = not urgent_thread
         self._context = context
+        self._check = check
         lanes: list[tuple[bool, tuple[deque[_Job], ...]]] = [(False, (self._patient, self._urgent))]
         if urgent_thread:
             lanes = [(False, (self._patient,)), (True, (self._urgent,))]
@@ -146,6 +159,8 @@ class Compute:
                 while batch := self._next(queues):
                     self._serve(batch)
                     del batch  # or its results would live until the next one comes
+        except _DeviceLostError as error:
+            log.critical("a device computes no more: %s", error.__cause__)
         finally:  # whatever ended it: nobody may wait for ever
             with self._changed:
                 self._closing = True
@@ -206,6 +221,11 @@ class Compute:
             return
         if no_memory:
             torch.cuda.empty_cache()  # does nothing where CUDA is not in use
+        else:
+            try:
+                self._check()
+            except RuntimeError as error:
+                raise _DeviceLostError from error
         # Apart from each other, so that no job fails for its neighbour's sake, or for their number.
         if len(batch) > 1:
             middle = len(batch) // 2

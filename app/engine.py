@@ -19,6 +19,7 @@ import torch
 
 from app.cache import EmbeddingCache, compact
 from app.compute import Compute, Work
+from app.errors import Unavailable
 from models import sam, yolof
 from models.sam import DecodeRequest, RawMasks, Segmenter
 from models.types import Embedding, Prompts
@@ -28,22 +29,25 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
+# Images that are fetched at once, for all requests together.
+FETCHES = 16
+
+
 @dataclass(frozen=True)
 class Batches:
-    """How much a device computes at once. Where no number is given, see `for_device`.
+    """How much a device computes at once; see `for_device`.
 
-    images: that the detector sees. pixels: of all squares that SAM's encoder sees, 1024 x 1024 for an image at full
-    size. prompts: that the decoder sees, and the most that a click has to wait for.
+    pixels: of all images that the detector or SAM's encoder sees, 1024 x 1024 for one at SAM's full size. prompts: that
+    the decoder sees, and the most that a click has to wait for.
     """
 
-    images: int
     pixels: int
     prompts: int
 
     @classmethod
     def for_device(cls, device: torch.device) -> Batches:
         """A GPU wants batches to be busy. A processor is busy with one image, and only waits longer for more."""
-        return cls(8, 8 * 2**20, 64) if device.type == "cuda" else cls(1, 2**20, 8)
+        return cls(8 * 2**20, 64) if device.type == "cuda" else cls(2**20, 8)
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +78,8 @@ class Engine:
         self._devices = [_Device(one, Batches.for_device(one.device)) for one in models]
         self.workers = workers or os.cpu_count() or 1
         self._pool = ThreadPoolExecutor(self.workers, thread_name_prefix="worker")
+        self._photos = asyncio.Semaphore(self.workers)
+        self._fetchers = ThreadPoolExecutor(FETCHES, thread_name_prefix="fetch")
 
     @property
     def devices(self) -> list[torch.device]:
@@ -84,14 +90,21 @@ class Engine:
         """Whether every device still computes."""
         return not any(device.compute.ended for device in self._devices)
 
-    @property
-    def load(self) -> int:
-        """How much is waiting or running on all devices together."""
-        return sum(device.compute.load for device in self._devices)
-
     async def warm_up(self) -> None:
         """Run every network once on every device, so that what cannot work fails now and no first request is slow."""
         await asyncio.gather(*(device.warm_up() for device in self._devices))
+
+    async def prepare(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """`aside`, for photos to be decoded and resized: so many at a time as there are workers, of all requests.
+
+        The others wait here and not in the pool, where the short steps of clicks would wait behind them.
+        """
+        async with self._photos:
+            return await self.aside(function, *args, **kwargs)
+
+    async def fetch(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call a function that waits for others' servers, in threads that do nothing else."""
+        return await asyncio.get_running_loop().run_in_executor(self._fetchers, lambda: function(*args, **kwargs))
 
     async def aside(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a function that takes a while in the pool, beside the event loop."""
@@ -112,7 +125,13 @@ class Engine:
             device = _least_busy(self._devices)
             return await device.compute.do(device.embedding, sample)
 
-        return await self.cache.get(key, make)
+        try:
+            return await self.cache.get(key, make)
+        except Unavailable:
+            if not self.cache.stats().bytes:
+                raise
+            self.cache.clear()  # which frees memory where there was too little of it
+            return await self.cache.get(key, make)
 
     async def decode(
         self, embedding: Embedding, prompts: Prompts, *, multimask: bool
@@ -123,6 +142,9 @@ class Engine:
         """
         here = [one for one in self._devices if one.models.device == embedding.features.device]
         device = _least_busy(here or self._devices)
+        if device.compute.ended and self.cache.stats().entries:  # the others may go on, with embeddings of their own
+            self.cache.clear()
+            raise Unavailable("the device that knew this image has stopped; the next request goes to another")
         for part in _parts(prompts, device.batches.prompts):
             yield await device.compute.do(device.decoding, DecodeRequest(embedding, part, multimask))
 
@@ -131,7 +153,8 @@ class Engine:
         await self.cache.aclose()
         for device in self._devices:
             await asyncio.to_thread(device.compute.close)
-        await asyncio.to_thread(self._pool.shutdown)
+        for pool in (self._pool, self._fetchers):
+            await asyncio.to_thread(pool.shutdown)
 
 
 class _Device:
@@ -143,9 +166,14 @@ class _Device:
         # A GPU runs two streams at once; on a processor two threads would only take the cores from each other.
         is_cuda = models.device.type == "cuda"
         self.compute = Compute(
-            f"compute-{models.device}", urgent_thread=is_cuda, context=partial(_stream, models.device)
+            f"compute-{models.device}",
+            urgent_thread=is_cuda,
+            context=partial(_stream, models.device),
+            check=partial(torch.cuda.synchronize, models.device) if is_cuda else lambda: None,
         )
-        self.detecting: Work[yolof.Sample, yolof.RawDetections] = Work(self._detect, at_once=batches.images)
+        self.detecting: Work[yolof.Sample, yolof.RawDetections] = Work(
+            self._detect, at_once=batches.pixels, cost=lambda sample: sample.inputs[0].numel()
+        )
         side = 1024 if models.segmenter is None else models.segmenter.image_size
         self.embedding: Work[sam.Sample, Embedding] = Work(self._embed, at_once=max(1, batches.pixels // side**2))
         self.decoding: Work[DecodeRequest, RawMasks] = Work(

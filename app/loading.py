@@ -136,17 +136,25 @@ def load(settings: Settings, choice: Choice) -> Engine:
     from models.yolof import Detector
 
     cv2.setNumThreads(1)  # photos are resized in the pool; a second pool within it would take the networks' cores
+    try:
+        devices = [usable_device(name) for name in settings.devices]
+    except ValueError as error:
+        raise SettingsError(f"BOX2MASK_DEVICE={settings.device}: cannot be used here: {error}") from error
+    if len({device.type for device in devices}) > 1:
+        raise SettingsError(f"BOX2MASK_DEVICE={settings.device}: expected devices of one kind")
+    if devices[0].type == "cuda" and len(set(devices)) < len(devices):
+        raise SettingsError(f"BOX2MASK_DEVICE={settings.device}: a GPU is named twice")
+    # One for all, so that answers and embeddings do not depend on where they were computed.
+    native = {fastest_dtype(device) for device in devices} == {torch.bfloat16}
+    dtype = getattr(torch, settings.dtype if settings.dtype != "auto" else "bfloat16" if native else "float32")
     models = []
-    for name in settings.devices:
-        try:
-            device = usable_device(name)
-        except ValueError as error:
-            raise SettingsError(f"BOX2MASK_DEVICE={settings.device}: cannot be used here: {error}") from error
-        dtype = fastest_dtype(device) if settings.dtype == "auto" else getattr(torch, settings.dtype)
+    for device in devices:
         detector, segmenter = None, None
         if choice.detector is not None:
             path = choice.detector.path
-            detector = Detector.load(path, device, dtype, settings.channel_order, fast=settings.fast)
+            detector = Detector.load(
+                path, device, dtype, settings.channel_order, settings.fast, autocast=settings.dtype != "auto"
+            )
         if choice.segmenter is not None:
             segmenter = Segmenter.load(choice.segmenter.path, device, dtype, fast=settings.fast)
         models.append(Models(detector, segmenter))
@@ -157,8 +165,13 @@ def load(settings: Settings, choice: Choice) -> Engine:
         assert segmenter is not None
         numbers = {"device": segmenter.device.type, "dtype": str(segmenter.dtype), "fast": str(settings.fast)}
         packages = {package: version(package) for package in ("box2mask", "pillow", "torch", "transformers")}
+        folder = settings.embedding_cache_dir.expanduser()
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise SettingsError(f"BOX2MASK_EMBEDDING_CACHE_DIR={folder}: {error.strerror}") from error
         disk = DiskTier(
-            settings.embedding_cache_dir,
+            folder,
             int(settings.embedding_disk_mb * 2**20),
             model_key(find_folder(choice.segmenter.path), numbers | packages),
             segmenter.device,

@@ -11,6 +11,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
+from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any, TypeVar, cast
 
@@ -184,6 +185,7 @@ def describe(scorer: Scorer, choice: loading.Choice, settings: Settings) -> dict
         "mmcv_ops": "plain torch" if mmcv_ops.install() else "compiled",
         "demo_weights": choice.demo,
         "response_schema": settings.response_schema,
+        "embedding_cache": asdict(engine.cache.stats()),
         **served,
     }
 

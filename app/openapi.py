@@ -44,6 +44,8 @@ _ERRORS = {
     "413": "The body is over the limit",
     "429": "The queue is full; try again after Retry-After seconds",
     "500": "The service failed",
+    "503": "The service is stopping, or its device's memory does not suffice",
+    "504": "Not answered within the time that a request may take",
 }
 
 _SCHEMAS: dict[str, Any] = {

@@ -9,13 +9,14 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar, cast
 
 import numpy as np
 
 from app import masks, schemas
 from app.cache import content_key
-from app.engine import Engine
+from app.engine import FETCHES, Engine
 from app.errors import BadRequest
 from app.images import ImageError, ImageLimits, decode_image, image_bytes, is_url
 from app.schemas import Params, Request, ResponseSchema, Row
@@ -135,18 +136,17 @@ class Scorer:
                 embedding=embedding,
             )
 
-        # One at a time for each worker: others' images, too, get their turn, and files need not all be in memory.
-        turn = asyncio.Semaphore(self.engine.workers)
+        # A few at a time, so that files need not all be in memory.
+        turns = {True: asyncio.Semaphore(FETCHES), False: asyncio.Semaphore(self.engine.workers)}
 
         async def load(number: int) -> _Image:
-            async with turn:
-                # A fetch waits for others' servers, and must not keep a worker from its work.
-                in_thread = asyncio.to_thread if is_url(rows[number].image) else self.engine.aside
-                key, data = await in_thread(read, number)
+            fetched = is_url(rows[number].image)
+            async with turns[fetched]:
+                key, data = await (self.engine.fetch if fetched else self.engine.aside)(read, number)
                 embedding = self.engine.cache.peek(key) if segment else None
                 if embedding is not None and not detect:  # it was decoded once, which tells all that is needed of it
                     return _Image(key, embedding.size_hw, embedding=embedding)
-                return await self.engine.aside(prepare, number, key, data, embedding)
+                return await self.engine.prepare(prepare, number, key, data, embedding)
 
         images = await _all(load(number) for number in first_rows.values())
         place = {key: index for index, key in enumerate(first_rows)}
@@ -198,8 +198,8 @@ class Scorer:
             ]
 
         encoders: dict[str, tuple[str, Callable[[np.ndarray], Any]]] = {
-            "png": ("encoded_binary_mask", masks.encode_png),
-            "rle": ("rle", masks.encode_rle),
+            "png": ("encoded_binary_mask", partial(masks.encode_png, fast=self._segmenter.fast)),
+            "rle": ("rle", partial(masks.encode_rle, fast=self._segmenter.fast)),
             "polygon": ("polygon", masks.encode_polygons),
         }
         key, function = encoders[params.mask_format]
@@ -225,10 +225,14 @@ async def _all(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
 
 
 async def _together(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-    """Await all; once one has failed, drop the others."""
+    """Await all; as soon as one has failed, drop the others."""
     tasks = [asyncio.create_task(call) for call in calls]
     try:
-        return [await task for task in tasks]
+        if tasks:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+            for task in done:
+                task.result()  # raises the failure
+        return [task.result() for task in tasks]
     finally:
         for task in tasks:
             task.cancel()

@@ -41,9 +41,16 @@ class Settings(BaseSettings):
         description="Numbers the networks compute in: `float32`, `bfloat16` or `float16`; `auto` takes `bfloat16` "
         "where the device multiplies it natively (GPUs; processors with AMX or AVX512-BF16), else `float32`",
     )
-    fast: bool = Field(True, description="Whether the networks take the fast paths; `false` runs them as published")
+    fast: bool = Field(
+        True,
+        description="Whether networks and masks take the fast paths; `false` runs them as published, and clicks wait "
+        "for encodes",
+    )
     embedding_cache_mb: float = Field(
-        512.0, ge=0, description="Memory for embeddings of images seen before, in MB (2^20 bytes); 0 keeps none"
+        512.0,
+        ge=0,
+        description="Memory for embeddings of images seen before, on the device, for all devices together, in MB (2^20 "
+        "bytes); 0 keeps none",
     )
     embedding_cache_dir: Path | None = Field(
         None, description="Folder for embeddings that survive a restart; none are written unless it is set"

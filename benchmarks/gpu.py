@@ -39,7 +39,7 @@ from transformers.models.sam.modeling_sam import SamVisionAttention
 from models.demo.scenes import render_scene
 from models.mask_packing import pack_masks, unpack_bits
 from models.pixel_upload import normalize, upload
-from models.sam import IMAGENET_MEAN, IMAGENET_STD, Segmenter, resized_size
+from models.sam import IMAGENET_MEAN, IMAGENET_STD, DecodeRequest, Segmenter, resized_size
 from models.sam_cuda import CudaDecoder, CudaEncoder
 from models.sam_decoder import BOX_CORNERS
 from models.types import Prompts
@@ -497,6 +497,35 @@ def demo(bench: Bench) -> None:
         bench.check(f"{what} (Hugging Face's bfloat16 {theirs:.4f})", iou, at_least=min(LEAST_IOU, theirs - 0.002))
 
 
+def served(bench: Bench) -> None:
+    """`Segmenter` as the engine calls it: images and prompts of several kinds in one batch, on the last device."""
+    device = bench.device
+    if device.type == "cuda":  # a current device that is not the model's would go unnoticed with the first
+        device = torch.device("cuda", torch.cuda.device_count() - 1)
+    scenes = [render_scene(np.random.default_rng(seed), (300, 400)) for seed in range(2)]
+    boxes = np.array([[40.0, 30.0, 200.0, 180.0], [120.0, 90.0, 330.0, 290.0], [5.0, 5.0, 60.0, 80.0]])
+    points = np.array([[[100.0, 90.0]], [[220.0, 200.0]], [[30.0, 40.0]]])
+    kinds = [
+        Prompts(boxes_xyxy=boxes),
+        Prompts(points_xy=points[:1]),
+        Prompts(points_xy=points.repeat(3, axis=1) + np.arange(3)[None, :, None]),
+        Prompts(points_xy=points, boxes_xyxy=boxes),
+    ]
+    for dtype, least in ((torch.float32, 0.999), (torch.bfloat16, 0.98)):
+        fast, plain = (Segmenter.load(DEMO, device, dtype, fast=fast) for fast in (True, False))
+        embeddings = fast.embed([fast.preprocess(scene.image) for scene in scenes])
+        fast.capture_encoder()
+        fast.capture_decoder(embeddings[0])
+        requests = [DecodeRequest(image, prompts, True) for image in embeddings for prompts in kinds]
+        same, all_of_them = 0, 0
+        for request, raw in zip(requests, fast.decode_batch(requests), strict=True):
+            alone = plain.decode(request.embedding, request.prompts, multimask=True)
+            for index in range(len(raw)):
+                ours, theirs = fast.postprocess(raw, index), plain.postprocess(alone, index)
+                same, all_of_them = same + int((ours == theirs).sum()), all_of_them + ours.size
+        bench.check(f"pixels alike in a mixed batch on {device}, {dtype}", same / all_of_them, at_least=least)
+
+
 def yolof(bench: Bench) -> None:
     """The network alone: what goes before it and after it is done on the CPU."""
     missing = [name for name in ("mmdet", "mmengine", "mmcv") if importlib.util.find_spec(name) is None]
@@ -614,7 +643,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         models = Models.random(bench)
         parts = (check_kernels, encode, decode, both_lanes, transfers)
         sections: list[functools.partial[None]] = [functools.partial(part, bench, models) for part in parts]
-        sections += [functools.partial(part, bench) for part in (demo, yolof, cold_start)]
+        sections += [functools.partial(part, bench) for part in (demo, served, yolof, cold_start)]
         for section in sections:
             began = time.monotonic()
             try:

@@ -82,12 +82,14 @@ class Graphs:
             except CaptureError:
                 log.exception("No CUDA graphs: kernels are launched one by one from now on")
                 self._broken = True
+                if on_cuda:  # they may still run
+                    torch.cuda.current_stream(device).synchronize()
                 self._graphs.clear()
                 return self._function(*rows, *shared)
             self._graphs[key] = inputs, replay
             if len(self._graphs) > self._limit:
                 if on_cuda:  # it may still run
-                    torch.cuda.synchronize(device)
+                    torch.cuda.current_stream(device).synchronize()
                 self._graphs.popitem(last=False)
         self._graphs.move_to_end(key)
         inputs, replay = self._graphs[key]
@@ -117,7 +119,7 @@ class StreamCapture:
         current = torch.cuda.current_stream(self._stream.device)
         self._stream.wait_stream(current)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.stream(self._stream):
+        with torch.cuda.device(self._stream.device), torch.cuda.stream(self._stream):
             for _ in range(WARM_UPS):
                 function(*inputs)
             try:
@@ -127,6 +129,8 @@ class StreamCapture:
                     torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"),
                 ):
                     outputs = function(*inputs)
+            except torch.OutOfMemoryError:
+                raise  # for whoever can make room
             except RuntimeError as error:
                 raise CaptureError(str(error)) from error
         current.wait_stream(self._stream)

@@ -23,7 +23,7 @@ from transformers import SamConfig, SamModel
 from models.checkpoints import ModelFilesError, load_into, load_state_dict
 from models.mask_packing import pack_masks, unpack_bits
 from models.pixel_upload import normalize, upload
-from models.sam_cuda import CudaDecoder, CudaEncoder
+from models.sam_cuda import PROMPTS, TOKENS, CudaDecoder, CudaEncoder
 from models.sam_decoder import BOX_CORNERS, PROJECT_FROM, Images, PlaceTables, encode_prompts
 from models.sam_encoder import ImageEncoder, UnknownEncoder
 from models.types import Embedding, Masks, Prompts
@@ -36,7 +36,9 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # Prompts decoded at once, by kind of device: bounds the decoder's memory, about 30 MB for each prompt of a
 # full-size SAM in float32. A processor is fastest with what its caches and the allocator's lists still hold;
 # a GPU wants much to do at once, from as many images as there are.
-PROMPTS_AT_ONCE = {"cpu": 4, "cuda": 64}
+PROMPTS_AT_ONCE = {"cpu": 4, "cuda": PROMPTS[-1]}
+# `models.sam_decoder` is the faster one while a prompt's tokens are few: what it does grows with their square.
+FACTORED_TOKENS = 24
 _PLACE = "shared_image_embedding.positional_embedding"
 _TIED_PLACE = "prompt_encoder.shared_embedding.positional_embedding"
 # What transformers raises for values in a config.json that make no network.
@@ -136,16 +138,19 @@ class Segmenter:
         self.device = torch.device(device)
         self.dtype = dtype
         self.fast = fast
-        # A GPU decodes prompts on several images at once; a processor gains nothing by that.
-        self.mix_images = self.device.type == "cuda"
-        self.prompts_at_once = PROMPTS_AT_ONCE["cuda" if self.mix_images else "cpu"]
+        is_cuda = self.device.type == "cuda"
+        on_gpu = fast and is_cuda and dtype != torch.float32
+        # A GPU decodes prompts on several images at once, unless it has graphs, which know one image. A processor
+        # gains nothing by that.
+        self.mix_images = is_cuda and not on_gpu
+        self.prompts_at_once = PROMPTS_AT_ONCE["cuda" if is_cuda else "cpu"]
         self.image_size: int = model.config.vision_config.image_size
         # In bfloat16, whose steps near one are 1/128, a prompt could not tell places 8 pixels apart.
         encodings = [
             (part, part.positional_embedding.detach().float())
             for part in (model.shared_image_embedding, model.prompt_encoder.shared_embedding)
         ]
-        self._model = model.to(device=self.device, dtype=dtype).eval()
+        self._model = model.to(device=self.device, dtype=dtype).eval().requires_grad_(False)
         for part, frequencies in encodings:
             part.positional_embedding.data = frequencies.to(self.device)
         self._places: PlaceTables | None = None
@@ -153,8 +158,7 @@ class Segmenter:
         self._ready: _Ready | None = None
         self._mean, self._std = (torch.tensor(v, dtype=torch.float32, device=self.device) for v in (mean, std))
         # A GPU has the masks of a photo ready before the processor would have begun, and fewer bytes to send.
-        self.packs_masks = fast and self.device.type == "cuda"
-        on_gpu = fast and self.device.type == "cuda" and dtype != torch.float32
+        self.packs_masks = fast and is_cuda
         self._encode = self._fast_encoder(on_gpu) if fast else None
         self._gpu_decoder = CudaDecoder(self._model) if on_gpu else None
 
@@ -260,11 +264,12 @@ class Segmenter:
         once; `between` is called between one such portion and the next.
         """
         raws = [self._no_masks_yet(request) for request in requests]
-        decode = self._decoder(requests) if self.fast else self._hugging_faces_decoder(requests)
+        factored, published = self._decoder(requests), self._hugging_faces_decoder(requests)
         for number, portion in enumerate(self._portions(requests)):
             if number and between is not None:
                 between()
-            logits, scores = decode(portion)
+            is_factored = self._factored(requests[portion[0][0]].prompts)
+            logits, scores = (factored if is_factored else published)(portion)
             sizes = [len(piece) for _, piece in portion]
             for (r, piece), its_logits, its_scores in zip(
                 portion, logits.split(sizes), scores.float().cpu().split(sizes), strict=True
@@ -283,7 +288,8 @@ class Segmenter:
 
     def _no_masks_yet(self, request: DecodeRequest) -> RawMasks:
         """The place for a request's masks: as logits, or as bits where these are fewer bytes and made on the way."""
-        image, shape = request.embedding, (len(request.prompts), 3 if request.multimask else 1)
+        image, most = request.embedding, self._model.mask_decoder.num_multimask_outputs
+        shape = (len(request.prompts), most if request.multimask else 1)
         side = 4 * self._model.prompt_encoder.image_embedding_size[0]
         height, row_bytes = image.size_hw[0], -(-image.size_hw[1] // 8)
         packed = None
@@ -300,10 +306,12 @@ class Segmenter:
         """
 
         def kind(r: int) -> tuple[int, ...]:
-            if not self.fast:
-                return (r,)
-            image = () if self.mix_images else (id(requests[r].embedding.features),)
-            return (*image, requests[r].multimask)
+            request = requests[r]
+            if not self._factored(request.prompts):
+                return (0, r)
+            image = () if self.mix_images else (id(request.embedding.features),)
+            tokens = () if self._gpu_decoder is None else (_token_count(request.prompts),)
+            return (1, *image, *tokens, request.multimask)
 
         order = sorted(range(len(requests)), key=lambda r: (kind(r), _token_count(requests[r].prompts)))
         for _, alike in groupby(order, key=kind):
@@ -320,6 +328,9 @@ class Segmenter:
                         portion, room = [], self.prompts_at_once
             if portion:
                 yield portion
+
+    def _factored(self, prompts: Prompts) -> bool:
+        return self.fast and _token_count(prompts) <= FACTORED_TOKENS
 
     def _decoder(self, requests: Sequence[DecodeRequest]) -> Callable[[Portion], tuple[Tensor, Tensor]]:
         """Decodes a portion by `models.sam_decoder`: logits (P, M, S / 4, S / 4) and scores (P, M) on the device."""
@@ -342,7 +353,7 @@ class Segmenter:
                 present[filled] = True
                 row += len(piece)
             multimask = requests[portion[0][0]].multimask
-            if self._gpu_decoder is not None and longest and len(features) == 1 and present.all():
+            if self._gpu_decoder is not None and longest in TOKENS and len(features) == 1 and present.all():
                 (only,) = (one.to(self.device, self.dtype) for one in features.values())
                 return self._gpu_decoder(only, torch.from_numpy(xy), torch.from_numpy(labels), multimask=multimask)
             tokens = encode_prompts(self._model.prompt_encoder, self._send(xy), self._send(labels))
@@ -367,10 +378,10 @@ class Segmenter:
 
     def _hugging_faces_decoder(self, requests: Sequence[DecodeRequest]) -> Callable[[Portion], tuple[Tensor, Tensor]]:
         """Decodes a portion, which is of one request, by Hugging Face's own modules: the plain twin."""
-        place = self._model.get_image_wide_positional_embeddings().to(self.dtype)
 
         def decode(portion: Portion) -> tuple[Tensor, Tensor]:
             ((r, piece),) = portion
+            place = self._model.get_image_wide_positional_embeddings().to(self.dtype)
             embedding, prompts = requests[r].embedding, requests[r].prompts
             scale = _to_resized(embedding)
             points, labels, boxes = (

@@ -9,7 +9,9 @@ from __future__ import annotations
 import logging
 import subprocess
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import product
 from types import ModuleType
 
 import numpy as np
@@ -28,9 +30,9 @@ from models.sam_encoder import ImageEncoder
 log = logging.getLogger("box2mask")
 
 # Batches that are captured; others are filled up to the next one.
-IMAGES, PROMPTS = (1, 4, 8), (1, 4, 16, 64)
-# A graph for each size and number of tokens per prompt; boxes and single points, which are most, have two.
-DECODER_GRAPHS = 12
+IMAGES, PROMPTS = (1, 2, 4, 8), (1, 4, 8, 16, 32, 64)
+# Tokens of the prompts that are captured: boxes and single points have two, a box with a point three.
+TOKENS = (2, 3)
 
 
 class CudaEncoder:
@@ -96,8 +98,8 @@ class CudaDecoder:
             return run
 
         sizes = PROMPTS if graphs else ()
-        self._one = Graphs(decode(slice(0, 1)), sizes, DECODER_GRAPHS)
-        self._three = Graphs(decode(slice(1, None)), sizes, DECODER_GRAPHS)
+        self._one = Graphs(decode(slice(0, 1)), sizes, len(PROMPTS) * len(TOKENS))
+        self._three = Graphs(decode(slice(1, None)), sizes, len(PROMPTS) * len(TOKENS))
 
     def __call__(
         self, features: Tensor, points_xy: Tensor, labels: Tensor, *, multimask: bool
@@ -114,11 +116,10 @@ class CudaDecoder:
         return (logits[0], scores[0]) if len(logits) == 1 else (torch.cat(logits), torch.cat(scores))
 
     def warm_up(self, features: Tensor) -> None:
-        """Capture all sizes for boxes and single points, in the thread and on the stream that will decode."""
-        for size in PROMPTS:
-            points_xy, labels = torch.zeros(size, 2, 2), torch.ones(size, 2, dtype=torch.int64)
-            for multimask in (False, True):
-                self(features, points_xy, labels, multimask=multimask)
+        """Capture all sizes of TOKENS, in the thread and on the stream that will decode."""
+        for size, tokens, multimask in product(PROMPTS, TOKENS, (False, True)):
+            points_xy, labels = torch.zeros(size, tokens, 2), torch.ones(size, tokens, dtype=torch.int64)
+            self(features, points_xy, labels, multimask=multimask)
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,6 +148,11 @@ class KernelEncoder:
     @torch.no_grad()
     def __call__(self, pixels: Tensor) -> Tensor:
         """(B, 3, S, S) -> (B, C, h, w)."""
+        # Triton launches on the thread's current device, wherever its arguments are.
+        with torch.cuda.device(pixels.device) if pixels.is_cuda else nullcontext():
+            return self._run(pixels)
+
+    def _run(self, pixels: Tensor) -> Tensor:
         encoder = self._encoder
         tokens = self._embed_patches(pixels)  # (B, h, w, C)
         if encoder.pos_embed is not None:
@@ -218,7 +224,7 @@ def _working_kernels(encoder: SamVisionEncoder) -> KernelEncoder | None:
         torch.cuda.current_stream(weight.device).synchronize()
     except torch.OutOfMemoryError:
         raise
-    except (triton.TritonError, RuntimeError, OSError, subprocess.SubprocessError):
+    except (triton.TritonError, RuntimeError, ValueError, OSError, subprocess.SubprocessError):
         # An older GPU, or none of what Triton needs to build its launchers, such as a C compiler.
         log.exception("Triton's kernels do not run here: SAM's attention runs without them")
         return None

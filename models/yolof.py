@@ -37,7 +37,7 @@ T = TypeVar("T")
 # Wider or taller than this, mmcv's resize would round the short side to no pixel at all.
 MAX_ASPECT = 256
 # What the network sees at once: a processor is busy with one image of the usual size, and small ones share a batch.
-PIXELS_AT_ONCE = {"cpu": 1 << 20, "cuda": 8 << 20}
+PIXELS_AT_ONCE = {"cpu": 1 << 20, "cuda": 9 << 20}
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +87,7 @@ class Detector:
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
         fast: bool = True,
+        autocast: bool = True,
     ) -> None:
         """model: a built mmdet detector, changed in place if `fast`. pipeline: its config's test pipeline."""
         if channel_order not in ("bgr", "rgb"):
@@ -104,7 +105,13 @@ class Detector:
         self._resize = _KnownResize.find(self._transforms) if fast else None
         self._model = model.to(self.device).eval()
         self._dense = _is_dense(model)
-        self._autocast = not (fast and conv_fusion.fuse(self._model, dtype)) and dtype != torch.float32
+        self._autocast = False
+        if not (fast and conv_fusion.fuse(self._model, dtype)) and dtype != torch.float32:
+            self._autocast = autocast
+            if not autocast:
+                self.dtype = torch.float32
+                if fast:
+                    conv_fusion.fuse(self._model, torch.float32)
 
     @classmethod
     def load(
@@ -114,10 +121,12 @@ class Detector:
         dtype: torch.dtype = torch.float32,
         channel_order: ChannelOrder = "bgr",
         fast: bool = True,
+        autocast: bool = True,
     ) -> Detector:
         """Load a folder, or one of its two files: see DetectorFiles.find.
 
-        dtype: float32, or bfloat16 or float16 to compute in where that keeps the results close.
+        dtype: float32, or bfloat16 or float16 to compute in where that keeps the results close. autocast: False
+        leaves a network in float32 that is not known well enough to be converted as a whole.
         channel_order: "bgr" is what MMDetection feeds its models; "rgb" repeats the swap of Azure's deployed
         wrapper. fast: False for MMDetection's own code throughout, which takes more time and less memory.
         Raises ModelFilesError, or its CheckpointError, if the files make no detector; mmcv_ops's
@@ -133,7 +142,7 @@ class Detector:
             load_into(model, unprefixed(state_dict), files.checkpoint, ignore=["*num_batches_tracked"])
             class_names = find_class_names(files, meta, config, model)
             pipeline = inference_pipeline(config, files.config)
-            return cls(model, pipeline, class_names, channel_order, device, dtype, fast)
+            return cls(model, pipeline, class_names, channel_order, device, dtype, fast, autocast)
 
     def preprocess(self, image: np.ndarray) -> Sample:
         """(H, W, 3) uint8 RGB -> Sample, as by the config's own test pipeline, on the CPU.

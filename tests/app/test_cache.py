@@ -14,7 +14,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import safetensors
 import torch
@@ -109,20 +108,6 @@ class TestContentKey:
         ]
         assert len(set(keys)) == len(keys)
         assert content_key(b"one", exif_orientation=True) == content_key(b"on" + b"e", exif_orientation=True)
-
-    def test_an_array_is_known_by_its_values_shape_and_dtype(self) -> None:
-        zeros = np.zeros((2, 3, 3), np.uint8)
-        others = [zeros.reshape(3, 2, 3), zeros.view(np.int8), zeros + 1, zeros[:0], zeros[:, :0], zeros[:1]]
-        keys = [content_key(array, exif_orientation=False) for array in (zeros, *others)]
-        assert len(set(keys)) == len(keys)
-        assert content_key(zeros, exif_orientation=True) == keys[0]
-        assert content_key(zeros.tobytes(), exif_orientation=False) not in keys
-
-    def test_an_array_is_known_in_any_layout(self) -> None:
-        array = np.random.default_rng(0).integers(0, 256, (6, 5, 3), np.uint8)
-        key = content_key(array[::2, ::-1], exif_orientation=True)
-        assert key == content_key(array[::2, ::-1].copy(), exif_orientation=True)
-        assert key == content_key(np.asfortranarray(array[::2, ::-1]), exif_orientation=True)
 
 
 class TestMemory:

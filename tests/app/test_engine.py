@@ -85,7 +85,7 @@ def test_concurrent_callers_get_what_each_would_alone(segmenter: Segmenter, dete
 def test_waiting_photos_share_a_batch_as_large_as_the_device_likes(
     segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Batches, "for_device", classmethod(lambda cls, device: Batches(1, 3 * 128 * 128, 8)))
+    monkeypatch.setattr(Batches, "for_device", classmethod(lambda cls, device: Batches(3 * 128 * 128, 8)))
     seen: list[int] = []
     first_is_in, may_go_on = threading.Event(), threading.Event()
     embed = segmenter.embed
@@ -100,7 +100,7 @@ def test_waiting_photos_share_a_batch_as_large_as_the_device_likes(
         tasks = [asyncio.create_task(engine.embed("0", segmenter.preprocess(photo(0))))]
         assert await asyncio.to_thread(first_is_in.wait, WAIT_S)
         tasks += [asyncio.create_task(engine.embed(str(n), segmenter.preprocess(photo(n)))) for n in range(1, 6)]
-        while engine.load < 6:
+        while engine._devices[0].compute.load < 6:
             await asyncio.sleep(0)
         may_go_on.set()
         await asyncio.gather(*tasks)
@@ -288,3 +288,48 @@ def test_what_does_not_fit_into_memory_at_once_is_computed_in_parts(
         assert_same(await decoded(engine, embedding, boxes(7)), expected)
 
     run(conversation, Models(None, segmenter))
+
+
+def test_a_device_that_is_lost_leaves_the_others_working(
+    model_folders: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    models = [Models(None, Segmenter.load(model_folders.segmenter)) for _ in range(2)]
+
+    def lost(*args: Any) -> Any:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    async def conversation(engine: Engine) -> None:
+        sample = engine.segmenter.preprocess(photo(0))
+        embedding = await engine.embed("a", sample)
+        monkeypatch.setattr(models[0].segmenter, "embed", lost)
+        monkeypatch.setattr(engine._devices[0].compute, "_check", lost)
+        with pytest.raises(Unavailable):
+            await engine.embed("b", sample)
+        assert not engine.healthy
+        for key in "bcd":
+            assert torch.equal((await engine.embed(key, sample)).features, embedding.features)
+        assert len(await decoded(engine, embedding, boxes(3))) == 3
+
+    run(conversation, *models)
+    assert "a device computes no more: CUDA error" in caplog.text
+
+
+def test_embeddings_make_room_for_an_image_that_does_not_fit_beside_them(
+    segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = EmbeddingCache(2**20)
+    embed = segmenter.embed
+
+    def embed_what_fits(samples: Sequence[Any], between: Any = None) -> list[Embedding]:
+        if cache.stats().entries:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return embed(samples, between)
+
+    async def conversation(engine: Engine) -> None:
+        sample = segmenter.preprocess(photo(0))
+        first = await engine.embed("a", sample)
+        assert torch.equal((await engine.embed("b", sample)).features, first.features)
+        assert cache.stats().entries == 1
+
+    monkeypatch.setattr(segmenter, "embed", embed_what_fits)
+    run(conversation, Models(None, segmenter), cache=cache)

@@ -232,6 +232,13 @@ def test_a_device_that_is_not_here_is_refused(root: Path) -> None:
         load(chosen, choose(chosen, root))
 
 
+def test_an_embedding_folder_that_cannot_be_made_is_refused(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    chosen = settings(detector="none", device="cpu", embedding_cache_dir=tmp_path / "file" / "embeddings")
+    with pytest.raises(SettingsError, match="^BOX2MASK_EMBEDDING_CACHE_DIR=.*Not a directory"):
+        load(chosen, choose(chosen, root))
+
+
 def test_corrupt_weights_are_refused_by_name(root: Path) -> None:
     (root / "demo" / "sam" / "model.safetensors").write_bytes(b"not a checkpoint")
     chosen = settings(detector="none", device="cpu")

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import SamConfig, SamModel
 
 from models import sam_decoder
-from models.sam import DecodeRequest, RawMasks, Segmenter
+from models.sam import FACTORED_TOKENS, DecodeRequest, RawMasks, Segmenter
 from models.sam_decoder import BOX_CORNERS, Images, PlaceTables, encode_prompts, predict_masks
 from models.types import Embedding, Prompts
 
@@ -109,6 +109,22 @@ def test_results_equal_hugging_faces_own(
     )
     assert ours.logits.shape == (len(prompts), 3 if multimask else 1, 4 * GRID, 4 * GRID)
     assert_equal(ours, theirs, 2e-5)
+
+
+def test_prompts_of_many_points_are_decoded_as_published(model: SamModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For these the fast form would take time and memory by the square of their points."""
+    segmenter, plain = Segmenter(model), Segmenter(model, fast=False)
+    requests = [
+        DecodeRequest(random_embedding(0), random_prompts(seed, 2, points), False)
+        for seed, points in enumerate((1, FACTORED_TOKENS, 2, 40))
+    ]
+    together = segmenter.decode_batch(requests)
+    monkeypatch.setattr(segmenter, "_decoder", lambda requests: None)
+    for request, raw in zip(requests, together, strict=True):
+        assert_equal(raw, plain.decode(request.embedding, request.prompts, multimask=False), 2e-5)
+    segmenter.decode_batch([requests[1], requests[3]])  # without the fast form
+    with pytest.raises(TypeError):
+        segmenter.decode_batch([requests[0]])
 
 
 def test_what_the_references_show_depends_on_all_of_the_input(model: SamModel) -> None:

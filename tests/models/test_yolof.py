@@ -541,6 +541,20 @@ def test_a_detector_that_selects_on_the_way(tmp_path: Path, picture: Picture) ->
     assert len(loaded.detect(images, iou_threshold=0.0)[0]) < 20
 
 
+def test_a_network_not_known_as_a_whole_can_be_kept_in_float32(
+    tmp_path: Path, make_folder: MakeFolder, picture: Picture
+) -> None:
+    base = "_base_ = ['../detr/detr_r50_8xb2-150e_coco.py']\n"
+    small = "backbone=dict(depth=18), neck=dict(in_channels=[512]), num_queries=20, test_cfg=dict(max_per_img=20)"
+    folder = zoo_folder(tmp_path, f"{base}model = dict({small})\n")
+    kept = Detector.load(folder, dtype=torch.bfloat16, autocast=False)
+    assert kept.dtype == torch.float32
+    assert Detector.load(folder, dtype=torch.bfloat16).dtype == torch.bfloat16
+    assert Detector.load(make_folder(), dtype=torch.bfloat16, autocast=False).dtype == torch.bfloat16
+    (ours,), (theirs,) = kept.detect([picture(90, 120)]), Detector.load(folder).detect([picture(90, 120)])
+    np.testing.assert_array_equal(ours.boxes_xyxy, theirs.boxes_xyxy)
+
+
 @pytest.mark.skipif(not install(), reason="this mmcv has its ops compiled")
 def test_a_two_stage_detector_names_the_op_it_lacks(tmp_path: Path, picture: Picture) -> None:
     base = "_base_ = '../_base_/models/faster-rcnn_r50_fpn.py'\n"
