@@ -104,11 +104,11 @@ class Engine:
 
     async def fetch(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a function that waits for others' servers, in threads that do nothing else."""
-        return await asyncio.get_running_loop().run_in_executor(self._fetchers, lambda: function(*args, **kwargs))
+        return await _call_in(self._fetchers, function, *args, **kwargs)
 
     async def aside(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a function that takes a while in the pool, beside the event loop."""
-        return await asyncio.get_running_loop().run_in_executor(self._pool, lambda: function(*args, **kwargs))
+        return await _call_in(self._pool, function, *args, **kwargs)
 
     async def detect(self, sample: yolof.Sample) -> yolof.RawDetections:
         """Run the detector's network, where the queue is shortest."""
@@ -181,14 +181,7 @@ class _Device:
             at_once=batches.prompts,
             cost=lambda request: len(request.prompts),
             urgent=True,
-            split=lambda request: (
-                [
-                    DecodeRequest(request.embedding, half, request.multimask)
-                    for half in _parts(request.prompts, max(1, len(request.prompts) // 2))
-                ]
-                if len(request.prompts) > 1
-                else []
-            ),
+            split=_halves,
             join=RawMasks.concatenate,
         )
 
@@ -222,6 +215,18 @@ class _Device:
     def _decode(self, requests: Sequence[DecodeRequest], between: Callable[[], None]) -> list[RawMasks]:
         assert self.models.segmenter is not None
         return self.models.segmenter.decode_batch(requests, between)
+
+
+async def _call_in(pool: ThreadPoolExecutor, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    return await asyncio.get_running_loop().run_in_executor(pool, lambda: function(*args, **kwargs))
+
+
+def _halves(request: DecodeRequest) -> list[DecodeRequest]:
+    """A request as two or three of about half its prompts; [] for a single prompt, which has no parts."""
+    count = len(request.prompts)
+    if count == 1:
+        return []
+    return [DecodeRequest(request.embedding, half, request.multimask) for half in _parts(request.prompts, count // 2)]
 
 
 def _least_busy(devices: Sequence[_Device]) -> _Device:

@@ -17,21 +17,28 @@ MASKS_AT_ONCE = 16
 _GATHER = 0x8040201008040201 - (1 << 64)  # as a signed number
 
 
+def full_size(logits: Tensor, square: int, resized_hw: tuple[int, int], size_hw: tuple[int, int]) -> Tensor:
+    """(M, h, w) logits over the padded square -> (M, H, W) logits, in float32, on the same device.
+
+    square: the side S of the model's input. resized_hw: the image's size in it, before padding. size_hw: the image's
+    own (H, W). Interpolated bilinearly to (S, S), cropped to resized_hw, and interpolated to size_hw, as Hugging Face's
+    `post_process_masks` does.
+    """
+    height, width = resized_hw
+    found = F.interpolate(logits[None].float(), (square, square), mode="bilinear", align_corners=False)
+    return F.interpolate(found[..., :height, :width], size_hw, mode="bilinear", align_corners=False)[0]
+
+
 def pack_masks(logits: Tensor, square: int, resized_hw: tuple[int, int], size_hw: tuple[int, int]) -> Tensor:
     """(N, M, h, w) logits over the padded square -> (N, M, H, ceil(W / 8)) uint8, on the same device.
 
-    square: the side S of the model's input. resized_hw: the image's size in it, before padding. size_hw: the image's
-    own (H, W). A pixel is 1 where the logits, interpolated bilinearly to (S, S), cropped to resized_hw, and
-    interpolated to size_hw in float32, are above 0, as after Hugging Face's `post_process_masks`.
+    A pixel is 1 where the logits in `full_size`, which says what the sizes are, are above 0.
     """
-    height, width = resized_hw
     flat = logits.flatten(0, 1)
     packed = torch.empty(len(flat), size_hw[0], -(-size_hw[1] // 8), dtype=torch.uint8, device=logits.device)
     for start in range(0, len(flat), MASKS_AT_ONCE):
-        now = flat[start : start + MASKS_AT_ONCE].unsqueeze(0).float()
-        now = F.interpolate(now, (square, square), mode="bilinear", align_corners=False)[..., :height, :width]
-        now = F.interpolate(now, size_hw, mode="bilinear", align_corners=False)[0]
-        packed[start : start + MASKS_AT_ONCE] = pack_bits(now > 0)
+        now = slice(start, start + MASKS_AT_ONCE)
+        packed[now] = pack_bits(full_size(flat[now], square, resized_hw, size_hw) > 0)
     return packed.unflatten(0, logits.shape[:2])
 
 

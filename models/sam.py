@@ -14,14 +14,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from huggingface_hub.errors import StrictDataclassError
 from PIL import Image
 from torch import Tensor
 from transformers import SamConfig, SamModel
 
 from models.checkpoints import ModelFilesError, load_into, load_state_dict
-from models.mask_packing import pack_masks, unpack_bits
+from models.mask_packing import full_size, pack_masks, unpack_bits
 from models.pixel_upload import normalize, upload
 from models.sam_cuda import PROMPTS, TOKENS, CudaDecoder, CudaEncoder
 from models.sam_decoder import BOX_CORNERS, PROJECT_FROM, Images, PlaceTables, encode_prompts
@@ -414,11 +413,7 @@ class Segmenter:
             return unpack_bits(raw.packed[index], raw.size_hw[1])
         if self.fast:
             return binary_masks(raw.logits[index].numpy(), self.image_size, raw.resized_hw, raw.size_hw)
-        height, width = raw.resized_hw
-        square = (self.image_size, self.image_size)
-        logits = F.interpolate(raw.logits[index][None], square, mode="bilinear", align_corners=False)
-        logits = logits[..., :height, :width]
-        return (F.interpolate(logits, raw.size_hw, mode="bilinear", align_corners=False)[0] > 0).numpy()
+        return (full_size(raw.logits[index], self.image_size, raw.resized_hw, raw.size_hw) > 0).numpy()
 
     def segment(self, image: np.ndarray, prompts: Prompts, *, multimask: bool = False) -> Masks:
         """All steps for one image and all of its prompts."""
