@@ -4,44 +4,16 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
-STARTUP_FAILED = 3  # as AzureML's scoring server ends when its init() fails
+from app.commands import data, evaluate, export, finetune, run, serve, walkthrough, weights
 
 EXAMPLES = """\
 examples:
   box2mask serve                        start the service with the best weights that are here
+  box2mask walkthrough --data demo      train, serve, segment and measure, in one command
+  box2mask run photos --out results     boxes and masks of a folder of images
   box2mask weights list                 what there is, and what of it is on this machine
   box2mask weights pull yolof sam-huge  the full-size models
-"""
-
-SERVE_EXAMPLES = """\
-examples:
-  box2mask serve
-  BOX2MASK_PORT=8080 BOX2MASK_SEGMENTER=sam-base box2mask serve
-  BOX2MASK_DETECTOR=/models/my-detector BOX2MASK_DEVICE=cuda:1 box2mask serve
-"""
-
-WEIGHTS_EXAMPLES = """\
-examples:
-  box2mask weights list
-  box2mask weights pull yolof sam-base
-  box2mask weights pull sam-huge --from https://mirror.example/weights
-  box2mask weights pull yolof --from /media/usb/weights
-  box2mask weights verify
-"""
-
-PULL_NOTES = """\
-An interrupted pull goes on where it stopped when the command is run again. Every file is checked against its
-published sha256 before it gets its name; a corrupt one is deleted.
-
-A mirror holds NAME/FILE for every model, the layout of the weights directory itself; a directory given with
---from may also hold the files of one model directly. docs/weights.md has the details.
-
-examples:
-  box2mask weights pull yolof sam-huge
-  box2mask weights pull sam-huge --from https://mirror.example/weights
-  box2mask weights pull sam-huge --from ~/Downloads
 """
 
 
@@ -51,7 +23,11 @@ def main(argv: list[str] | None = None) -> int:
 
     A command line that cannot be understood, and `--help`, end in argparse's SystemExit.
     """
-    args = build_parser().parse_args(argv)
+    parser = build_parser()
+    args, more = parser.parse_known_args(argv)
+    if more and not getattr(args, "takes_more", False):
+        parser.error(f"unrecognized arguments: {' '.join(more)}")
+    args.more = more
     try:
         return args.run(args)
     except KeyboardInterrupt:
@@ -68,152 +44,6 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    _add_serve(commands)
-    _add_weights(commands)
+    for command in (serve, run, finetune, evaluate, walkthrough, data, export, weights):
+        command.add(commands)
     return parser
-
-
-def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    command = commands.add_parser(
-        "serve",
-        help="start the service",
-        description="Load the models and answer requests until stopped. Every setting is an environment variable; "
-        "README.md lists them.",
-        epilog=SERVE_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    command.set_defaults(run=_serve)
-
-
-def _serve(args: argparse.Namespace) -> int:
-    from app.settings import Settings, SettingsError
-
-    try:
-        settings = Settings.from_environment()
-    except SettingsError as error:  # told before the seconds that importing the models' libraries takes
-        return _cannot_start(error)
-
-    from app.loading import EXPLAINED
-    from app.server import serve
-
-    try:
-        serve(settings)
-    except EXPLAINED as error:
-        return _cannot_start(error)
-    return 0
-
-
-def _cannot_start(reason: Exception) -> int:
-    print(f"box2mask: {reason}", file=sys.stderr)
-    return STARTUP_FAILED
-
-
-def _add_weights(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    weights = commands.add_parser(
-        "weights",
-        help="list, pull and verify model weights",
-        description="List, pull and verify the model weights that box2mask knows by name.",
-        epilog=WEIGHTS_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    actions = weights.add_subparsers(title="actions", metavar="ACTION", required=True)
-
-    where = argparse.ArgumentParser(add_help=False)
-    where.add_argument(
-        "--root", type=Path, metavar="DIR", help="the weights directory (default: weights/ of the repository)"
-    )
-
-    action = actions.add_parser(
-        "list",
-        parents=[where],
-        help="what there is, and what of it is on this machine",
-        description="One line per model: its name, whether it is here (absent, partial: a pull was interrupted, "
-        "present, verified: and its hashes were checked), its size, and what it is.",
-    )
-    action.set_defaults(run=_weights, action=_weights_list)
-
-    action = actions.add_parser(
-        "pull",
-        parents=[where],
-        help="download models, or copy them from a mirror",
-        description="Bring models to this machine.",
-        epilog=PULL_NOTES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    action.add_argument("names", nargs="+", metavar="NAME", help="a model that `box2mask weights list` names")
-    action.add_argument(
-        "--from", dest="source", metavar="URL_OR_DIR", help="a mirror or a directory, in place of the publishers"
-    )
-    action.set_defaults(run=_weights, action=_weights_pull)
-
-    action = actions.add_parser(
-        "verify",
-        parents=[where],
-        help="hash the files again and compare",
-        description="Hash the files of the named models (default: of all that are here) and compare with the "
-        "manifest and with what was found when they were pulled. Exit status 1 when any file differs or is missing.",
-    )
-    action.add_argument("names", nargs="*", metavar="NAME", help="a model that `box2mask weights list` names")
-    action.set_defaults(run=_weights, action=_weights_verify)
-
-
-def _weights(args: argparse.Namespace) -> int:
-    from models import weights
-
-    args.root = weights.WEIGHTS_ROOT if args.root is None else args.root
-    try:
-        return args.action(args)
-    except weights.WeightsError as error:
-        print(f"box2mask: {error}", file=sys.stderr)
-        return 1
-
-
-def _weights_list(args: argparse.Namespace) -> int:
-    from models import weights
-
-    rows = [("NAME", "STATE", "SIZE", "WHAT")]
-    for name in weights.load_manifest():
-        status = weights.status(name, args.root)
-        rows.append((name, status.state, _human_size(status.size), status.weights.what))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for name, state, size, what in rows:
-        print(f"{name:<{widths[0]}}  {state:<{widths[1]}}  {size:>{widths[2]}}  {what}")
-    return 0
-
-
-def _weights_pull(args: argparse.Namespace) -> int:
-    from models import weights
-
-    known = weights.load_manifest()
-    for name in args.names:  # a misspelt last name is not found out after gigabytes of the first
-        weights.status(name, args.root, manifest=known)
-    for name in args.names:
-        folder = weights.pull(name, args.root, args.source, manifest=known, report=lambda line: print(line, flush=True))
-        print(f"{name}: ready in {folder}")
-    return 0
-
-
-def _weights_verify(args: argparse.Namespace) -> int:
-    from models import weights
-
-    here = (name for name in weights.load_manifest() if weights.status(name, args.root).state != "absent")
-    names = args.names or list(here)
-    failed = False
-    for name in names:
-        for check in weights.verify(name, args.root):
-            print(f"{name}: {check.path.name}: {check.problem or 'ok'}")
-            failed = failed or check.problem is not None
-    if not names:
-        print(f"there are no weights in {args.root} yet; `box2mask weights pull NAME` brings them")
-    return int(failed)
-
-
-def _human_size(size: int | None) -> str:
-    if size is None:
-        return "-"
-    amount = float(size)
-    for unit in ("B", "kB", "MB"):
-        if amount < 1000:
-            return f"{amount:.0f} {unit}"
-        amount /= 1000
-    return f"{amount:.2f} GB"

@@ -11,7 +11,8 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from safetensors.torch import save_file
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import IterableDataset
 
@@ -22,15 +23,23 @@ from models.demo.things import CLASS_NAMES, CLUTTER
 
 CONFIG = Path(__file__).parents[2] / "weights" / "demo" / "yolof" / "yolof_r18_demo.py"
 IMAGE_SIZE = 256
+Example = tuple[Tensor, Tensor, Tensor, Tensor]
+
+
+CELL = 16  # pixels, of the feature map
+BACKGROUND = len(CLASS_NAMES)
 
 
 class DetectorExamples(IterableDataset):
-    """Scenes as a detector's training wants them: BGR bytes (3, S, S) padded with zeros, boxes, labels."""
+    """Scenes as a detector's training wants them: BGR bytes (3, S, S) padded with zeros, boxes, labels, cells.
+
+    cells: (S / 16, S / 16) int64, the class that covers most of each cell of the feature map, or BACKGROUND.
+    """
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[Example]:
         cv2.setNumThreads(1)
         for scene in scene_stream(self.seed, IMAGE_SIZE):
             height, width = scene.image.shape[:2]
@@ -41,7 +50,19 @@ class DetectorExamples(IterableDataset):
                 torch.from_numpy(pixels),
                 torch.from_numpy(scene.boxes_xyxy[known]),
                 torch.from_numpy(scene.labels[known]),
+                torch.from_numpy(_cells(scene.masks[known], scene.labels[known])),
             )
+
+
+def _cells(masks: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Of things' masks (N, h, w) and labels, which class each cell of the padded picture shows."""
+    count, height, width = masks.shape
+    padded = np.zeros((count, IMAGE_SIZE, IMAGE_SIZE), bool)
+    padded[:, :height, :width] = masks
+    grid = IMAGE_SIZE // CELL
+    covered = padded.reshape(count, grid, CELL, grid, CELL).mean((2, 4))
+    owner = covered.argmax(0) if count else np.zeros((grid, grid), np.int64)
+    return np.where(covered.max(0, initial=0) > 0.4, labels[owner] if count else BACKGROUND, BACKGROUND)
 
 
 def new_model(seed: int) -> nn.Module:
@@ -58,38 +79,62 @@ def new_model(seed: int) -> nn.Module:
     init_default_scope("mmdet")
     model = MODELS.build(config.model)
     model.init_weights()
+    # What each cell shows, told from the same features as the boxes; only in training, see detection_loss.
+    model.cells = nn.Conv2d(config.model.bbox_head.in_channels, len(CLASS_NAMES) + 1, 1)
     return model.train()
 
 
-def detection_loss(model: Any, batch: list[tuple[Tensor, Tensor, Tensor]]) -> tuple[Tensor, dict[str, Tensor]]:
-    """MMDetection's own losses of one batch of examples, weighed."""
+def detection_loss(model: Any, batch: list[Example]) -> tuple[Tensor, dict[str, Tensor]]:
+    """MMDetection's own losses of one batch of examples, and how well cells are told apart by class.
+
+    Finding things is soon learnt, telling them apart is not: the detector's own loss trains classes on the few
+    anchors of each thing only, while every cell that a thing covers shows its class.
+    """
     from mmdet.structures import DetDataSample
     from mmengine.structures import InstanceData
 
     samples = []
-    for pixels, boxes, labels in batch:
+    for pixels, boxes, labels, _ in batch:
         shape = tuple(pixels.shape[1:])
         sample = DetDataSample(metainfo={"img_shape": shape, "ori_shape": shape, "pad_shape": shape})
         sample.gt_instances = InstanceData(bboxes=boxes, labels=labels)
         samples.append(sample)
     data = model.data_preprocessor({"inputs": [b[0] for b in batch], "data_samples": samples}, training=True)
-    losses = model.loss(data["inputs"], data["data_samples"])
-    # Finding things is soon learnt; telling them apart is not, so that it weighs double.
-    return 2 * losses["loss_cls"] + losses["loss_bbox"], {"cls": losses["loss_cls"].detach()}
+    features = model.extract_feat(data["inputs"])
+    losses = model.bbox_head.loss(features, data["data_samples"])
+    cells = F.cross_entropy(model.cells(features[0]), torch.stack([b[3] for b in batch]), weight=_cell_weights())
+    loss = 2 * losses["loss_cls"] + losses["loss_bbox"] + cells
+    return loss, {name: value.detach() for name, value in {**losses, "loss_cells": cells}.items()}
+
+
+def _cell_weights() -> Tensor:
+    """Most cells show background."""
+    return torch.tensor([1.0] * len(CLASS_NAMES) + [0.3])
 
 
 def save(model: nn.Module, folder: Path) -> None:
     """Write a detector folder: the config and the weights as float16 safetensors that name their classes."""
-    half = {name: value.half() if value.is_floating_point() else value for name, value in model.state_dict().items()}
+    half = {name: value.half() if value.is_floating_point() else value for name, value in _own(model).items()}
     save_file(half, folder / "model.safetensors", {"classes": json.dumps(CLASS_NAMES)})
     if folder.resolve() != CONFIG.parent.resolve():
         shutil.copy(CONFIG, folder)
 
 
+def _own(model: nn.Module) -> dict[str, Tensor]:
+    """The weights that are the detector's, without those that only its training needs."""
+    return {name: value for name, value in model.state_dict().items() if not name.startswith("cells.")}
+
+
+def start_from(model: nn.Module, folder: Path) -> nn.Module:
+    """Give a new model the weights that `save` wrote to a folder."""
+    model.load_state_dict(load_file(folder / "model.safetensors"), strict=False)
+    return model
+
+
 def main() -> None:
     args = training.arguments(__doc__, minutes=40, batch=8)
     training.train(
-        new_model(args.seed),
+        new_model(args.seed) if args.start is None else start_from(new_model(args.seed), args.start),
         lambda seed: training.loaded(DetectorExamples(args.seed + seed), args.batch, collate=list),
         lambda model, batch, _: detection_loss(model, batch),
         save,

@@ -1,4 +1,4 @@
-"""Measures the demo weights on drawn scenes, and on photos with COCO annotations: `python -m models.demo.evaluation`.
+"""Measures the demo weights on drawn scenes, and on annotated photos: `python -m models.demo.evaluation`.
 
 Scenes are drawn without cut-outs, so that the figures are the same on every machine.
 """
@@ -6,23 +6,19 @@ Scenes are drawn without cut-outs, so that the figures are the same on every mac
 from __future__ import annotations
 
 import argparse
-import contextlib
-import io
-import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import cv2
 import numpy as np
 from PIL import Image
 from pycocotools import mask as coco_mask
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
+from models import evaluation
+from models.data import Annotation, DataError, Dataset, LabelledImage, Place, Problem, load
 from models.demo.scenes import render_scene
 from models.demo.things import CLASS_NAMES
+from models.evaluation import Predicted, Rle
 from models.sam import Segmenter
 from models.types import Prompts
 from models.weights import WEIGHTS_ROOT
@@ -30,134 +26,108 @@ from models.yolof import Detector
 
 # Far from the seeds that training starts from; a scene is drawn from its number alone.
 FIRST_SCENE = 9_000_000
+# What is not a container: the segmenter is to find it, and the detector to leave it alone.
+CLUTTER = "clutter"
+SURE = 0.3
 
 
 @dataclass(frozen=True)
-class Truth:
-    """A picture (H, W, 3) uint8 RGB, with masks (N, H, W) bool, boxes_xyxy (N, 4) and class names of what is in it."""
+class Measured:
+    """Annotated pictures. pixels(index): the picture (H, W, 3) uint8 RGB of `dataset.images[index]`."""
 
-    image: np.ndarray
-    masks: np.ndarray
-    boxes_xyxy: np.ndarray
-    names: list[str | None]
+    dataset: Dataset
+    pixels: Callable[[int], np.ndarray]
 
 
-def scenes(count: int, longest: int = 480) -> list[Truth]:
-    """Scenes that no demo weights were trained on. Names are None for clutter."""
-    found = []
+def scenes(count: int, longest: int = 480) -> Measured:
+    """Scenes that no demo weights were trained on."""
+    pictures, images = [], []
     for number in range(count):
         rng = np.random.default_rng(FIRST_SCENE + number)
         scene = render_scene(rng, (longest, int(rng.integers(longest * 5 // 8, longest + 1))), clutter=(0, 3))
-        names = [CLASS_NAMES[label] if label >= 0 else None for label in scene.labels]
-        found.append(Truth(scene.image, scene.masks, scene.boxes_xyxy, names))
-    return found
+        annotations = []
+        for mask, box, label in zip(scene.masks, scene.boxes_xyxy.tolist(), scene.labels, strict=True):
+            rle = coco_mask.encode(np.asfortranarray(mask.view(np.uint8)))
+            text = {"size": list(mask.shape), "counts": rle["counts"].decode("ascii")}
+            annotations.append(Annotation(CLASS_NAMES[label] if label >= 0 else CLUTTER, tuple(box), rle=text))
+        pictures.append(scene.image)
+        images.append(LabelledImage(Path(f"scene{number}"), scene.image.shape[:2], tuple(annotations)))
+    return Measured(Dataset((*CLASS_NAMES, CLUTTER), tuple(images)), pictures.__getitem__)
 
 
-def photos(folder: Path) -> list[Truth]:
-    """The photos of `folder` that its annotations_coco.json describes by polygons."""
-    content = json.loads((folder / "annotations_coco.json").read_bytes())
-    names = {category["id"]: category["name"] for category in content["categories"]}
-    found = []
-    for entry in content["images"]:
-        height, width = entry["height"], entry["width"]
-        with Image.open(folder / entry["file_name"]) as image:
-            pixels = np.asarray(image.convert("RGB"))
-        mine = [one for one in content["annotations"] if one["image_id"] == entry["id"]]
-        masks = [
-            coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(one["segmentation"], height, width))) for one in mine
-        ]
-        boxes = np.array([one["bbox"] for one in mine], np.float32)
-        boxes[:, 2:] += boxes[:, :2]
-        found.append(Truth(pixels, np.array(masks, bool), boxes, [names[one["category_id"]] for one in mine]))
-    return found
+def photos(folder: Path) -> Measured:
+    """A data set in any form that `models.data` reads. Raises DataError, also for objects without a mask."""
+    dataset = load(folder)
+    boxes = [one for _, one in dataset.annotations() if not one.has_mask]
+    if boxes:
+        raise DataError([Problem(one.place or Place(folder), "expected a mask, got a box only") for one in boxes])
+
+    def pixels(index: int) -> np.ndarray:
+        with Image.open(dataset.images[index].path) as image:
+            return np.asarray(image.convert("RGB"))
+
+    return Measured(dataset, pixels)
 
 
-def mask_figures(segmenter: Segmenter, truths: Sequence[Truth]) -> dict[str, float]:
+def mask_figures(segmenter: Segmenter, measured: Measured) -> dict[str, float]:
     """Mean IoU over all objects: with their boxes and with a point in their middle as prompts, and of the filled boxes.
 
     Single-mask output; a "best of 3" takes, of three masks, the one that SAM itself scores highest.
     """
-    ious: dict[str, list[float]] = {"box": [], "point": [], "point, best of 3": [], "filled box": []}
-    for truth in truths:
-        if not len(truth.masks):
+    dataset = measured.dataset
+    truths = evaluation.truth_masks(dataset)
+    masks: dict[str, list[dict[int, Rle]]] = {"box": [], "point": [], "point, best of 3": []}
+    for number, image in enumerate(dataset.images):
+        if not image.annotations:
+            for found in masks.values():
+                found.append({})
             continue
-        (embedding,) = segmenter.embed([segmenter.preprocess(truth.image)])
-        points = Prompts(points_xy=np.array([[_middle(mask)] for mask in truth.masks], np.float64))
-        boxes = Prompts(boxes_xyxy=truth.boxes_xyxy.astype(np.float64))
+        (embedding,) = segmenter.embed([segmenter.preprocess(measured.pixels(number))])
+        middles = [evaluation.middle_point(coco_mask.decode(dict(rle))) for rle in truths[number] if rle is not None]
+        points = Prompts(points_xy=np.array(middles)[:, None])
+        boxes = Prompts(boxes_xyxy=image.boxes_xyxy)
         for key, prompts, multimask in (
             ("box", boxes, False),
             ("point", points, False),
             ("point, best of 3", points, True),
         ):
             raw = segmenter.decode(embedding, prompts, multimask=multimask)
-            for index, mask in enumerate(truth.masks):
-                ours = segmenter.postprocess(raw, index)[int(raw.iou_scores[index].argmax())]
-                ious[key].append(iou(ours, mask))
-        for (x1, y1, x2, y2), mask in zip(np.round(truth.boxes_xyxy).astype(int), truth.masks, strict=True):
-            filled = np.zeros_like(mask)
-            filled[y1:y2, x1:x2] = True
-            ious["filled box"].append(iou(filled, mask))
-    return {key: float(np.mean(values)) for key, values in ious.items()}
+            masks[key].append({})
+            for index in range(len(raw)):
+                best = segmenter.postprocess(raw, index)[int(raw.iou_scores[index].argmax())]
+                masks[key][-1][index] = coco_mask.encode(np.asfortranarray(best.view(np.uint8)))
+    scored = {key: evaluation.score_prompted(dataset, truths, found) for key, found in masks.items()}
+    scored["filled box"] = evaluation.fill_boxes(scored["box"])
+    return {
+        key: evaluation.mask_figures(objects, dataset.class_names)["average_iou"] for key, objects in scored.items()
+    }
 
 
-def iou(ours: np.ndarray, truth: np.ndarray) -> float:
-    """Intersection over union of two masks (H, W) bool; 1 where both are empty."""
-    union = (ours | truth).sum()
-    return float((ours & truth).sum() / union) if union else 1.0
-
-
-def _middle(mask: np.ndarray) -> tuple[float, float]:
-    """The (x, y) of the mask that is farthest from its edge."""
-    depth = cv2.distanceTransform(np.pad(mask, 1).astype(np.uint8), cv2.DIST_L2, 5)[1:-1, 1:-1]
-    y, x = np.unravel_index(int(depth.argmax()), depth.shape)
-    return float(x), float(y)
-
-
-def box_figures(detector: Detector, truths: Sequence[Truth]) -> dict[str, float]:
-    """COCO's mean average precision at IoU 0.5 and over 0.5..0.95, and the recall at 0.5 of detections above 0.3."""
-    categories = {name: index + 1 for index, name in enumerate(detector.class_names)}
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
-    results: list[dict[str, Any]] = []
-    found, total = 0, 0
-    for number, truth in enumerate(truths, start=1):
-        height, width = truth.image.shape[:2]
-        images.append({"id": number, "height": height, "width": width})
-        known = [(box, name) for box, name in zip(truth.boxes_xyxy, truth.names, strict=True) if name in categories]
-        for (x1, y1, x2, y2), name in known:
-            side_x, side_y = float(x2 - x1), float(y2 - y1)
-            one = {"id": len(annotations) + 1, "image_id": number, "category_id": categories[name or ""], "iscrowd": 0}
-            annotations.append(one | {"bbox": [float(x1), float(y1), side_x, side_y], "area": side_x * side_y})
-        (ours,) = detector.detect([truth.image])
-        for (x1, y1, x2, y2), label, score in zip(ours.boxes_xyxy.tolist(), ours.labels, ours.scores, strict=True):
-            box = [x1, y1, x2 - x1, y2 - y1]
-            results.append({"image_id": number, "category_id": int(label) + 1, "bbox": box, "score": float(score)})
-        sure = [
-            (box, detector.class_names[label])
-            for box, label, score in zip(ours.boxes_xyxy, ours.labels, ours.scores, strict=True)
-            if score > 0.3
-        ]
-        total += len(known)
-        found += sum(any(name == other and _box_iou(box, one) >= 0.5 for one, other in sure) for box, name in known)
-    with contextlib.redirect_stdout(io.StringIO()):
-        truth_set = COCO()
-        truth_set.dataset = {
-            "images": images,
-            "annotations": annotations,
-            "categories": [{"id": index, "name": name} for name, index in categories.items()],
-        }
-        truth_set.createIndex()
-        evaluation = COCOeval(truth_set, truth_set.loadRes(results) if results else COCO(), "bbox")
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    return {"mAP@50": evaluation.stats[1], "mAP": evaluation.stats[0], "recall@50, score > 0.3": found / max(total, 1)}
-
-
-def _box_iou(a: np.ndarray, b: np.ndarray) -> float:
-    """IoU of two boxes x1, y1, x2, y2."""
-    sides = (np.array([[*box[:2], *(box[2:] - box[:2])]], np.float64) for box in (a, b))
-    return float(coco_mask.iou(*sides, [0])[0, 0])
+def box_figures(detector: Detector, measured: Measured) -> dict[str, float]:
+    """COCO's mean average precision at IoU 0.5 and over 0.5..0.95, and the recall at 0.5 of detections from 0.3 on."""
+    names = detector.class_names
+    known = Dataset(
+        tuple(names),
+        tuple(
+            LabelledImage(image.path, image.size_hw, tuple(one for one in image.annotations if one.label in names))
+            for image in measured.dataset.images
+        ),
+    )
+    found: list[Sequence[Predicted]] = []
+    for number in range(len(known)):
+        (ours,) = detector.detect([measured.pixels(number)])
+        found.append(
+            [
+                Predicted(names[label], float(score), tuple(box))
+                for box, label, score in zip(ours.boxes_xyxy.tolist(), ours.labels, ours.scores, strict=True)
+            ]
+        )
+    figures = evaluation.box_figures(known, found, SURE)
+    return {
+        "mAP@50": figures["coco"]["mAP50"],
+        "mAP": figures["coco"]["mAP"],
+        "recall@50, score > 0.3": figures["recall"],
+    }
 
 
 def main() -> None:
@@ -165,7 +135,7 @@ def main() -> None:
     parser.add_argument("--detector", type=Path, default=WEIGHTS_ROOT / "demo" / "yolof", help="detector folder")
     parser.add_argument("--segmenter", type=Path, default=WEIGHTS_ROOT / "demo" / "sam", help="SAM folder")
     parser.add_argument("--scenes", type=int, default=200, help="how many scenes to draw")
-    parser.add_argument("--photos", type=Path, nargs="*", default=[], help="folders with an annotations_coco.json")
+    parser.add_argument("--photos", type=Path, nargs="*", default=[], help="annotated photos, in any form")
     args = parser.parse_args()
     detector, segmenter = Detector.load(args.detector), Segmenter.load(args.segmenter)
     drawn = scenes(args.scenes)

@@ -6,7 +6,6 @@ It knows neither SAM nor YOLOF; it can be stopped at any time and goes on from w
 from __future__ import annotations
 
 import argparse
-import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,11 +16,14 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, IterableDataset
 
+from models.allocator import keep_freed_memory
+
 Loss = Callable[[Any, Any, int], tuple[Tensor, dict[str, Tensor]]]
 
 # Gradients that have all but vanished are denormal numbers, on which a CPU is a hundred times slower. Worker
 # threads take the setting over from the thread that starts them, so it is made before the first of them.
 torch.set_flush_denormal(True)
+keep_freed_memory()
 
 
 def train(
@@ -37,8 +39,9 @@ def train(
     """Train `model` for `minutes` of work over all runs together, and `save` its moving average to `out`.
 
     batches: given a seed, the batches. loss: given the model, a batch and the step, the loss and figures to show.
-    The learning rate falls along a cosine over the time, not the steps, so that the result is a finished
-    one however fast the machine is. The state is kept in `out`/training.pt.
+    The learning rate stays where it is for the first three fifths of the time, and then falls along a line. It goes
+    by time, not by steps, so that the result is a finished one however fast the machine is; a training that is given
+    more minutes later has lost little. The state is kept in `out`/training.pt.
     """
     out.mkdir(parents=True, exist_ok=True)
     averaged = AveragedModel(model, multi_avg_fn=_average, use_buffers=True)
@@ -64,8 +67,8 @@ def train(
     figures: dict[str, float] = {}
     while (worked := time.monotonic() - began) < 60 * minutes:
         for group in optimizer.param_groups:
-            cosine = 0.5 * (1 + math.cos(math.pi * worked / (60 * minutes)))
-            group["lr"] = lr * min(1.0, (step + 1) / 100) * max(cosine, 0.02)
+            left = 1 - worked / (60 * minutes)
+            group["lr"] = lr * min(1.0, (step + 1) / 100) * min(1.0, max(left / 0.4, 0.02))
         total, now = loss(model, next(stream), step)
         optimizer.zero_grad(set_to_none=True)
         total.backward()
@@ -103,6 +106,7 @@ def arguments(description: str | None, minutes: float, batch: int) -> argparse.N
     """Read the command line that both training scripts share."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("out", type=Path, help="folder to write, and to go on from")
+    parser.add_argument("--start", type=Path, metavar="FOLDER", help="begin with the weights of this folder")
     parser.add_argument("--minutes", type=float, default=minutes, help="how long to train, over all runs together")
     parser.add_argument("--batch", type=int, default=batch, help="images per step")
     parser.add_argument("--lr", type=float, default=1e-3, help="highest learning rate")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -52,13 +53,22 @@ def test_the_overlay_example_draws_what_the_service_found(service: Any, photo: P
         assert np.any(np.asarray(before) != np.asarray(after))
 
 
-def test_every_box2mask_command_in_the_documents_is_one_that_the_command_line_takes() -> None:
+def test_every_box2mask_command_in_the_documents_is_one_that_the_command_line_takes(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     texts = [README, *(path.read_text() for path in (REPOSITORY / "docs").glob("*.md"))]
-    written = r"(?:^ {4}|`)(?:\.venv/bin/)?box2mask ((?:serve|weights (?:list|pull \w|verify))[^`#\n\[…]*)"
-    commands = {command for text in texts for command in re.findall(written, text, re.MULTILINE)}
-    assert len(commands) >= 6
-    for command in commands:
-        build_parser().parse_args(command.split())
+    written = r"(?:^(?: {4}|\$ )?|(`))(?:[A-Z0-9_]+=\S+ )*(?:\.venv/bin/)?box2mask ([a-z][^`#\n\[…|]*[^`#\n\[…|\s])"
+    found = [match for text in texts for match in re.findall(written, text.replace("\\\n", " "), re.MULTILINE)]
+    commands = {(command, bool(inline)) for inline, command in found}
+    assert len(commands) >= 25
+    for command, inline in commands:
+        try:
+            args, more = build_parser().parse_known_args(shlex.split(command))
+        except SystemExit:
+            # A sentence may name a command without saying what it is given.
+            assert inline and "arguments are required" in capsys.readouterr().err, command
+        else:
+            assert not more or args.takes_more, command
 
 
 def test_the_readmes_tree_has_every_module_and_no_other() -> None:
@@ -66,6 +76,6 @@ def test_the_readmes_tree_has_every_module_and_no_other() -> None:
     for folder in ("app", "models"):
         block = re.split(r"\n(?=\S)", tree.split(f"\n{folder}/", 1)[1], maxsplit=1)[0]
         listed = set(re.findall(r"^  (\w+\.py|\w+/)", block, re.MULTILINE))
-        there = {path.name for path in (REPOSITORY / folder).glob("*.py") if path.name != "__init__.py"}
+        there = {path.name for path in (REPOSITORY / folder).glob("*.py") if not path.name.startswith("__")}
         there |= {f"{path.parent.name}/" for path in (REPOSITORY / folder).glob("*/__init__.py")}
         assert listed == there

@@ -179,11 +179,14 @@ def one_scene(monkeypatch: pytest.MonkeyPatch) -> Scene:
 
 
 def test_the_detector_learns_from_bgr_and_from_no_clutter(one_scene: Scene) -> None:
-    pixels, boxes, labels = next(iter(detector.DetectorExamples(0)))
+    pixels, boxes, labels, cells = next(iter(detector.DetectorExamples(0)))
     assert pixels.shape == (3, 256, 256) and pixels.dtype == torch.uint8
     assert pixels[:, 0, 0].tolist() == [10, 20, 220] and pixels[:, 199, 255].tolist() == [220, 20, 10]
     assert not pixels[:, 200:].any()
     assert boxes.tolist() == [[12, 40, 36, 80]] and labels.tolist() == [0]
+    # Rows 40 to 80 and columns 12 to 36 fill half or more of these cells of 16 pixels, a quarter of those beside them.
+    assert [tuple(place) for place in (cells == 0).nonzero().tolist()] == [(2, 1), (3, 1), (4, 1)]
+    assert cells.shape == (16, 16) and (cells[cells != 0] == detector.BACKGROUND).all()
 
 
 def test_the_segmenter_learns_from_prompts_that_belong_to_their_targets(one_scene: Scene) -> None:
@@ -281,13 +284,17 @@ def test_the_detectors_loss_reaches_all_of_it_and_what_is_saved_loads(no_cutouts
             nn.init.ones_(module.weight)
     total, figures = detector.detection_loss(model, list(itertools.islice(detector.DetectorExamples(0), 2)))
     assert_learns(model, total)
-    assert set(figures) == {"cls"} and torch.isfinite(figures["cls"])
+    assert set(figures) == {"loss_cls", "loss_bbox", "loss_cells"} and all(map(torch.isfinite, figures.values()))
 
     detector.save(model, tmp_path)
     loaded = Detector.load(tmp_path, fast=False)
     assert tuple(loaded.class_names) == CLASS_NAMES
     state = loaded._model.state_dict()
-    assert all(torch.equal(state[name], tensor.half().to(tensor.dtype)) for name, tensor in model.state_dict().items())
+    trained = {name: tensor for name, tensor in model.state_dict().items() if name.partition(".")[0] != "cells"}
+    assert trained.keys() == state.keys()
+    assert all(torch.equal(state[name], tensor.half().to(tensor.dtype)) for name, tensor in trained.items())
+    again = detector.start_from(detector.new_model(1), tmp_path).state_dict()
+    assert all(torch.equal(again[name], tensor) for name, tensor in state.items())
 
 
 @pytest.mark.filterwarnings("ignore")  # mmdet's own

@@ -1,0 +1,322 @@
+"""`box2mask data`: convert, split, check, pull and draw annotated images."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from models.data import Dataset, Problem
+
+FORMATS = ("coco", "voc", "jsonl", "mltable")
+PLACINGS = ("copy", "link", "reference")
+KNOWN = ("odFridgeObjects", "odFridgeObjectsMask")
+SHOWN_PROBLEMS = 20  # in the message of a command that cannot go on; `data check` shows all
+
+EXAMPLES = """\
+examples:
+  box2mask data pull odFridgeObjects
+  box2mask data check odFridgeObjects
+  box2mask data split odFridgeObjects fridge --every 5
+  box2mask data convert fridge/train train.jsonl --to jsonl --images reference
+"""
+
+CONVERT_NOTES = """\
+What a format cannot hold is counted and printed: VOC has boxes only, and JSONL has polygons but no run-length
+encoding. docs/data.md says what each one keeps.
+
+examples:
+  box2mask data convert odFridgeObjects fridge-coco --to coco
+  box2mask data convert instances.json masks --to mltable --images link
+  box2mask data convert training-mltable-folder fridge-voc --to voc --prefix azureml://.../paths/=downloads
+  box2mask data convert odFridgeObjects upload --to mltable --url-prefix azureml://.../paths/odFridgeObjects/images
+"""
+
+SPLIT_NOTES = """\
+--every 5 is the rule of Azure's samples: of the images counted from 0, those whose number divides by 5 go to
+validation. The samples count in whatever order the file system lists the annotations; here it is the order of the
+source, for VOC that of the names with 2 before 10.
+
+examples:
+  box2mask data split odFridgeObjects fridge --every 5
+  box2mask data split annotations.json parts --fraction 0.2 --seed 7 --to jsonl
+"""
+
+CHECK_NOTES = """\
+Looked for: lines and elements that cannot be read, image files that are missing or unreadable, sizes that are not
+those of the files, boxes that are empty, inverted or reach outside the image, polygons of fewer than 3 points or
+outside the image, classes other than those of --classes, images that are there twice (by path or by content) and
+objects that are there twice. Exit status 1 when anything was found.
+
+examples:
+  box2mask data check odFridgeObjects --classes can,carton,milk_bottle,water_bottle
+"""
+
+PULL_NOTES = """\
+An interrupted download goes on where it stopped when the command is run again. The zip is unpacked beside its place
+and gets the data set's name only once its images, annotations and classes are the known ones and every image can be
+read. Its sha256, which nobody publishes, is printed and kept in NAME.zip.sha256.
+
+examples:
+  box2mask data pull odFridgeObjects
+  box2mask data pull odFridgeObjects --to /data --from ~/Downloads/odFridgeObjects.zip
+"""
+
+
+DEMO_NOTES = """\
+Scene number n of a seed is the same picture whenever and wherever it is drawn.
+
+examples:
+  box2mask data demo scenes
+  box2mask data demo more-scenes --scenes 1000 --seed 7
+"""
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    data = commands.add_parser(
+        "data",
+        help="convert, split, check, pull or draw annotated images",
+        description="Read annotated images in COCO JSON, Pascal VOC, AzureML JSONL or MLTable form, and convert, "
+        "split or check them; pull a published data set; or draw one of demo scenes.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    actions = data.add_subparsers(title="actions", metavar="ACTION", required=True)
+
+    source = argparse.ArgumentParser(add_help=False)
+    source.add_argument("src", type=Path, metavar="SRC", help="a data set: a .json or .jsonl file, or a folder")
+    source.add_argument("--format", choices=FORMATS, help="what SRC is (default: seen from what is there)")
+    source.add_argument(
+        "--images-root", type=Path, metavar="DIR", help="where SRC's relative image paths start, if not beside it"
+    )
+    source.add_argument(
+        "--prefix",
+        action="append",
+        default=[],
+        metavar="FROM=TO",
+        help="read image addresses that begin with FROM (azureml://..., AmlDatastore://...) as the folder or http(s) "
+        "URL TO; may be given several times",
+    )
+
+    target = argparse.ArgumentParser(add_help=False)
+    target.add_argument(
+        "--images",
+        choices=PLACINGS,
+        default="copy",
+        help="copy the image files, link to them, or refer to where they are (default: copy)",
+    )
+    target.add_argument(
+        "--url-prefix", metavar="TEXT", help="jsonl and mltable: write image_url as TEXT/NAME, for data to be uploaded"
+    )
+    target.add_argument(
+        "--skip-bad", action="store_true", help="leave out what cannot be read, and say what, instead of stopping"
+    )
+
+    action = actions.add_parser(
+        "convert",
+        parents=[source, target],
+        help="write a data set in another format",
+        description="Write the data set SRC to DST, a new folder (or, for coco and jsonl, a new file) in the format "
+        "that --to says.",
+        epilog=CONVERT_NOTES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    action.add_argument("dst", type=Path, metavar="DST", help="the folder or file to write, which must not be there")
+    action.add_argument("--to", choices=FORMATS, required=True, help="the format to write")
+    action.set_defaults(run=_data, action=_convert)
+
+    action = actions.add_parser(
+        "split",
+        parents=[source, target],
+        help="divide a data set into train and validation",
+        description="Write OUT/train and OUT/validation, which have all the classes of SRC.",
+        epilog=SPLIT_NOTES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    action.add_argument("out", type=Path, metavar="OUT", help="the folder for train/ and validation/")
+    rule = action.add_mutually_exclusive_group(required=True)
+    rule.add_argument("--every", type=int, metavar="N", help="image number 0, N, 2N, ... to validation")
+    rule.add_argument("--fraction", type=float, metavar="F", help="this share of the images to validation, at random")
+    action.add_argument("--seed", type=int, default=42, help="of the random choice of --fraction (default: 42)")
+    action.add_argument("--to", choices=FORMATS, help="the format to write (default: that of SRC)")
+    action.set_defaults(run=_data, action=_split)
+
+    action = actions.add_parser(
+        "check",
+        parents=[source],
+        help="find what is wrong with a data set",
+        description="Print a table of every problem with its file and line, and how much there is of each class.",
+        epilog=CHECK_NOTES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    action.add_argument("--classes", metavar="A,B", help="the only classes there may be")
+    action.set_defaults(run=_data, action=_check)
+
+    action = actions.add_parser(
+        "pull",
+        help="download a published data set",
+        description="Download a data set that is known by name, check it and unpack it.",
+        epilog=PULL_NOTES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    action.add_argument("name", choices=KNOWN, metavar="NAME", help=" or ".join(KNOWN))
+    action.add_argument("--to", type=Path, default=Path("."), metavar="DIR", help="where its folder goes (default: .)")
+    action.add_argument(
+        "--from", dest="source", metavar="URL_OR_ZIP", help="another URL of the zip file, or the file itself"
+    )
+    action.set_defaults(run=_pull)
+
+    action = actions.add_parser(
+        "demo",
+        help="draw a data set of demo scenes",
+        description="Draw pictures of cans, cartons, milk bottles and water bottles, with boxes and exact masks in "
+        "COCO form: OUT/images and OUT/annotations.json.",
+        epilog=DEMO_NOTES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    action.add_argument("out", type=Path, metavar="OUT", help="the folder to write, new or empty")
+    action.add_argument("--scenes", type=int, default=128, metavar="N", help="how many pictures (default: 128)")
+    action.add_argument("--seed", type=int, default=0, help="draws other pictures (default: 0)")
+    action.add_argument("--size", type=int, default=480, metavar="PX", help="their longer side (default: 480)")
+    action.set_defaults(run=_data, action=_demo)
+
+
+def _data(args: argparse.Namespace) -> int:
+    """Runs an action that reads SRC; what stands in its way becomes sentences on standard error."""
+    from models.data import DataError
+
+    try:
+        return args.action(args)
+    except DataError as error:
+        print(f"box2mask: {_some(error.problems)}", file=sys.stderr)
+    except (OSError, ValueError) as error:
+        print(f"box2mask: {error}", file=sys.stderr)
+    return 1
+
+
+def _convert(args: argparse.Namespace) -> int:
+    _write(args, _read(args), args.dst, args.to)
+    return 0
+
+
+def _split(args: argparse.Namespace) -> int:
+    from models.data import find, split
+
+    if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
+        raise ValueError(f"{args.out} is there already: expected a new or empty folder")
+    dataset = _read(args)
+    format = args.to or find(args.src, args.format)[0]
+    parts = split(dataset, every=args.every, fraction=args.fraction, seed=args.seed)
+    for part, name in zip(parts, ("train", "validation"), strict=True):
+        _write(args, part, args.out / name, format)
+    return 0
+
+
+def _check(args: argparse.Namespace) -> int:
+    from models.data import check, counts, read
+
+    dataset, problems = read(args.src, format=args.format, prefixes=_prefixes(args.prefix), images=args.images_root)
+    allowed = None if args.classes is None else [name.strip() for name in args.classes.split(",") if name.strip()]
+    problems += check(dataset, allowed)
+    if problems:
+        rows: list[tuple[str, ...]] = [("FILE", "LINE", "REASON")]
+        rows += [(str(one.place.file), str(one.place.line or ""), one.reason) for one in problems]
+        print(_table(rows), end="\n\n")
+    rows = [("CLASS", "OBJECTS", "IMAGES", "MASKS", "CROWDS")]
+    rows += [(one.name, *map(str, (one.objects, one.images, one.masks, one.crowds))) for one in counts(dataset)]
+    print(_table(rows), end="\n\n")
+    empty = sum(not image.annotations for image in dataset.images)
+    urls = sum(isinstance(image.path, str) for image in dataset.images)
+    print(f"{len(dataset)} images, {empty} of them without an object" + (f", {urls} URLs not fetched" if urls else ""))
+    print(f"{len(problems)} problems" if problems else "no problems")
+    return 1 if problems else 0
+
+
+def _pull(args: argparse.Namespace) -> int:
+    from models.data.pull import PullError, pull
+
+    try:
+        pull(args.name, args.to, args.source, report=print)
+    except PullError as error:
+        print(f"box2mask: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _demo(args: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from models.demo.dataset import draw_dataset
+
+    for name, value, least in (("scenes", args.scenes, 1), ("seed", args.seed, 0), ("size", args.size, 64)):
+        if value < least:
+            raise ValueError(f"--{name}: expected {least} or more, found {value}")
+    if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
+        raise ValueError(f"{args.out} is there already: expected a new or empty folder")
+    with tqdm(total=args.scenes, desc="scenes", unit="scene", disable=None) as bar:
+        dataset = draw_dataset(args.out, args.scenes, args.seed, args.size, lambda done: bar.update(done - bar.n))
+    objects = sum(1 for _ in dataset.annotations())
+    print(f"{args.out}: {len(dataset)} images, {objects} objects, {len(dataset.class_names)} classes, coco")
+    return 0
+
+
+def _read(args: argparse.Namespace) -> Dataset:
+    """SRC, whole; with --skip-bad what of it can be read. Says what is odd or left out on standard error."""
+    from models.data import DataError, read
+
+    dataset, problems = read(args.src, format=args.format, prefixes=_prefixes(args.prefix), images=args.images_root)
+    fatal = [problem for problem in problems if problem.fatal]
+    if fatal and not args.skip_bad:
+        raise DataError(fatal)
+    for problem in problems:
+        print(f"box2mask: {'left out: ' if problem.fatal else ''}{problem}", file=sys.stderr)
+    return dataset
+
+
+def _write(args: argparse.Namespace, dataset: Dataset, path: Path, format: str) -> None:
+    from app.masks import encode_polygons
+    from models.data import write
+
+    notes = write(
+        dataset,
+        path,
+        format,  # type: ignore[arg-type]  # argparse let only a format through
+        images=args.images,
+        url_prefix=args.url_prefix,
+        outline=encode_polygons,
+    )
+    objects = sum(1 for _ in dataset.annotations())
+    print(f"{path}: {len(dataset)} images, {objects} objects, {len(dataset.class_names)} classes, {format}")
+    for note in notes:
+        print(f"{path}: {note}")
+
+
+def _prefixes(options: Sequence[str]) -> dict[str, str]:
+    """FROM=TO -> FROM: TO. The last `=` divides. Raises ValueError."""
+    found = {}
+    for option in options:
+        start, _, target = option.rpartition("=")
+        if not start or not target:
+            raise ValueError(f"--prefix: expected FROM=TO, found {option!r}")
+        found[start] = target
+    return found
+
+
+def _some(problems: Sequence[Problem]) -> str:
+    if len(problems) == 1:
+        return str(problems[0])
+    lines = [f"{len(problems)} problems:"]
+    lines += [f"  {problem}" for problem in problems[:SHOWN_PROBLEMS]]
+    if len(problems) > SHOWN_PROBLEMS:
+        lines.append(f"  and {len(problems) - SHOWN_PROBLEMS} more; `box2mask data check` shows all")
+    return "\n".join(lines)
+
+
+def _table(rows: Sequence[tuple[str, ...]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )

@@ -1,0 +1,87 @@
+"""`box2mask export`: write a model in the format of another tool."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+EXAMPLES = """\
+examples:
+  box2mask export mlflow --detector runs/fridge --out fridge-detector
+  box2mask export mlflow --segmenter sam-huge --out sam-huge-mlflow
+  box2mask export mlflow --detector demo-yolof --segmenter demo-sam --out boxes-and-masks
+"""
+
+MLFLOW_NOTES = (
+    """\
+A detector's folder answers images with boxes, a segmenter's answers prompts with masks, and one with both answers
+images with boxes and masks, and prompts with masks: the service's answers, value for value.
+
+  mlflow models serve --model-uri DIR --env-manager local --port 5002
+  az ml model create --name fridge --type mlflow_model --path DIR
+
+docs/mlflow.md tells more. It needs the optional packages of `pip install '.[mlflow]'`.
+
+"""
+    + EXAMPLES
+)
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    export = commands.add_parser(
+        "export",
+        help="write a model in the format of another tool",
+        description="Write a model in the format of another tool.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    formats = export.add_subparsers(title="formats", metavar="FORMAT", required=True)
+
+    mlflow = formats.add_parser(
+        "mlflow",
+        help="an MLflow folder, for `mlflow models serve` and AzureML's no-code deployment",
+        description="Write an MLflow pyfunc folder with a detector, a segmenter or both: weights, code, signature and "
+        "requirements. It can be moved, and needs no checkout of box2mask.",
+        epilog=MLFLOW_NOTES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    what = "folder, or a name that `box2mask weights list` shows"
+    mlflow.add_argument("--detector", metavar="FOLDER_OR_NAME", help=f"a detector's {what}")
+    mlflow.add_argument("--segmenter", metavar="FOLDER_OR_NAME", help=f"a SAM {what}")
+    mlflow.add_argument("--out", type=Path, metavar="DIR", required=True, help="the folder to write, new or empty")
+    mlflow.set_defaults(run=_mlflow)
+
+
+def _mlflow(args: argparse.Namespace) -> int:
+    if args.detector is None and args.segmenter is None:
+        print("box2mask: name what to export: --detector, --segmenter or both", file=sys.stderr)
+        return 2
+    from app.settings import Settings, SettingsError
+
+    wanted = {kind: getattr(args, kind) or "none" for kind in ("detector", "segmenter")}
+    try:
+        settings = Settings.from_environment().model_copy(update=wanted)
+    except SettingsError as error:
+        return _failed(error)
+
+    from app.loading import EXPLAINED, choose
+    from app.mlflow_export import ExportError, export_mlflow
+
+    try:
+        written = export_mlflow(choose(settings), args.out, settings)
+    except (ExportError, *EXPLAINED) as error:
+        return _failed(error)
+    print(f"{written.path}: {written.size / 1e6:.1f} MB; it has answered its input example")
+    if written.class_names:
+        print(f"classes: {', '.join(written.class_names)}")
+    print(f"serve it: mlflow models serve --model-uri {written.path} --env-manager local --port 5002")
+    return 0
+
+
+def _failed(reason: Exception) -> int:
+    message = str(reason)
+    for kind in ("detector", "segmenter"):  # what is wrong with them was written on the command line
+        message = message.replace(f"BOX2MASK_{kind.upper()}=", f"--{kind} ")
+    print(f"box2mask: {message}", file=sys.stderr)
+    return 1

@@ -1,0 +1,204 @@
+"""`box2mask finetune`: train a detector on your own images."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Any
+
+from models.finetuning.options import OptionError, TrainingOptions
+
+# Where training starts if nothing is said: the best weights that are here.
+STARTS = ("yolof", "demo-yolof")
+
+NOTES = """\
+DATA is a COCO JSON, a Pascal VOC folder, an AzureML JSONL or an MLTable folder. Without --validation every fifth image
+is kept for validation. The result in --out is a detector folder: BOX2MASK_DETECTOR=OUT box2mask serve serves it.
+The same command again goes on with an interrupted training. docs/finetuning.md has all defaults beside Azure's.
+
+examples:
+  box2mask finetune photos/ --out fridge
+  box2mask finetune train.jsonl --validation val.jsonl --from yolof --out fridge --number_of_epochs 60
+  box2mask finetune photos/ --from weights/demo/yolof --out fridge --image_max_size 512 --image_min_size 512
+  box2mask finetune photos/ --out azure --azure-defaults
+  torchrun --nproc-per-node 4 --no-python .venv/bin/box2mask finetune photos/ --out fridge
+"""
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    command = commands.add_parser(
+        "finetune",
+        help="train a detector on your own images",
+        description="Train an MMDetection detector on annotated images; boxes are all it needs. The best epoch, by a "
+        "figure on images that were not trained on, becomes a folder that can be served.",
+        epilog=NOTES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_argument("data", type=Path, metavar="DATA", help="annotated images to train on")
+    command.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the trained detector")
+    command.add_argument("--validation", type=Path, metavar="DATA2", help="images to validate on")
+    command.add_argument(
+        "--every", type=int, metavar="N", help="without --validation: keep every Nth image of DATA for it (default: 5)"
+    )
+    command.add_argument(
+        "--prefix",
+        action="append",
+        default=[],
+        metavar="FROM=TO",
+        help="what image addresses begin with (azureml://...), and the folder that stands for it; may be repeated",
+    )
+    command.add_argument(
+        "--from",
+        dest="start",
+        metavar="DETECTOR",
+        help="detector folder, or a name that `box2mask weights list` shows, to start from (default: yolof if it has "
+        "been pulled, else the demo detector)",
+    )
+    taken = command.add_mutually_exclusive_group()
+    taken.add_argument("--backbone-only", action="store_true", help="take only the backbone's weights of it")
+    taken.add_argument(
+        "--from-scratch", action="store_true", help="take none of its weights; DETECTOR may then be a config .py alone"
+    )
+    command.add_argument("--name", help="of the config and weights in DIR (default: the start's)")
+    command.add_argument(
+        "--minutes", type=float, metavar="M", help="stop after so long, with the best so far as the result"
+    )
+    command.add_argument(
+        "--azure-defaults", action="store_true", help="Azure's defaults for all options that are not given"
+    )
+    command.add_argument("--quiet", action="store_true", help="no progress bar")
+    _add_options(command)
+    command.set_defaults(run=_run)
+
+
+def _add_options(command: argparse.ArgumentParser) -> None:
+    """Every field of TrainingOptions, by its own name and with dashes."""
+    group = command.add_argument_group("training options", "by the names of Azure's fine-tuning component")
+    for one in dataclasses.fields(TrainingOptions):
+        kind = str(one.type).split(" |")[0]
+        flags = list(dict.fromkeys((f"--{one.name}", f"--{one.name.replace('_', '-')}")))
+        choices = one.metadata.get("choices")
+        shown = one.default if one.default not in (None, "") else None
+        text = one.metadata["help"] + (f" ({', '.join(choices)})" if choices else "")
+        if shown is not None:
+            text += f" (default: {str(shown).lower() if isinstance(shown, bool) else shown})"
+        more: dict[str, Any] = {"type": {"int": int, "float": float, "bool": _boolean}.get(kind, str)}
+        if kind == "bool":
+            more |= {"nargs": "?", "const": True}
+        group.add_argument(
+            *flags,
+            dest=one.name,
+            default=argparse.SUPPRESS,
+            metavar={"int": "N", "float": "X", "bool": "BOOL"}.get(kind, "TEXT" if choices is None else "NAME"),
+            help=text.replace("%", "%%"),
+            **more,
+        )
+
+
+def _run(args: argparse.Namespace) -> int:
+    chosen = {
+        one.name: getattr(args, one.name) for one in dataclasses.fields(TrainingOptions) if hasattr(args, one.name)
+    }
+    try:
+        options = TrainingOptions.by_azure(chosen) if args.azure_defaults else TrainingOptions(**chosen)
+        start = _start(args.start, args.from_scratch)
+        prefixes = dict(_prefix(text) for text in args.prefix)
+        if args.minutes is not None and not args.minutes > 0:
+            raise OptionError(f"minutes: expected more than 0, found {args.minutes:g}")
+        if args.every is not None and (args.validation is not None or args.every < 2):
+            raise OptionError(
+                "every: expected either --validation or --every"
+                if args.validation is not None
+                else f"every: expected at least 2, found {args.every}"
+            )
+    except OptionError as error:
+        return _failed(error)
+
+    from models import mmcv_ops
+
+    mmcv_ops.install()
+
+    from models.checkpoints import ModelFilesError
+    from models.data import DataError, load, split
+    from models.finetuning.checkpointing import TrainingError
+    from models.finetuning.training import finetune
+
+    try:
+        training = load(args.data, prefixes=prefixes)
+        if args.validation is not None:
+            validation = load(args.validation, prefixes=prefixes)
+        elif len(training) < 2:
+            raise TrainingError(
+                f"{args.data}: expected at least 2 images, one of them to validate on, found {len(training)}"
+            )
+        else:
+            training, validation = split(training, every=args.every or 5)
+        done = finetune(
+            training,
+            validation,
+            start,
+            args.out,
+            options,
+            take="nothing" if args.from_scratch else "backbone" if args.backbone_only else "all",
+            name=args.name,
+            minutes=args.minutes,
+            say=_say,
+            stream=None if args.quiet else sys.stderr,
+        )
+    except (OptionError, DataError, ModelFilesError, TrainingError, mmcv_ops.MissingOpError, OSError) as error:
+        return _failed(error)
+    best = done.figures
+    figure = best[options.metric_for_best_model]
+    _say(
+        f"{done.folder}: the detector of epoch {best['epoch']:g}, {options.metric_for_best_model} "
+        f"{'-' if figure is None else format(figure, '.4f')}"
+    )
+    if not done.finished:
+        _say("time is over before the last epoch; the same command goes on")
+    return 0
+
+
+def _start(wanted: str | None, config_alone: bool) -> Path:
+    """The folder that a name, a path or nothing at all means. Raises OptionError."""
+    from models import weights
+
+    known = weights.load_manifest()
+    if wanted is None:
+        here = [name for name in STARTS if weights.status(name, manifest=known).state in ("present", "verified")]
+        if not here:
+            raise OptionError("from: expected a detector to start from; there are no weights here")
+        wanted = here[0]
+    if wanted in known:
+        if weights.status(wanted, manifest=known).state in ("absent", "partial"):
+            raise OptionError(f"from: {wanted} is not here: run `box2mask weights pull {wanted}`")
+        return weights.WEIGHTS_ROOT / known[wanted].folder
+    path = Path(wanted)
+    if not path.exists():
+        raise OptionError(f"from: expected a detector folder or one of {', '.join(known)}, found {wanted!r}")
+    return path
+
+
+def _prefix(text: str) -> tuple[str, str]:
+    begin, equals, target = text.rpartition("=")
+    if not equals or not begin:
+        raise OptionError(f"prefix: expected FROM=TO, found {text!r}")
+    return begin, target
+
+
+def _boolean(text: str) -> bool:
+    if text.lower() in ("true", "1", "yes"):
+        return True
+    if text.lower() in ("false", "0", "no"):
+        return False
+    raise argparse.ArgumentTypeError(f"expected true or false, found {text!r}")
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _failed(reason: Exception) -> int:
+    print(f"box2mask: {reason}", file=sys.stderr)
+    return 1

@@ -1,0 +1,200 @@
+"""`box2mask run`: detect and segment folders of images."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from app.folder_run.prompts import BoxPrompts
+    from app.folder_run.sources import Sources
+    from app.predictor import Predictor
+    from app.settings import Settings
+
+# The names that `app.folder_run.outputs` gives them, which is not imported for `--help`.
+FORMATS = ("masks", "coco", "jsonl", "label-studio", "cvat", "overlay")
+SCORE_THRESHOLD = 0.3
+
+NOTES = """\
+Formats: masks (a PNG for each object), coco (COCO JSON with RLE), jsonl (AzureML), label-studio and cvat (import
+files), overlay (pictures). The same command again goes on where an earlier one stopped, and does only what is new;
+an image that cannot be used is said, skipped and listed in failed.jsonl, and the exit status is 1 then.
+docs/run.md describes the files, and the forms that --prompts may have.
+
+examples:
+  box2mask run photos --out results
+  box2mask run photos more/one.jpg --out results --recursive --formats masks,coco --score-threshold 0.5
+  box2mask run photos --out results --prompts boxes.json --segmenter sam-huge
+  box2mask run photos --out results --url http://localhost:5001
+"""
+
+
+class _RunError(Exception):
+    """A command line that asks for what cannot be had; says what to do."""
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    command = commands.add_parser(
+        "run",
+        help="detect and segment folders of images",
+        description="Find the objects in images, and their masks, and store them in the formats of other tools. "
+        "The models are those that `box2mask serve` would serve; all of its settings hold.",
+        epilog=NOTES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_argument("images", nargs="+", type=Path, metavar="IMAGES", help="folders of images, or images")
+    command.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the results go")
+    command.add_argument(
+        "--prompts",
+        type=Path,
+        metavar="FILE",
+        help="boxes (JSON, or any data set) in place of the detector's",
+    )
+    command.add_argument(
+        "--formats", type=_formats, metavar="LIST", help=f"any of {','.join(FORMATS)} (default: all that are possible)"
+    )
+    command.add_argument(
+        "--score-threshold",
+        type=_fraction,
+        metavar="X",
+        help=f"leave out boxes that score less (default: {SCORE_THRESHOLD}; of --prompts: none)",
+    )
+    command.add_argument("--recursive", action="store_true", help="look into folders in folders, too")
+    command.add_argument("--restart", action="store_true", help="forget an earlier run's results in DIR")
+    command.add_argument("--detector", metavar="NAME_OR_DIR", help="in place of BOX2MASK_DETECTOR")
+    command.add_argument("--segmenter", metavar="NAME_OR_DIR", help="in place of BOX2MASK_SEGMENTER")
+    command.add_argument("--device", metavar="DEVICE", help="in place of BOX2MASK_DEVICE")
+    command.add_argument("--url", metavar="URL", help="ask the service that is running there, load no models")
+    command.add_argument(
+        "--image-url",
+        metavar="PREFIX",
+        help="what stands before the images' names in the AzureML and Label Studio files (a data store, a web address)",
+    )
+    command.set_defaults(run=_run)
+
+
+def _run(args: argparse.Namespace) -> int:
+    from app.folder_run.sources import SourceError, find_images
+    from app.settings import Settings, SettingsError
+
+    try:
+        sources = find_images(args.images, recursive=args.recursive, leave_out=args.out)
+        settings = Settings.from_environment()
+        _check(args)
+    except (SourceError, SettingsError, _RunError) as error:  # told before the models' libraries are imported
+        return _failed(error)
+    for note in sources.notes:
+        print(f"box2mask: {note}", file=sys.stderr)
+
+    from app.folder_run.journal import JournalError
+    from app.folder_run.prompts import PromptsError, read_prompts
+    from app.loading import EXPLAINED
+    from app.predictor import PredictorError, open_predictor
+
+    try:
+        prompts = None
+        if args.prompts is not None:
+            prompts = read_prompts(args.prompts, sources.images, args.score_threshold)
+            for note in prompts.notes:
+                print(f"box2mask: {note}", file=sys.stderr)
+        with open_predictor(_chosen(settings, args), args.url) as predictor:
+            return _process(args, sources, prompts, predictor)
+    except (PromptsError, JournalError, PredictorError, _RunError, *EXPLAINED) as error:
+        return _failed(error)
+
+
+def _process(args: argparse.Namespace, sources: Sources, prompts: BoxPrompts | None, predictor: Predictor) -> int:
+    from importlib.metadata import version
+
+    from app.folder_run import batch, outputs
+    from app.folder_run.journal import FAILED, Journal
+
+    identity = predictor.identity()
+    if prompts is not None:
+        identity["detector"] = None
+        if identity["segmenter"] is None:
+            raise _RunError("--prompts: expected a segmenter to give the boxes to, found none")
+    elif identity["detector"] is None:
+        raise _RunError("there is no detector to find boxes: name one with --detector, or give boxes with --prompts")
+    has_masks = identity["segmenter"] is not None
+    formats = args.formats or tuple(one for one in FORMATS if has_masks or one not in outputs.NEED_MASKS)
+    if not has_masks and (lacking := [one for one in formats if one in outputs.NEED_MASKS]):
+        raise _RunError(f"--formats {','.join(lacking)}: expected a segmenter to make masks, found none")
+
+    threshold = args.score_threshold
+    if prompts is None and threshold is None:
+        threshold = SCORE_THRESHOLD
+    settings = {"images": str(sources.root), "score_threshold": threshold if prompts is None else None, **identity}
+    settings["boxes"] = "of the detector" if prompts is None else "of --prompts"
+    header = {"box2mask": version("box2mask"), "settings": settings}
+    journal = Journal(args.out, header, outputs.ALL, restart=args.restart)
+    try:
+        # What an earlier run has written here is kept in step, asked for again or not.
+        formats = tuple(one for one in FORMATS if one in formats or (args.out / outputs.NAMES[one]).exists())
+        model_version = " + ".join(name for name in identity.values() if name)
+        writing = outputs.Outputs(args.out, formats, sources.root, args.image_url, model_version)
+        if prompts is None:
+            class_names = predictor.class_names
+            predict = batch.detecting(predictor, threshold, masks=has_masks)
+        else:
+            class_names = prompts.class_names
+            predict = batch.prompted(predictor)
+        in_networks = batch.images_in_networks(predictor)
+        summary = batch.process(sources, predict, journal, writing, prompts, in_networks=in_networks)
+        written = writing.write_all(journal, class_names)
+        objects = sum(len(result.objects) for result in journal)
+        again = f", {summary.resumed} of them from before" if summary.resumed else ""
+        print(f"{len(journal)} images{again}, {objects} objects: {', '.join(written)} in {args.out}")
+    finally:
+        journal.close()
+    if summary.failed:
+        print(
+            f"box2mask: {summary.failed} of {len(sources.images)} images could not be used; "
+            f"{args.out / FAILED} says why; the same command tries them again",
+            file=sys.stderr,
+        )
+    return int(summary.failed > 0)
+
+
+def _check(args: argparse.Namespace) -> None:
+    if args.out.exists() and not args.out.is_dir():
+        raise _RunError(f"--out {args.out}: expected a folder, found a file")
+    if args.url is not None:
+        for name in ("detector", "segmenter", "device"):
+            if getattr(args, name) is not None:
+                raise _RunError(f"--{name}: the service at --url has its own; expected one of the two")
+    if args.prompts is not None and args.detector is not None:
+        raise _RunError("--detector: the boxes are those of --prompts; expected one of the two")
+
+
+def _chosen(settings: Settings, args: argparse.Namespace) -> Settings:
+    """The settings with what the command line says in their place."""
+    changes = {name: getattr(args, name) for name in ("detector", "segmenter", "device")}
+    if args.prompts is not None:
+        changes["detector"] = "none"
+    return settings.model_copy(update={name: value for name, value in changes.items() if value is not None})
+
+
+def _formats(text: str) -> tuple[str, ...]:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    unknown = [name for name in names if name not in FORMATS]
+    if unknown or not names:
+        raise argparse.ArgumentTypeError(f"expected any of {','.join(FORMATS)}, got {text!r}")
+    return tuple(dict.fromkeys(names))
+
+
+def _fraction(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, got {text!r}")
+    return value
+
+
+def _failed(reason: Exception) -> int:
+    print(f"box2mask: {reason}", file=sys.stderr)
+    return 1

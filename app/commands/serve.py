@@ -1,0 +1,50 @@
+"""`box2mask serve`: start the service."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+STARTUP_FAILED = 3  # as AzureML's scoring server ends when its init() fails
+
+EXAMPLES = """\
+examples:
+  box2mask serve
+  BOX2MASK_PORT=8080 BOX2MASK_SEGMENTER=sam-base box2mask serve
+  BOX2MASK_DETECTOR=/models/my-detector BOX2MASK_DEVICE=cuda:1 box2mask serve
+"""
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    command = commands.add_parser(
+        "serve",
+        help="start the service",
+        description="Load the models and answer requests until stopped. Every setting is an environment variable; "
+        "README.md lists them.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.set_defaults(run=_serve)
+
+
+def _serve(args: argparse.Namespace) -> int:
+    from app.settings import Settings, SettingsError
+
+    try:
+        settings = Settings.from_environment()
+    except SettingsError as error:  # told before the seconds that importing the models' libraries takes
+        return _cannot_start(error)
+
+    from app.loading import EXPLAINED
+    from app.server import serve
+
+    try:
+        serve(settings)
+    except EXPLAINED as error:
+        return _cannot_start(error)
+    return 0
+
+
+def _cannot_start(reason: Exception) -> int:
+    print(f"box2mask: {reason}", file=sys.stderr)
+    return STARTUP_FAILED

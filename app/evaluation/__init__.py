@@ -1,0 +1,1 @@
+"""`box2mask evaluate`: asks models about annotated images, and says how good their answers are."""

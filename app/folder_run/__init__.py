@@ -1,0 +1,1 @@
+"""`box2mask run`: many images in, results in every format out; resumable, and no image harms another."""

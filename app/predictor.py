@@ -1,0 +1,381 @@
+"""Boxes and masks of one image at a time, by the models in this process or by a running service.
+
+Both ways send the service's own request and read its own answer, so that serving, `box2mask run`, `box2mask evaluate`
+and the walkthrough are one path. Knows nothing of files of annotations, nor of folders of images.
+
+PredictorError            no image can be answered: no such service, or it has stopped
+└── PredictionError       this one image cannot be answered; the next one may be
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import json
+import re
+import threading
+import time
+from collections.abc import Coroutine, Mapping
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Protocol, Self, TypeVar, cast
+
+import httpx
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from app import loading, schemas
+from app.engine import Engine
+from app.errors import ServiceError
+from app.images import ImageError, ImageLimits, image_bytes
+from app.main import describe
+from app.masks import Rle
+from app.scoring import PIPELINE_SCORE_THRESHOLD, Scorer
+from app.settings import Settings
+
+T = TypeVar("T")
+
+# A file, the content of one, or an http(s) URL.
+ImageSource = Path | bytes | str
+
+# Prompts in one request, the service's default limit; of more boxes each part is a request, and all but the first
+# find the image's embedding.
+PROMPTS_AT_ONCE = 1024
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+_MODEL_SUFFIXES = (".py", ".pth", ".safetensors", ".bin", ".json")
+_CONNECT_TIMEOUT_S = 10.0
+# How long a service may keep saying that it is busy before an image is given up.
+_BUSY_FOR_S = 600.0
+
+
+class PredictorError(Exception):
+    """No image can be answered, this one or the next: says why in a sentence."""
+
+
+class PredictionError(PredictorError):
+    """This image cannot be answered: says what was expected and what was found."""
+
+
+@dataclass(frozen=True)
+class PredictedObject:
+    """One object in an image, in the frame of the image's pixels as they are stored (EXIF is not looked at).
+
+    label, score: the detector's; None where the box came from elsewhere.
+    box_xyxy: x1, y1, x2, y2 in absolute pixels, origin at the top left corner of the top left pixel.
+    rle: the mask, COCO's compressed {"size": [H, W], "counts": str} of the image's size; None where none was asked for.
+    iou_score: SAM's own guess of the mask's quality; None without a mask.
+    """
+
+    label: str | None
+    score: float | None
+    box_xyxy: tuple[float, float, float, float]
+    rle: Rle | None = None
+    iou_score: float | None = None
+
+
+class Predictor(Protocol):
+    """Answers for one image at a time; any number of threads may call it, and so have as many images in work.
+
+    class_names: the detector's, in the order of its outputs; () without a detector.
+    description: what `GET /version` of the service says of versions and models.
+
+    The methods raise PredictionError for an image that cannot be answered and PredictorError where none can be.
+    """
+
+    @property
+    def class_names(self) -> tuple[str, ...]: ...
+
+    @property
+    def description(self) -> Mapping[str, Any]: ...
+
+    def detect(self, image: ImageSource, score_threshold: float | None = None) -> list[PredictedObject]:
+        """The detector's boxes, best first, without masks. score_threshold: None is the model's own (YOLOF: 0.05)."""
+        ...
+
+    def segment(self, image: ImageSource, boxes_xyxy: np.ndarray) -> list[PredictedObject]:
+        """A mask for each of the boxes (N, 4), absolute pixels, in their order."""
+        ...
+
+    def segment_points(self, image: ImageSource, points_xy: np.ndarray) -> list[PredictedObject]:
+        """A mask for each of the points (N, 2), absolute pixels, in their order; as its box, the point twice."""
+        ...
+
+    def detect_and_segment(
+        self, image: ImageSource, score_threshold: float | None = PIPELINE_SCORE_THRESHOLD
+    ) -> list[PredictedObject]:
+        """The detector's boxes, best first, each with its mask."""
+        ...
+
+    def identity(self) -> dict[str, str | None]:
+        """For `detector` and `segmenter` a text that another model would not have; None for one that is not there."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the models, or of the connections."""
+        ...
+
+
+class _ByRequests:
+    """What the two predictors share: the service's requests, and what its answers say."""
+
+    description: Mapping[str, Any]
+
+    def __init__(self, limits: ImageLimits) -> None:
+        self._limits = limits
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        detector = self.description["detector"]
+        return () if detector is None else tuple(detector["classes"])
+
+    def detect(self, image: ImageSource, score_threshold: float | None = None) -> list[PredictedObject]:
+        return self._boxes("/yolof/score", image, score_threshold)
+
+    def detect_and_segment(
+        self, image: ImageSource, score_threshold: float | None = PIPELINE_SCORE_THRESHOLD
+    ) -> list[PredictedObject]:
+        return self._boxes("/pipeline/score", image, score_threshold)
+
+    def segment(self, image: ImageSource, boxes_xyxy: np.ndarray) -> list[PredictedObject]:
+        boxes = np.asarray(boxes_xyxy, np.float64)
+        if boxes.ndim != 2 or boxes.shape[1] != 4:
+            raise ValueError(f"expected boxes (N, 4), got {boxes.shape}")
+        return self._masks(image, schemas.BOXES, boxes, boxes)
+
+    def segment_points(self, image: ImageSource, points_xy: np.ndarray) -> list[PredictedObject]:
+        points = np.asarray(points_xy, np.float64)
+        if points.ndim != 2 or points.shape[1] != 2:
+            raise ValueError(f"expected points (N, 2), got {points.shape}")
+        return self._masks(image, schemas.POINTS, points[:, None], np.tile(points, 2))
+
+    def _masks(
+        self, image: ImageSource, column: str, prompts: np.ndarray, boxes_xyxy: np.ndarray
+    ) -> list[PredictedObject]:
+        """A mask for each of the prompts, which are what stands in this column of a request."""
+        if not len(prompts):
+            return []
+        encoded = base64.b64encode(self._read(image)).decode("ascii")
+        columns = {schemas.IMAGE: encoded, schemas.POINTS: None, schemas.BOXES: None, schemas.LABELS: None}
+        objects = []
+        for start in range(0, len(prompts), PROMPTS_AT_ONCE):
+            part = slice(start, start + PROMPTS_AT_ONCE)
+            (row,) = self._answer("/sam/score", columns | {column: prompts[part].tolist(), schemas.MULTIMASK: False})
+            for box, prediction in zip(boxes_xyxy[part].tolist(), row["predictions"], strict=True):
+                (mask,) = prediction["mask_per_prediction"]
+                objects.append(PredictedObject(None, None, tuple(box), mask["rle"], mask["iou_score"]))
+        return objects
+
+    def identity(self) -> dict[str, str | None]:
+        served = {kind: self.description[kind] for kind in ("detector", "segmenter")}
+        return {kind: one and f"{one['name']} ({one['dtype']})" for kind, one in served.items()}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        raise NotImplementedError
+
+    def _boxes(self, route: str, image: ImageSource, score_threshold: float | None) -> list[PredictedObject]:
+        data = self._read(image)
+        (row,) = self._answer(
+            route, {schemas.IMAGE: base64.b64encode(data).decode("ascii")}, score_threshold=score_threshold
+        )
+        height, width = image_size_hw(data)
+        objects = []
+        for found in row["boxes"]:
+            # To float32, the detector's own numbers, which the division for the wire had taken from them.
+            corners = [found["box"][key] for key in ("topX", "topY", "bottomX", "bottomY")]
+            x1, y1, x2, y2 = (np.array(corners) * (width, height, width, height)).astype(np.float32).tolist()
+            masks = found.get("mask_per_prediction", [{"rle": None, "iou_score": None}])
+            objects.append(
+                PredictedObject(
+                    found["label"], found["score"], (x1, y1, x2, y2), masks[0]["rle"], masks[0]["iou_score"]
+                )
+            )
+        return objects
+
+    def _answer(self, route: str, columns: dict[str, Any], **params: Any) -> list[dict[str, Any]]:
+        body = {
+            "input_data": {"columns": list(columns), "data": [list(columns.values())]},
+            "params": {"mask_format": "rle", "response_schema": "card", **params},
+        }
+        return self._score(route, json.dumps(body).encode())
+
+    def _score(self, route: str, body: bytes) -> list[dict[str, Any]]:
+        """The answer to a request with one row."""
+        raise NotImplementedError
+
+    def _read(self, image: ImageSource) -> bytes:
+        """The encoded file. Raises PredictionError."""
+        try:
+            if isinstance(image, bytes):
+                return image
+            if isinstance(image, str):
+                return image_bytes(image, self._limits)
+            size = image.stat().st_size
+            if size > self._limits.max_bytes:
+                raise PredictionError(f"expected an image of at most {self._limits.max_bytes} bytes, got {size}")
+            return image.read_bytes()
+        except ImageError as error:
+            raise PredictionError(str(error)) from error
+        except OSError as error:
+            raise PredictionError(f"cannot be read: {error.strerror or error}") from error
+
+
+class LocalPredictor(_ByRequests):
+    """The models that the settings name, loaded into this process.
+
+    Made, it is ready: weights are loaded and a forward pass has worked. Raises one of `loading.EXPLAINED` where that
+    fails. Images larger than the settings' limits cannot be answered.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(
+            ImageLimits(
+                max_pixels=settings.max_image_pixels,
+                max_bytes=int(settings.max_image_mb * 2**20),
+                allow_urls=settings.image_urls,
+                url_timeout_s=settings.url_timeout_s,
+            )
+        )
+        choice = loading.choose(settings)
+        self._choice = choice
+        self._engine: Engine = loading.load(settings, choice)
+        # More prompts than a request may have come in several.
+        self._scorer = Scorer(self._engine, self._limits, PROMPTS_AT_ONCE, settings.response_schema)
+        self._routes = {
+            "/yolof/score": ("detector", self._scorer.detect),
+            "/sam/score": ("segmenter", self._scorer.segment),
+            "/pipeline/score": ("detector and segmenter", self._scorer.detect_and_segment),
+        }
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="predictor", daemon=True)
+        self._thread.start()
+        try:
+            self._await(self._engine.warm_up())
+        except BaseException:
+            self.close()
+            raise
+        self.description = describe(self._scorer, choice, settings)
+
+    def identity(self) -> dict[str, str | None]:
+        """As of any predictor, with a hash of the models' files, which takes a second or two per GB."""
+        chosen = {"detector": self._choice.detector, "segmenter": self._choice.segmenter}
+        return {
+            kind: text and f"{text[:-1]}, sha256 {_hash_of_model(cast(loading.Chosen, chosen[kind]).path)[:16]})"
+            for kind, text in super().identity().items()
+        }
+
+    def close(self) -> None:
+        if self._loop.is_closed():
+            return
+        self._await(self._engine.aclose())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def _score(self, route: str, body: bytes) -> list[dict[str, Any]]:
+        kind, answer = self._routes[route]
+        missing = [one for one in kind.split(" and ") if getattr(self._engine, one) is None]
+        if missing:
+            raise PredictorError(f"there is no {missing[0]} (BOX2MASK_{missing[0].upper()})")
+        try:
+            return self._await(answer(schemas.parse_request(body, max_rows=1)))
+        except ServiceError as error:
+            if not self._engine.healthy:
+                raise PredictorError(f"a device has stopped computing: {error.message}") from error
+            raise PredictionError(_without_row(error.message)) from error
+
+    def _await(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+
+class ServicePredictor(_ByRequests):
+    """A box2mask service that is running at `url`.
+
+    timeout_s: for the whole of one answer. Raises PredictorError where there is no such service.
+    """
+
+    def __init__(self, url: str, timeout_s: float = 600.0) -> None:
+        # The service has limits of its own; this one only keeps what could never be an image out of memory.
+        super().__init__(ImageLimits(max_bytes=2**30, url_timeout_s=timeout_s))
+        if not re.match(r"https?://[^/]", url):
+            raise PredictorError(f"{url}: expected the URL of a service, such as http://localhost:5001")
+        self.url = url.rstrip("/")
+        self._client = httpx.Client(
+            base_url=self.url,
+            timeout=httpx.Timeout(timeout_s, connect=_CONNECT_TIMEOUT_S, pool=None),
+            limits=httpx.Limits(max_connections=None),
+        )
+        try:
+            answer = self._client.get("/version")
+            self.description = answer.json() if answer.is_success else {}
+        except (httpx.TransportError, ValueError) as error:
+            self.close()
+            raise PredictorError(f"{self.url}: there is no box2mask service: {error}") from error
+        if not isinstance(self.description, dict) or "box2mask" not in self.description:
+            self.close()
+            raise PredictorError(f"{self.url}: this is no box2mask service: /version answered {answer.status_code}")
+
+    def close(self) -> None:
+        self._client.close()
+
+    def _score(self, route: str, body: bytes) -> list[dict[str, Any]]:
+        deadline = time.monotonic() + _BUSY_FOR_S
+        while True:
+            try:
+                answer = self._client.post(route, content=body, headers={"Content-Type": "application/json"})
+            except httpx.TimeoutException as error:
+                raise PredictionError(f"{self.url} did not answer in time") from error
+            except httpx.TransportError as error:
+                raise PredictorError(f"{self.url} is gone: {error}") from error
+            if answer.status_code != httpx.codes.TOO_MANY_REQUESTS or time.monotonic() > deadline:
+                break
+            time.sleep(_seconds(answer.headers.get("retry-after")))
+        if answer.is_success:
+            return answer.json()
+        try:
+            message = str(answer.json()["message"])
+        except (ValueError, KeyError, TypeError):  # of a proxy in between
+            message = answer.reason_phrase
+        if answer.status_code == httpx.codes.NOT_FOUND:
+            raise PredictorError(f"{self.url}: {message}")
+        raise PredictionError(f"{_without_row(message)} ({answer.status_code} from {self.url})")
+
+
+def open_predictor(settings: Settings, url: str | None = None) -> LocalPredictor | ServicePredictor:
+    """The service at `url`, or without one the models that the settings name, in this process."""
+    return LocalPredictor(settings) if url is None else ServicePredictor(url)
+
+
+def image_size_hw(data: bytes) -> tuple[int, int]:
+    """(height, width) of an encoded image as its pixels are stored, from its header. Raises PredictionError."""
+    try:
+        with Image.open(BytesIO(data), formats=_FORMATS) as image:
+            return image.height, image.width
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
+        raise PredictionError("expected a JPEG, PNG, WebP, BMP, GIF or TIFF image") from error
+
+
+def _hash_of_model(path: Path) -> str:
+    """Of the names and contents of a model's files, as hex digits."""
+    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.suffix in _MODEL_SUFFIXES)
+    whole = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as content:
+            whole.update(f"{file.name} {hashlib.file_digest(content, 'sha256').hexdigest()}\n".encode())
+    return whole.hexdigest()
+
+
+def _without_row(message: str) -> str:
+    """The service's message without the row and the column of the image, as there is only one of each."""
+    return re.sub(r"^row 0(, image)?(: |, )", "", message)
+
+
+def _seconds(retry_after: str | None) -> float:
+    return float(retry_after) if retry_after is not None and retry_after.isdigit() else 1.0

@@ -1,0 +1,47 @@
+"""Files that are there whole or not at all, whenever the process may be killed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+# What a process that was killed leaves behind begins like this and may be deleted.
+UNFINISHED = ".unfinished-"
+
+
+@contextmanager
+def text_file(path: Path) -> Iterator[TextIO]:
+    """Write UTF-8 text that takes the name `path` when the context is left without an error."""
+    with file_path(path) as unfinished, unfinished.open("w", encoding="utf-8", newline="\n") as file:
+        yield file
+
+
+@contextmanager
+def file_path(path: Path) -> Iterator[Path]:
+    """A path beside `path` to write a file at, which takes the name when the context is left without an error."""
+    unfinished = path.with_name(UNFINISHED + path.name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield unfinished
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+@contextmanager
+def folder(path: Path) -> Iterator[Path]:
+    """A new folder to write into, which takes the place of `path` when the context is left without an error."""
+    unfinished = path.with_name(UNFINISHED + path.name)
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    try:
+        yield unfinished
+        if path.exists():
+            shutil.rmtree(path)
+        unfinished.rename(path)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)

@@ -1,0 +1,61 @@
+"""COCO's object annotations: one JSON file with `images`, `annotations` and `categories`, masks as compressed RLE.
+
+Beside COCO's own fields an annotation has the detector's `score` and SAM's `iou_score`, where there are such. Its
+`bbox` is the box that prompted the mask, its `area` the mask's; without masks there is no `segmentation`, and the area
+is the box's. Ids count from 1, categories in the order of the classes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, TextIO
+
+from pycocotools import mask as coco_mask
+
+from app.results.image_result import ImageResult, Results, label_of
+
+
+def write(file: TextIO, results: Results, class_names: Sequence[str]) -> int:
+    """Write the data set; `file_name` is the image's name. Gives the number of objects left out: none."""
+    category = {name: number for number, name in enumerate(class_names, start=1)}
+    file.write("{\n")
+    _section(file, "images", _images(results), ",\n")
+    _section(file, "annotations", _annotations(results, category), ",\n")
+    _section(file, "categories", ({"id": number, "name": name} for name, number in category.items()), "\n}\n")
+    return 0
+
+
+def _section(file: TextIO, name: str, entries: Iterable[dict[str, Any]], end: str) -> None:
+    """One entry a line; never the whole file in memory."""
+    file.write(f'"{name}": [')
+    for number, entry in enumerate(entries):
+        file.write(("," if number else "") + "\n" + json.dumps(entry, ensure_ascii=False))
+    file.write("\n]" + end)
+
+
+def _images(results: Iterable[ImageResult]) -> Iterator[dict[str, Any]]:
+    for number, result in enumerate(results, start=1):
+        height, width = result.size_hw
+        yield {"id": number, "file_name": result.name, "width": width, "height": height}
+
+
+def _annotations(results: Iterable[ImageResult], category: dict[str, int]) -> Iterator[dict[str, Any]]:
+    number = 0
+    for image_number, result in enumerate(results, start=1):
+        for one in result.objects:
+            number += 1
+            x1, y1, x2, y2 = one.box_xyxy
+            area = (x2 - x1) * (y2 - y1) if one.rle is None else int(coco_mask.area(one.rle))
+            entry = {
+                "id": number,
+                "image_id": image_number,
+                "category_id": category[label_of(one)],
+                "bbox": [x1, y1, x2 - x1, y2 - y1],
+                "area": area,
+                "iscrowd": 0,
+                "segmentation": one.rle,
+                "score": one.score,
+                "iou_score": one.iou_score,
+            }
+            yield {key: value for key, value in entry.items() if value is not None}

@@ -1,0 +1,58 @@
+"""What was found in one image: the value that every writer of results takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from app.predictor import PredictedObject
+
+# The class of a box that came without one.
+UNNAMED = "object"
+
+
+@dataclass(frozen=True)
+class ImageResult:
+    """The objects of one image, in the order of their numbers.
+
+    name: the image's path under the folder of the run's images, with forward slashes. size_hw: (height, width).
+    """
+
+    name: str
+    size_hw: tuple[int, int]
+    objects: tuple[PredictedObject, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"image": self.name, "size_hw": list(self.size_hw), "objects": [asdict(one) for one in self.objects]}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> ImageResult:
+        """The inverse of `to_json`. Raises KeyError or TypeError for anything else."""
+        height, width = value["size_hw"]
+        objects = (PredictedObject(**one | {"box_xyxy": tuple(one["box_xyxy"])}) for one in value["objects"])
+        return cls(value["image"], (height, width), tuple(objects))
+
+
+class Results(Protocol):
+    """The results of many images in the order of their names; it can be gone through more than once."""
+
+    def __iter__(self) -> Iterator[ImageResult]: ...
+
+
+def label_of(found: PredictedObject) -> str:
+    return UNNAMED if found.label is None else found.label
+
+
+def mask_of(found: PredictedObject) -> np.ndarray | None:
+    """The object's mask (H, W) bool, or None without one."""
+    return None if found.rle is None else coco_mask.decode(found.rle).astype(bool)
+
+
+def classes_of(known: Sequence[str], results: Iterable[ImageResult]) -> tuple[str, ...]:
+    """The known classes, and behind them, sorted, those that objects have besides."""
+    found = {label_of(one) for result in results for one in result.objects}
+    return (*known, *sorted(found.difference(known)))

@@ -1,0 +1,30 @@
+"""Annotated images: COCO, Pascal VOC, AzureML JSONL and MLTable, all read into one form and written from it."""
+
+from models.data.check import ClassCount, check, counts
+from models.data.dataset import Annotation, DataError, Dataset, LabelledImage, Place, Polygon, Problem, data_hash
+from models.data.formats import FORMATS, Format, find, load, read, write
+from models.data.images import PLACINGS, Placing
+from models.data.split import split
+
+__all__ = [
+    "FORMATS",
+    "PLACINGS",
+    "Annotation",
+    "ClassCount",
+    "DataError",
+    "Dataset",
+    "Format",
+    "LabelledImage",
+    "Place",
+    "Placing",
+    "Polygon",
+    "Problem",
+    "check",
+    "counts",
+    "data_hash",
+    "find",
+    "load",
+    "read",
+    "split",
+    "write",
+]

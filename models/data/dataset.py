@@ -1,0 +1,165 @@
+"""The one form in memory that every annotation format is read into and written from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pycocotools import mask as coco_mask
+
+Polygon = tuple[float, ...]  # x1, y1, x2, y2, ... in absolute pixels
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where something was read: a file and, where it has lines, the line counted from 1."""
+
+    file: Path
+    line: int | None = None
+
+    def __str__(self) -> str:
+        return str(self.file) if self.line is None else f"{self.file}:{self.line}"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong with a data set, and where. `fatal`: what it is about could not be read at all."""
+
+    place: Place
+    reason: str
+    fatal: bool = True
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.reason}"
+
+
+class DataError(ValueError):
+    """A data set that cannot be used as it is; its message has a line for each of the `problems`."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__("\n".join(map(str, problems)))
+        self.problems = tuple(problems)
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """One object in an image.
+
+    label: the class's name.
+    box_xyxy: x1, y1, x2, y2 in absolute pixels of the image, origin at the top left corner of its top left pixel.
+    polygons: the object's outline, in the same frame, of one part or several; or None.
+    rle: the object's mask as COCO's compressed RLE, {"size": [H, W], "counts": str}; or None. Never with polygons.
+    crowd: COCO's `iscrowd`: a region of many objects, which counts neither for nor against a detector.
+    place: where it was read; not part of what it is.
+    """
+
+    label: str
+    box_xyxy: tuple[float, float, float, float]
+    polygons: tuple[Polygon, ...] | None = None
+    rle: dict[str, Any] | None = None
+    crowd: bool = False
+    place: Place | None = field(default=None, compare=False)
+
+    @property
+    def has_mask(self) -> bool:
+        return self.polygons is not None or self.rle is not None
+
+    def mask(self, size_hw: tuple[int, int]) -> np.ndarray | None:
+        """The object's mask (H, W) bool as COCO's own rasteriser draws it; None where only its box is known."""
+        if self.rle is not None:
+            return coco_mask.decode(self.rle).astype(bool)
+        if self.polygons is None:
+            return None
+        parts = coco_mask.frPyObjects([list(polygon) for polygon in self.polygons], *size_hw)
+        return coco_mask.decode(coco_mask.merge(parts)).astype(bool)
+
+
+@dataclass(frozen=True)
+class LabelledImage:
+    """One image and what is known to be in it.
+
+    path: the image's file, or its http(s) URL as text.
+    size_hw: its (height, width) in pixels.
+    place: where it was read; not part of what it is.
+    """
+
+    path: Path | str
+    size_hw: tuple[int, int]
+    annotations: tuple[Annotation, ...] = ()
+    place: Place | None = field(default=None, compare=False)
+
+    @property
+    def name(self) -> str:
+        """The file's name with its suffix."""
+        return self.path.name if isinstance(self.path, Path) else self.path.rsplit("/", 1)[-1].split("?")[0]
+
+    @property
+    def boxes_xyxy(self) -> np.ndarray:
+        """(N, 4) float64, one for each annotation."""
+        return np.array([one.box_xyxy for one in self.annotations], np.float64).reshape(-1, 4)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Images with objects of named classes.
+
+    class_names: in the order of their indices in a detector's output. images: in the order of the source.
+
+    Raises ValueError when made with an annotation of a class that has no name in `class_names`.
+    """
+
+    class_names: tuple[str, ...]
+    images: tuple[LabelledImage, ...]
+
+    def __post_init__(self) -> None:
+        known = set(self.class_names)
+        for image, annotation in self.annotations():
+            if annotation.label not in known:
+                raise ValueError(
+                    f"{image.path}: unknown class {annotation.label!r}: expected one of {self.class_names}"
+                )
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def annotations(self) -> Iterator[tuple[LabelledImage, Annotation]]:
+        """Every annotation with its image, in order."""
+        for image in self.images:
+            for annotation in image.annotations:
+                yield image, annotation
+
+    def subset(self, indices: Sequence[int]) -> Dataset:
+        """The images of these indices, with the same classes."""
+        return Dataset(self.class_names, tuple(self.images[index] for index in indices))
+
+
+def data_hash(dataset: Dataset) -> str:
+    """The sha256, as hex digits, of what the data set says: its classes in their order, and for each image its name,
+    its size and its objects in their order. Where the files are, in which format and in which order, is no matter.
+    """
+    images = sorted(json.dumps(_said(image)) for image in dataset.images)
+    return hashlib.sha256(json.dumps([dataset.class_names, images]).encode("ascii")).hexdigest()
+
+
+def _said(image: LabelledImage) -> list[Any]:
+    """What of an image goes into the hash; a coordinate is hashed to the millionth of a pixel."""
+
+    def numbers(values: Sequence[float]) -> list[float]:
+        return [round(float(value), 6) + 0.0 for value in values]
+
+    objects = [
+        [
+            one.label,
+            numbers(one.box_xyxy),
+            [numbers(polygon) for polygon in one.polygons or ()],
+            one.rle["counts"] if one.rle else None,
+            bool(one.crowd),
+        ]
+        for one in image.annotations
+    ]
+    return [image.name, [int(length) for length in image.size_hw], objects]

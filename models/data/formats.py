@@ -1,0 +1,157 @@
+"""Reading a data set in any of the formats, and writing it in any of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal, get_args
+
+from models.data import coco, jsonl, mltable, voc
+from models.data.dataset import DataError, Dataset, Place, Problem
+from models.data.images import Placing, Sources, place, unique_names
+
+Format = Literal["coco", "voc", "jsonl", "mltable"]
+FORMATS: tuple[Format, ...] = get_args(Format)
+
+_EXPECTED = (
+    "expected COCO (a .json file), Pascal VOC (a folder with XML files in annotations/), AzureML JSONL (a .jsonl "
+    "file) or MLTable (a folder with a file MLTable)"
+)
+
+
+def load(
+    path: Path, *, format: Format | None = None, prefixes: Mapping[str, str] | None = None, images: Path | None = None
+) -> Dataset:
+    """The data set at `path`, whole. Raises DataError with every problem that kept something from being read."""
+    dataset, problems = read(path, format=format, prefixes=prefixes, images=images)
+    if fatal := [problem for problem in problems if problem.fatal]:
+        raise DataError(fatal)
+    return dataset
+
+
+def read(
+    path: Path, *, format: Format | None = None, prefixes: Mapping[str, str] | None = None, images: Path | None = None
+) -> tuple[Dataset, list[Problem]]:
+    """What can be read at `path`, and what cannot, or is odd.
+
+    path: a file, or a folder that holds one data set. format: guessed from what is there unless said.
+    prefixes: what an image's address begins with (`azureml://...`) -> the folder or URL that stands for it.
+    images: the folder that relative paths of images start at, in place of where the format has them.
+
+    Image files are opened only where the data set does not state their size.
+
+    Raises DataError when nothing can be read.
+    """
+    format, found = find(Path(path), format)
+    sources = Sources(images, prefixes or {})
+    reader = {"coco": coco.read, "voc": voc.read, "jsonl": jsonl.read, "mltable": mltable.read}[format]
+    return reader(found, sources)
+
+
+def find(path: Path, format: Format | None = None) -> tuple[Format, Path]:
+    """The format of what is at `path`, and the file (COCO, JSONL) or folder (VOC, MLTable) that its reader takes.
+
+    A folder may hold one data set: a JSON file there or in its `annotations/`, a JSONL file, XML files, an MLTable.
+    Raises DataError when there is none, or more than one.
+    """
+    if path.is_file():
+        by_name: Format | None = {".json": "coco", ".jsonl": "jsonl"}.get(path.suffix.lower())  # type: ignore[assignment]
+        if path.name == mltable.FILE:
+            by_name = "mltable"
+        found = format or by_name
+        if found is None:
+            raise DataError([Problem(Place(path), f"{_EXPECTED}, found another file; say which with --format")])
+        return found, path.parent if found == "mltable" else path
+    if not path.is_dir():
+        raise DataError([Problem(Place(path), "there is no such file or folder")])
+    candidates = _candidates(path)
+    if format is None and any(kind == "mltable" for kind, _ in candidates):
+        format = "mltable"  # its JSONL files are no data sets of their own
+    fitting = [(kind, file) for kind, file in candidates if format in (None, kind)]
+    if len(fitting) == 1:
+        return fitting[0]
+    if not fitting:
+        reason = f"expected {format} there, found none" if format else f"{_EXPECTED}, found none"
+        raise DataError([Problem(Place(path), reason)])
+    names = ", ".join(str(file) for _, file in fitting)
+    raise DataError([Problem(Place(path), f"expected one data set, found several: {names}; name one, or its --format")])
+
+
+def _candidates(folder: Path) -> list[tuple[Format, Path]]:
+    found: list[tuple[Format, Path]] = []
+    if (folder / mltable.FILE).is_file():
+        found.append(("mltable", folder))
+    if voc.find(folder) is not None:
+        found.append(("voc", folder))
+    found += [("jsonl", file) for file in sorted(folder.glob("[!.]*.jsonl"))]
+    found += [("coco", file) for file in sorted((*folder.glob("[!.]*.json"), *folder.glob("annotations/[!.]*.json")))]
+    return found
+
+
+def write(
+    dataset: Dataset,
+    path: Path,
+    format: Format,
+    *,
+    images: Placing = "copy",
+    url_prefix: str | None = None,
+    outline: jsonl.Outline | None = None,
+) -> tuple[str, ...]:
+    """Writes the data set, and returns a line for each kind of thing that is not there as it was.
+
+    path: a folder, new or empty; for COCO and JSONL also a new file's name (.json, .jsonl), with `images/` beside it.
+    images: `copy` them into `images/`, `link` (symbolically), or leave them where they are and `reference` them by
+        relative paths. URLs stay URLs.
+    url_prefix: JSONL and MLTable: what stands before each file's name in `image_url` instead, such as
+        `azureml://.../images/`, for a data set that is to be uploaded there.
+    outline: makes polygons in 0..1 of a mask (H, W) bool; JSONL and MLTable need it for run-length encoded masks.
+
+    Raises DataError when there is something at `path` already or an image file is missing; OSError as writing does;
+    ValueError for what the format cannot hold in any form.
+    """
+    path = Path(path)
+    file = _target(path, format)
+    folder = path if file is None else file.parent
+    missing = [
+        Problem(image.place or Place(image.path), f"the image file {image.path} is missing")
+        for image in dataset.images
+        if images != "reference" and isinstance(image.path, Path) and not image.path.is_file()
+    ]
+    if missing:
+        raise DataError(missing)
+    folder.mkdir(parents=True, exist_ok=True)
+    names = unique_names(dataset)
+    start = folder / voc.ANNOTATION_FOLDERS[0] if format == "voc" else folder
+    references = place(dataset, names, folder / "images", start, images)
+    if url_prefix is not None and format in ("jsonl", "mltable"):
+        references = [
+            reference if isinstance(image.path, str) else f"{url_prefix.rstrip('/')}/{name}"
+            for image, name, reference in zip(dataset.images, names, references, strict=True)
+        ]
+    notes = []
+    renamed = sum(name != image.name for name, image in zip(names, dataset.images, strict=True))
+    if renamed and (images != "reference" or format == "voc"):
+        notes.append(f"{renamed} images renamed: another image has the same name")
+    if format == "coco":
+        coco.write(dataset, file or folder / "annotations.json", references)
+    elif format == "voc":
+        notes += voc.write(dataset, folder, references, names)
+    elif format == "jsonl":
+        notes += jsonl.write(dataset, file or folder / "annotations.jsonl", references, outline)
+    else:
+        notes += mltable.write(dataset, folder, references, outline)
+    return tuple(notes)
+
+
+def _target(path: Path, format: Format) -> Path | None:
+    """The file that `path` names; None when it is a folder. Raises DataError where something is there."""
+    suffix = {"coco": ".json", "jsonl": ".jsonl"}.get(format)
+    if suffix is not None and path.suffix.lower() == suffix:
+        if path.exists():
+            raise DataError([Problem(Place(path), "is there already: expected a new file")])
+        return path
+    if path.is_dir() and any(path.iterdir()):
+        raise DataError([Problem(Place(path), "is there already: expected a new or empty folder")])
+    if path.exists() and not path.is_dir():
+        raise DataError([Problem(Place(path), "is a file: expected a new or empty folder")])
+    return None

@@ -1,0 +1,152 @@
+"""Where the images of a data set are: references in annotation files to local files and URLs, and back."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+from typing import Literal
+
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from models.data.dataset import Dataset
+from models.data.values import BadValueError, text
+
+Placing = Literal["copy", "link", "reference"]
+PLACINGS: tuple[Placing, ...] = ("copy", "link", "reference")
+
+
+@dataclass(frozen=True)
+class Sources:
+    """How a reference in an annotation file becomes a file or a URL.
+
+    root: the folder that relative paths start at; None: where the annotation file's format has its images.
+    prefixes: what a reference begins with -> what stands there instead (a folder or an http(s) URL); the longest wins.
+    """
+
+    root: Path | None = None
+    prefixes: Mapping[str, str] = field(default_factory=dict)
+
+    def find(self, reference: object, name: str, folders: Sequence[Path]) -> Path | str:
+        """The image's file, or its URL as text.
+
+        name: the field that holds the reference. folders: where a relative path is looked for, in this order, unless
+        there is a root; a file that is in none of them is said to be in the first.
+
+        Raises BadValueError for a reference that nothing on this machine can follow.
+        """
+        found = self.mapped(text(reference, name))
+        scheme, separator, _ = found.partition("://")
+        if separator:
+            if scheme.lower() in ("http", "https"):
+                return found
+            raise BadValueError(
+                f"{name}: expected a path, an http(s) URL or an address that a prefix maps to one of these, "
+                f"found {found!r} (say where it is with --prefix {scheme}://...=FOLDER)"
+            )
+        candidates = [folder / found for folder in ([self.root] if self.root else folders)]
+        return next((path for path in candidates if path.is_file()), candidates[0])
+
+    def mapped(self, reference: str) -> str:
+        """The reference with its longest known prefix, up to a slash or its end, replaced."""
+        known = [
+            prefix
+            for prefix in self.prefixes
+            if reference.startswith(prefix) and (prefix.endswith("/") or reference[len(prefix) :][:1] in ("", "/"))
+        ]
+        if not known:
+            return reference
+        prefix = max(known, key=len)
+        target, rest = self.prefixes[prefix], reference[len(prefix) :]
+        if "://" not in target:
+            target = os.path.abspath(target)
+        return f"{target.rstrip('/')}/{rest.lstrip('/')}" if rest else target
+
+
+def size_hw(path: Path | str) -> tuple[int, int]:
+    """The (height, width) of the image as it is shown, which is after the turn that its EXIF orientation asks for.
+
+    Reads the file's header only. Raises BadValueError when the file is missing, is no image, or is a URL: sizes of
+    images on the network have to be stated.
+    """
+    if isinstance(path, str):
+        raise BadValueError("width and height: expected with an image that is a URL, found nothing")
+    try:
+        with Image.open(path) as image:
+            turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+            return (image.width, image.height) if turned else (image.height, image.width)
+    except FileNotFoundError as error:
+        raise BadValueError(f"the image file {path} is missing") from error
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise BadValueError(f"the image file {path} cannot be read ({error})") from error
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """What an image file turned out to hold. stored_hw: before the turn of its EXIF orientation; size_hw: after it."""
+
+    sha256: str
+    stored_hw: tuple[int, int]
+    size_hw: tuple[int, int]
+
+
+def examine(path: Path) -> ImageFile:
+    """Reads and decodes all of the file. Raises BadValueError when it is missing or any of it cannot be read."""
+    try:
+        content = path.read_bytes()
+        with Image.open(BytesIO(content)) as image:
+            image.load()
+            stored = (image.height, image.width)
+            turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+    except FileNotFoundError as error:
+        raise BadValueError(f"the image file {path} is missing") from error
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # as Pillow's decoders fail
+        reason = "no image of a known format" if isinstance(error, UnidentifiedImageError) else error
+        raise BadValueError(f"the image file {path} cannot be read ({reason})") from error
+    return ImageFile(hashlib.sha256(content).hexdigest(), stored, stored[::-1] if turned else stored)
+
+
+def unique_names(dataset: Dataset) -> list[str]:
+    """A file name for every image, of a stem that no other has; `cat.jpg` and a second `cat.png` make `cat_2.png`."""
+    taken: set[str] = set()
+    names = []
+    for image in dataset.images:
+        path = Path(image.name)
+        stem, count = path.stem, 1
+        while stem.casefold() in taken:
+            count += 1
+            stem = f"{path.stem}_{count}"
+        taken.add(stem.casefold())
+        names.append(stem + path.suffix)
+    return names
+
+
+def place(dataset: Dataset, names: Sequence[str], folder: Path, start: Path, how: Placing) -> list[str]:
+    """Puts the images into `folder` under `names`, and returns for each the reference that an annotation file holds.
+
+    start: the folder that the references are relative to. how: `copy`; `link`, a symbolic link; `reference`, leave
+    the files where they are. A URL stays as it is.
+
+    Raises OSError when a file cannot be read or written.
+    """
+    references = []
+    for image, name in zip(dataset.images, names, strict=True):
+        if isinstance(image.path, str):
+            references.append(image.path)
+            continue
+        source = image.path.absolute()
+        if how == "reference":
+            target = source
+        else:
+            folder.mkdir(parents=True, exist_ok=True)
+            target = folder.absolute() / name
+            if how == "copy":
+                shutil.copyfile(source, target)
+            else:
+                target.symlink_to(source.resolve(strict=True))
+        references.append(Path(os.path.relpath(target, start.absolute())).as_posix())
+    return references

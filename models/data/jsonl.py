@@ -1,0 +1,178 @@
+"""AzureML's JSON Lines for object detection and instance segmentation: one image a line, coordinates in 0..1.
+
+{"image_url": "...", "image_details": {"format": "jpg", "width": 499, "height": 666}, "label": [
+  {"label": "can", "topX": 0.1, "topY": 0.2, "bottomX": 0.8, "bottomY": 0.7, "isCrowd": 0},
+  {"label": "can", "isCrowd": 0, "polygon": [[x1, y1, x2, y2, ...], ...]}]}
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+
+from models.data import classes
+from models.data.dataset import Annotation, DataError, Dataset, LabelledImage, Place, Problem
+from models.data.images import Sources, size_hw
+from models.data.values import BadValueError, box, extent, flag, length, number, pixel, polygons, shown, text
+
+CORNERS = ("topX", "topY", "bottomX", "bottomY")
+
+Outline = Callable[[np.ndarray], list[list[float]]]  # mask (H, W) bool -> polygons x1, y1, ... in 0..1
+
+
+def read(path: Path, sources: Sources) -> tuple[Dataset, list[Problem]]:
+    """What the file holds, and what in it could not be read. Raises DataError when the file cannot be read at all.
+
+    Relative paths start at the file's folder. A size that is not stated is taken from the image.
+    """
+    images, problems = read_lines(path, sources)
+    listed = classes.beside(path)
+    return classes.dataset(classes.read(listed), images, problems, str(listed)), problems
+
+
+def read_lines(path: Path, sources: Sources, encoding: str = "utf-8-sig") -> tuple[list[LabelledImage], list[Problem]]:
+    """The images of the file's lines, and the lines and objects that could not be read."""
+    try:
+        content = path.read_bytes()
+        decoded = content.decode(encoding)
+    except UnicodeDecodeError as error:
+        broken = content[: error.start].count(b"\n") + 1
+        raise DataError([Problem(Place(path, broken), f"not {encoding} ({error.reason})")]) from error
+    except OSError as error:
+        raise DataError([Problem(Place(path), f"cannot be read ({error})")]) from error
+    images: list[LabelledImage] = []
+    problems: list[Problem] = []
+    for line_number, line in enumerate(decoded.split("\n"), start=1):
+        if line.strip():
+            place = Place(path, line_number)
+            try:
+                images.append(_image(line, place, sources, problems))
+            except BadValueError as error:
+                problems.append(Problem(place, str(error)))
+    return images, problems
+
+
+def write(dataset: Dataset, path: Path, references: Iterable[str], outline: Outline | None) -> list[str]:
+    """Writes the file and its classes; returns a line for each kind of thing that JSONL could not hold as it was.
+
+    references: for each image, the `image_url`. outline: makes the polygons of a mask that is run-length encoded.
+
+    An object with polygons has no corners, as Azure writes it, except where its box is another than that around them.
+    Raises ValueError for such masks without `outline`, and for a class that is not one line of text.
+    """
+    classes.check(dataset.class_names)
+    traced = inexact = 0
+    lines = []
+    for image, reference in zip(dataset.images, references, strict=True):
+        height, width = image.size_hw
+        details = {"format": Path(image.name).suffix[1:].lower(), "width": width, "height": height}
+        label = []
+        for one in image.annotations:
+            parts = [_normalized(part, width, height) for part in one.polygons] if one.polygons else None
+            if one.rle is not None:
+                if outline is None:
+                    raise ValueError(f"{image.path}: a mask that is run-length encoded needs an outline for JSONL")
+                traced += 1
+                parts = outline(one.mask(image.size_hw)) or None  # type: ignore[arg-type]  # it has a mask
+                inexact += not _same(one, parts, image)
+            label.append(_entry(one, parts, width, height))
+        lines.append(json.dumps({"image_url": reference, "image_details": details, "label": label}, ensure_ascii=False))
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    classes.write(classes.beside(path), dataset.class_names)
+    if not traced:
+        return []
+    return [
+        f"{traced} run-length encoded masks written as the polygons around their pixels"
+        + (f", {inexact} of them not to the pixel" if inexact else "")
+    ]
+
+
+def _image(line: str, place: Place, sources: Sources, problems: list[Problem]) -> LabelledImage:
+    try:
+        entry = json.loads(line, parse_constant=_refuse)
+    except json.JSONDecodeError as error:
+        raise BadValueError(f"not JSON: {error.msg} (column {error.colno})") from error
+    except RecursionError as error:
+        raise BadValueError("not JSON: nested too deeply") from error
+    except ValueError as error:  # a constant or number that Python will not have
+        raise BadValueError(f"not JSON: {error}") from error
+    if not isinstance(entry, dict):
+        raise BadValueError(f"expected an object, found {shown(entry)}")
+    path = sources.find(entry.get("image_url"), "image_url", [place.file.parent])
+    details = entry.get("image_details") or {}
+    if not isinstance(details, dict):
+        raise BadValueError(f"image_details: expected an object, found {shown(details)}")
+    if details.get("height") is None and details.get("width") is None:
+        size = size_hw(path)
+    else:
+        size = (_length(details, "height"), _length(details, "width"))
+    label = entry.get("label")
+    if not isinstance(label, list):
+        raise BadValueError(f"label: expected a list of objects, found {shown(label)}")
+    found = []
+    for index, one in enumerate(label):
+        try:
+            found.append(_annotation(one, size, place))
+        except BadValueError as error:
+            problems.append(Problem(place, f"label[{index}]: {error}"))
+    return LabelledImage(path, size, tuple(found), place)
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no number")
+
+
+def _length(details: dict[str, Any], name: str) -> int:
+    """The width or height, also as the text `400px` that Azure's documentation shows."""
+    value = details.get(name)
+    if isinstance(value, str) and (digits := value.removesuffix("px").strip()).isdecimal():
+        value = int(digits)
+    return length(value, f"image_details.{name}")
+
+
+def _annotation(entry: Any, size_hw: tuple[int, int], place: Place) -> Annotation:
+    if not isinstance(entry, dict):
+        raise BadValueError(f"expected an object, found {shown(entry)}")
+    height, width = size_hw
+    label = text(entry.get("label"), "label")
+    parts = polygons(entry["polygon"], "polygon", (width, height)) if entry.get("polygon") is not None else None
+    if any(entry.get(name) is not None for name in CORNERS):
+        x1, y1, x2, y2 = (number(entry.get(name), name) for name in CORNERS)
+        xyxy = box(x1 * width, y1 * height, x2 * width, y2 * height, "topX topY bottomX bottomY, in pixels")
+    elif parts is not None:
+        xyxy = box(*extent(parts), "the box around the polygon, in pixels")
+    else:
+        raise BadValueError("expected topX, topY, bottomX and bottomY or a polygon, found neither")
+    crowd = entry.get("isCrowd")
+    return Annotation(label, xyxy, parts, None, flag(0 if crowd is None else crowd, "isCrowd"), place)
+
+
+def _entry(one: Annotation, parts: list[list[float]] | None, width: int, height: int) -> dict[str, Any]:
+    entry: dict[str, Any] = {"label": one.label}
+    if parts is None or _around(parts, width, height) != tuple(map(pixel, one.box_xyxy)):
+        entry |= zip(CORNERS, _normalized(one.box_xyxy, width, height), strict=True)
+    entry["isCrowd"] = int(one.crowd)
+    if parts is not None:
+        entry["polygon"] = parts
+    return entry
+
+
+def _normalized(values: Iterable[float], width: int, height: int) -> list[float]:
+    """x, y, x, y, ... in pixels -> in 0..1. Times the size and rounded to a millionth, they are what they were."""
+    return [pixel(value) / (height if index % 2 else width) for index, value in enumerate(values)]
+
+
+def _around(parts: list[list[float]], width: int, height: int) -> tuple[float, ...]:
+    return extent(polygons(parts, "polygon", (width, height)))
+
+
+def _same(one: Annotation, parts: list[list[float]] | None, image: LabelledImage) -> bool:
+    """Whether the polygons give the very pixels of the mask back."""
+    height, width = image.size_hw
+    scaled = polygons(parts, "polygon", (width, height)) if parts else None
+    mask, again = one.mask(image.size_hw), Annotation(one.label, one.box_xyxy, scaled).mask(image.size_hw)
+    return mask is not None and again is not None and bool(np.array_equal(mask, again))

@@ -1,0 +1,43 @@
+"""Measures boxes and masks against annotated images; docs/evaluation.md defines every figure."""
+
+from models.evaluation.boxes import box_figures
+from models.evaluation.coco import coco_figures
+from models.evaluation.masks import (
+    MaskScores,
+    Rle,
+    ScoredObject,
+    annotation_rle,
+    compare,
+    fill_boxes,
+    filled_box,
+    mask_figures,
+    middle_point,
+    score_detected,
+    score_prompted,
+    truth_masks,
+)
+from models.evaluation.matching import IOU_THRESHOLD, Found, Matching, match
+from models.evaluation.predictions import Predicted, read_predictions
+
+__all__ = [
+    "IOU_THRESHOLD",
+    "Found",
+    "MaskScores",
+    "Matching",
+    "Predicted",
+    "Rle",
+    "ScoredObject",
+    "annotation_rle",
+    "box_figures",
+    "coco_figures",
+    "compare",
+    "fill_boxes",
+    "filled_box",
+    "mask_figures",
+    "match",
+    "middle_point",
+    "read_predictions",
+    "score_detected",
+    "score_prompted",
+    "truth_masks",
+]

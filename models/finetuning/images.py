@@ -1,0 +1,176 @@
+"""Labelled images for MMEngine's data loaders: decoded, augmented by seed, in an order that can be rejoined."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmengine.dataset import BaseDataset, DefaultSampler
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from models.data import Annotation, DataError, Dataset, LabelledImage, Place, Problem
+
+LEAST_SIDE = 1.0  # pixels; losses of boxes that are thinner have no meaning
+
+
+class TrainingImages(BaseDataset):
+    """A Dataset for MMEngine.
+
+    pipeline: MMDetection's transforms. seed: for training; an index is then `epoch * len + image`, and what is random
+    about a sample depends on the seed, the epoch and the image alone: not on the worker that makes it, and not on what
+    was made before. None: for validation, with plain indices and nothing random.
+    """
+
+    def __init__(self, dataset: Dataset, pipeline: Sequence[Any], seed: int | None) -> None:
+        self._dataset = dataset
+        self._seed = seed
+        super().__init__(
+            metainfo={"classes": tuple(dataset.class_names)}, pipeline=list(pipeline), test_mode=seed is None
+        )
+
+    def load_data_list(self) -> list[dict[str, Any]]:
+        labels = {name: label for label, name in enumerate(self._dataset.class_names)}
+        return [
+            {
+                "img_path": str(image.path),
+                "img_id": index,
+                "height": image.size_hw[0],
+                "width": image.size_hw[1],
+                "instances": [
+                    {"bbox": box, "bbox_label": labels[one.label], "ignore_flag": int(one.crowd)}
+                    for one in image.annotations
+                    if (box := usable_box(one, image)) is not None
+                ],
+            }
+            for index, image in enumerate(self._dataset.images)
+        ]
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        if self._seed is None:
+            return super().__getitem__(index)
+        epoch, image = divmod(index, len(self))
+        with _seeded(self._seed, epoch, image):
+            return super().__getitem__(image)
+
+
+class RejoinableSampler(DefaultSampler):
+    """MMEngine's sampler, whose next epoch may leave out its first `skip` samples. Indices tell the epoch too."""
+
+    skip = 0
+
+    def __iter__(self) -> Iterator[int]:
+        indices = list(super().__iter__())[self.skip :]
+        self.skip = 0
+        return iter([self.epoch * len(self.dataset) + index for index in indices])
+
+
+class LoadImage:
+    """The first transform: an image file as (H, W, 3) uint8 BGR, in the frame that its annotations are in.
+
+    That is as stored; or upright by EXIF, where the size that the data set states is the upright one. Raises DataError
+    for a file that cannot be decoded, or has another size.
+    """
+
+    def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
+        path, size_hw = Path(results["img_path"]), (results["height"], results["width"])
+        try:
+            with Image.open(path) as opened:
+                image: Image.Image = opened
+                if (opened.height, opened.width) != size_hw:
+                    image = ImageOps.exif_transpose(opened)
+                if image.mode.startswith("I"):  # 16-bit grey
+                    image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+                pixels = np.asarray(image.convert("RGB"))
+        except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError) as error:
+            raise DataError([Problem(Place(path), f"cannot be decoded: {error}")]) from error
+        if pixels.shape[:2] != size_hw:
+            raise DataError([_other_size(path, size_hw, pixels.shape[:2])])
+        results["img"] = np.ascontiguousarray(pixels[..., ::-1])
+        results["img_shape"] = results["ori_shape"] = size_hw
+        return results
+
+
+def training_pipeline(steps: Sequence[dict[str, Any]], preprocessor: dict[str, Any], augment: bool) -> list[Any]:
+    """The test pipeline's steps with the annotations, and with Azure's augmentations around them: an image is put on
+    a larger canvas, a part with every object in it is cut out, and half of the images are mirrored."""
+    pipeline: list[Any] = [LoadImage(), {"type": "LoadAnnotations", "with_bbox": True}]
+    if augment:
+        mean = list(preprocessor.get("mean") or (0, 0, 0))
+        pipeline += [
+            {
+                "type": "Expand",
+                "mean": mean if len(mean) == 3 else mean * 3,
+                "to_rgb": bool(preprocessor.get("bgr_to_rgb")),
+                "ratio_range": (1, 1.6),
+                "prob": 0.4,
+            },
+            {"type": "MinIoURandomCrop", "min_ious": (0.5, 0.7, 0.9), "min_crop_size": 0.6},
+        ]
+    for step in steps:
+        packing = step["type"] == "PackDetInputs"
+        if packing and augment:
+            pipeline.append({"type": "RandomFlip", "prob": 0.5})
+        pipeline.append({"type": "PackDetInputs"} if packing else step)
+    return pipeline
+
+
+def usable_box(annotation: Annotation, image: LabelledImage) -> list[float] | None:
+    """The part of a box inside the image; None where that is thinner than a pixel."""
+    height, width = image.size_hw
+    x1, y1, x2, y2 = annotation.box_xyxy
+    x1, y1, x2, y2 = max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height))
+    return [x1, y1, x2, y2] if min(x2 - x1, y2 - y1) >= LEAST_SIDE else None
+
+
+def check(dataset: Dataset) -> None:
+    """Find out before the training what would end it. Raises DataError with every problem."""
+    problems = [problem for image in dataset.images if (problem := _problem(image)) is not None]
+    if problems:
+        raise DataError(problems)
+
+
+def too_thin(dataset: Dataset) -> int:
+    """How many boxes are left out because hardly any of them is inside their image."""
+    return sum(usable_box(annotation, image) is None for image, annotation in dataset.annotations())
+
+
+def _problem(image: LabelledImage) -> Problem | None:
+    place = image.place or Place(Path(str(image.path)))
+    if not isinstance(image.path, Path):
+        return Problem(place, f"expected an image on this machine, found the URL {image.path}")
+    try:
+        with Image.open(image.path) as opened:  # reads the header only
+            size_hw = opened.height, opened.width
+            if size_hw != image.size_hw and opened.getexif().get(0x0112, 1) > 4:
+                size_hw = size_hw[::-1]
+    except FileNotFoundError:
+        return Problem(place, f"the image file {image.path} is missing")
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        return Problem(place, f"the image file {image.path} cannot be read: {error}")
+    return None if size_hw == image.size_hw else _other_size(image.path, image.size_hw, size_hw)
+
+
+def _other_size(path: Path, expected_hw: tuple[int, int], found_hw: tuple[int, ...]) -> Problem:
+    return Problem(
+        Place(path),
+        f"expected an image of {expected_hw[1]} x {expected_hw[0]} pixels as annotated, found "
+        f"{found_hw[1]} x {found_hw[0]}",
+    )
+
+
+@contextmanager
+def _seeded(*numbers: int) -> Iterator[None]:
+    """Let what is random inside follow from the numbers alone, and leave what is random outside as it was."""
+    kept = random.getstate(), np.random.get_state()
+    seed = int(np.random.SeedSequence(numbers).generate_state(1)[0])
+    random.seed(seed)
+    np.random.seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(kept[0])
+        np.random.set_state(kept[1])

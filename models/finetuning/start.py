@@ -1,0 +1,207 @@
+"""What a training starts from: a detector's config for the data's classes, and the weights of it that still fit."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from models import mmcv_ops
+from models.checkpoints import CheckpointError, ModelFilesError, StateDict, load_into, load_state_dict
+from models.detector_files import DetectorFiles, find_class_names, inference_pipeline, read_config, unprefixed
+
+Take = Literal["all", "backbone", "nothing"]
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Start:
+    """A detector to start from.
+
+    path: its config. config: MMDetection's, as the detector has it. checkpoint, state_dict: its weights; None to
+    start from random ones. class_names: of its own classes, None where nobody knows them.
+    """
+
+    path: Path
+    config: Any
+    checkpoint: Path | None
+    state_dict: StateDict | None
+    class_names: tuple[str, ...] | None
+
+    @property
+    def name(self) -> str:
+        return self.path.stem
+
+    @classmethod
+    def read(cls, path: Path, take: Take = "all") -> Start:
+        """Read a detector's folder, or, to take nothing of its weights, a config alone. Raises ModelFilesError."""
+        mmcv_ops.install()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            if take == "nothing" and path.suffix == ".py" and path.is_file():
+                return cls(path, read_config(path), None, None, None)
+            files = DetectorFiles.find(path)
+            config = read_config(files.config)
+            if take == "nothing":
+                return cls(files.config, config, None, None, None)
+            state_dict, meta = load_state_dict(files.checkpoint)
+            state_dict = unprefixed(state_dict)
+            if take == "backbone":
+                return cls(files.config, config, files.checkpoint, _backbone(state_dict, files.checkpoint), None)
+            try:
+                names = find_class_names(files, meta, config, build(config, files.config))
+            except CheckpointError:
+                raise
+            except ModelFilesError:  # names that are missing or do not fit: the head is made anew, which is said
+                names = None
+            return cls(files.config, config, files.checkpoint, state_dict, names)
+
+    @property
+    def factors(self) -> dict[str, Any]:
+        """What share of the learning rate each part gets by the config; YOLOF's backbone a third."""
+        wrapper = self.config.get("optim_wrapper") or {}
+        return {
+            key: {name: float(share) for name, share in value.items()}
+            for key, value in ((wrapper.get("paramwise_cfg") or {}).get("custom_keys") or {}).items()
+        }
+
+    def order(self, class_names: Sequence[str]) -> tuple[str, ...]:
+        """The data's classes in the order in which a model of them counts: the detector's own, if they are the same."""
+        if self.class_names is not None and set(self.class_names) == set(class_names):
+            return self.class_names
+        return tuple(class_names)
+
+    def config_for(self, class_names: Sequence[str]) -> Any:
+        """The config with as many classes. Raises ModelFilesError for a detector that boxes alone cannot train."""
+        config = copy.deepcopy(self.config)
+        heads = [config.model.get("bbox_head"), (config.model.get("roi_head") or {}).get("bbox_head")]
+        if (config.model.get("roi_head") or {}).get("mask_head") or config.model.get("mask_head"):
+            raise ModelFilesError(
+                f"{self.path}: it learns masks too, and fine-tuning trains boxes only: take a detector"
+            )
+        if not any(_set_classes(head, len(class_names)) for head in heads):
+            raise ModelFilesError(
+                f"{self.path}: found no bbox_head with num_classes, which fine-tuning sets for the data"
+            )
+        return config
+
+    def model_for(self, class_names: Sequence[str], config: Any, say: Say, seed: int) -> Any:
+        """A model for these classes with every weight that fits; what does not is made anew, and said.
+
+        Raises ModelFilesError if the config makes no model, or weights are missing that the classes do not explain.
+        """
+        torch.manual_seed(seed)
+        model = build(config, self.path)
+        model.init_weights()
+        if self.state_dict is None:
+            say("weights: all new")
+            return model
+        assert self.checkpoint is not None
+        own = model.state_dict()
+        anew: list[str] = []
+        if self.class_names is None or tuple(self.class_names) != tuple(class_names):
+            # What depends on the classes is what has another shape in the same model for one class more.
+            larger = build(self.config_for([*class_names, ""]), self.path).state_dict()
+            anew = [key for key, tensor in own.items() if larger[key].shape != tensor.shape]
+        kept = {key: tensor for key, tensor in self.state_dict.items() if key not in anew}
+        if not any(key.startswith(("neck.", "bbox_head.", "roi_head.")) for key in kept):  # a backbone
+            load_into(model, {**own, **kept}, self.checkpoint)
+            say(f"weights: the backbone of {self.checkpoint}; neck and head are new")
+            return model
+        load_into(model, {**{key: own[key] for key in anew}, **kept}, self.checkpoint, ignore=["*num_batches_tracked"])
+        if anew:
+            known = f" in place of {_few(self.class_names)}" if self.class_names else ""
+            dropped = ", ".join(f"{key} {_shape(self.state_dict.get(key))}" for key in anew)
+            say(f"weights: {self.checkpoint}; a new class head for {_few(class_names)}{known}, dropping {dropped}")
+        else:
+            say(f"weights: {self.checkpoint}; the classes are the same, so its head is kept")
+        return model
+
+
+def build(config: Any, path: Path) -> Any:
+    """A config's model. Its pretrained weights are not fetched; how its layers begin otherwise is as it says."""
+    from mmdet.registry import MODELS
+    from mmengine.registry import DefaultScope
+
+    node = copy.deepcopy(config.model)
+    forget_downloads(node)
+    try:
+        with DefaultScope.overwrite_default_scope(config.get("default_scope", "mmdet")):
+            return MODELS.build(node)
+    except (KeyError, TypeError, ValueError, AttributeError, AssertionError, ImportError) as error:
+        raise ModelFilesError(f"{path}: cannot build the model: {error}") from error
+
+
+def steps_after_loading(
+    config: Any, path: Path, image_min_size: int | None, image_max_size: int | None
+) -> list[dict[str, Any]]:
+    """The config's test pipeline without its first step, which loads the image, and with other sizes where asked for.
+
+    Raises ModelFilesError where the pipeline resizes in a way that has no sizes to set.
+    """
+    steps = [dict(step) for step in inference_pipeline(config, path)[1:]]
+    resizes = [step for step in steps if isinstance(step.get("scale"), (tuple, list))]
+    if image_min_size or image_max_size:
+        if not resizes:
+            raise ModelFilesError(f"{path}: its test pipeline has no Resize with a scale that could be set")
+        for step in resizes:
+            short, long = min(step["scale"]), max(step["scale"])
+            if image_min_size:
+                short, long = image_min_size, max(image_min_size, long)
+            if image_max_size:
+                short, long = min(short, image_max_size), image_max_size
+            step["scale"] = (long, short)
+    return steps
+
+
+def _set_classes(node: Any, count: int) -> bool:
+    """Set every num_classes at or below a head; return whether there is one."""
+    found = False
+    if isinstance(node, dict):
+        if "num_classes" in node:
+            node["num_classes"] = count
+            found = True
+        for value in node.values():
+            found = _set_classes(value, count) or found
+    elif isinstance(node, (list, tuple)):
+        found = any([_set_classes(value, count) for value in node])
+    return found
+
+
+def forget_downloads(node: Any) -> None:
+    """Take the pretrained weights that it would fetch out of a model's config."""
+    if isinstance(node, dict):
+        if node.get("pretrained"):
+            node["pretrained"] = None
+        if isinstance(node.get("init_cfg"), dict) and node["init_cfg"].get("type") == "Pretrained":
+            node["init_cfg"] = None
+        for value in node.values():
+            forget_downloads(value)
+    elif isinstance(node, (list, tuple)):
+        for value in node:
+            forget_downloads(value)
+
+
+def _backbone(state_dict: StateDict, checkpoint: Path) -> StateDict:
+    """The backbone's weights of a detector's; those of a backbone alone get the names they have in a detector."""
+    chosen = {key: tensor for key, tensor in state_dict.items() if key.startswith("backbone.")}
+    if not chosen and "conv1.weight" in state_dict:
+        chosen = {f"backbone.{key}": tensor for key, tensor in state_dict.items() if not key.startswith("fc.")}
+    if not chosen:
+        raise CheckpointError(
+            f"{checkpoint}: expected weights of a backbone, found none whose key begins with 'backbone.'"
+        )
+    return chosen
+
+
+def _shape(tensor: torch.Tensor | None) -> str:
+    return "which it lacks" if tensor is None else f"({' x '.join(map(str, tensor.shape))})"
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names) if len(names) <= 6 else f"{len(names)} classes"

@@ -1,0 +1,399 @@
+"""Fine-tunes a detector by MMEngine's Runner: builds its parts, runs it, goes on where it was, keeps the best."""
+
+from __future__ import annotations
+
+import gc
+import importlib.util
+import os
+import uuid
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+import torch
+from mmengine.dist import barrier, broadcast_object_list, get_world_size, is_main_process
+
+from models import mmcv_ops
+from models.data import Dataset, data_hash
+from models.finetuning import curve, images, result
+from models.finetuning.checkpointing import BEST, LATEST, Checkpointing, OutOfTime, TrainingError
+from models.finetuning.history import History
+from models.finetuning.loop import RejoinableLoop
+from models.finetuning.options import TrainingOptions
+from models.finetuning.progress import Progress
+from models.finetuning.record import Record
+from models.finetuning.schedule import optimizer_config, schedule_config
+from models.finetuning.start import Start, Take, steps_after_loading
+from models.finetuning.validation import SCORE_THRESHOLD, BoxFigures, ValidationLoss
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Finetuned:
+    """What came out. folder: the detector's. figures: of its validation. finished: False when time ran out before the
+    last epoch; the same call then goes on."""
+
+    folder: Path
+    class_names: tuple[str, ...]
+    figures: dict[str, Any]
+    finished: bool
+
+
+def finetune(
+    training: Dataset,
+    validation: Dataset,
+    start: Path,
+    out: Path,
+    options: TrainingOptions,
+    *,
+    take: Take = "all",
+    name: str | None = None,
+    minutes: float | None = None,
+    say: Say = print,
+    stream: TextIO | None = None,
+) -> Finetuned:
+    """Train the detector in `start` on `training` and write the best of it, by `validation`, as a detector folder.
+
+    out: gets config, weights and metadata, and everything of the training in `training/`. take: what is taken of the
+    weights in `start`. name: of the config and weights; None for the start's. minutes: after which to stop, with the
+    best so far as the result. say: takes lines for people. stream: for a progress bar, or None.
+
+    The same call on the same folder goes on with an unfinished training. Run by torchrun, the processes share the work.
+    Raises DataError, ModelFilesError, OptionError, TrainingError, or MissingOpError where mmcv has an op not compiled.
+    """
+    torch.set_flush_denormal(True)  # vanishing gradients are slow on a CPU; workers and threads take this over
+    with _quiet(), _processes():
+        if not is_main_process():
+            say, stream = _silent, None
+        training, validation, begun = _prepared(training, validation, start, take, say)
+        optimizer_config(options, None)  # refuses arguments that the optimiser lacks before anything is written
+        asked = {
+            **options.deciding(),
+            "start": result.file_hash(begun.checkpoint) or str(begun.path),
+            "take": take,
+            "training data": data_hash(training),
+            "validation data": data_hash(validation),
+            "processes": get_world_size(),
+        }
+        record = _opened(out / "training", asked, options)
+        if record.finished:
+            say(f"{out} is finished already; --resume_from_checkpoint false would train it anew")
+        while not record.finished:
+            try:
+                whole = _Run(begun, training, validation, out, options, record, minutes, say, stream).train()
+            except torch.OutOfMemoryError as error:
+                _halve(record, options, say, error)
+                gc.collect()
+                torch.cuda.empty_cache()
+                continue
+            record.finished = whole
+            break
+        if is_main_process():
+            record.save()
+        barrier()  # the main process has written what the others read next
+        history = _history(record.folder, options.metric_for_best_model)
+        assert history.best is not None
+        if is_main_process():
+            curve.draw(history, record.folder / "curve.png")
+            _write_result(begun, training, validation, out, options, record, history, name or begun.name)
+        barrier()
+        return Finetuned(out, training.class_names, history.best, record.finished)
+
+
+class _Run:
+    """One life of a training, in one process, from building MMEngine's Runner to its end."""
+
+    def __init__(
+        self,
+        begun: Start,
+        training: Dataset,
+        validation: Dataset,
+        out: Path,
+        options: TrainingOptions,
+        record: Record,
+        minutes: float | None,
+        say: Say,
+        stream: TextIO | None,
+    ) -> None:
+        from mmengine.evaluator import Evaluator
+        from mmengine.runner import Runner
+
+        self._checkpoints = record.folder / "checkpoints"
+        self._checkpoints.mkdir(parents=True, exist_ok=True)
+        self._history = History(options.metric_for_best_model)
+        latest = self._checkpoints / LATEST
+        resume = latest.is_file()
+        class_names = training.class_names
+        config = begun.config_for(class_names)
+        steps = steps_after_loading(config, begun.path, options.image_min_size, options.image_max_size)
+        deployed = result.deployed_config(
+            config, class_names, steps, options.box_score_threshold, options.iou_threshold
+        )
+        config.model = deployed["model"]
+        model = begun.model_for(class_names, config, _silent if resume else say, options.random_seed)
+        model.init_weights = _initialised  # the Runner would do it again, and undo what was loaded
+
+        pipeline = images.training_pipeline(steps, config.model["data_preprocessor"], options.apply_augmentations)
+        batches = _loader(training, pipeline, record.batch_size, options, options.random_seed)
+        tested = _loader(
+            validation, images.training_pipeline(steps, {}, False), options.validation_batch_size, options, None
+        )
+        half = _half(options, say)
+        total = options.number_of_epochs * len(batches)
+        self._progress = Progress(self._history, say, stream)
+        hooks: list[Any] = [
+            Checkpointing(
+                self._checkpoints,
+                self._history,
+                accumulated=options.gradient_accumulation_step,
+                save_steps=options.save_steps,
+                limit=options.save_total_limit,
+                patience=options.early_stopping_patience if options.early_stopping else None,
+                minutes=minutes,
+            ),
+            self._progress,
+        ]
+        if options.metric_for_best_model == "loss":
+            hooks.append(ValidationLoss())
+        if get_world_size() > 1:
+            hooks.append({"type": "SyncBuffersHook"})
+        runner_config: dict[str, Any] = {}
+        if get_world_size() > 1:
+            runner_config["model_wrapper_cfg"] = {
+                "type": "MMDistributedDataParallel",
+                "device_ids": [torch.cuda.current_device()] if torch.cuda.is_available() else None,
+                "broadcast_buffers": False,
+                "find_unused_parameters": False,
+            }
+        self._runner = Runner(
+            model=model,
+            work_dir=str(record.folder / "log"),
+            train_dataloader=batches,
+            val_dataloader=tested,
+            train_cfg={"type": RejoinableLoop, "max_epochs": options.number_of_epochs},
+            val_cfg={"fp16": half is not None},
+            val_evaluator=Evaluator([BoxFigures(validation, options.box_score_threshold or SCORE_THRESHOLD)]),
+            optim_wrapper=optimizer_config(options, half, begun.factors),
+            param_scheduler=schedule_config(options, total),
+            default_hooks={"checkpoint": None},
+            custom_hooks=hooks,
+            load_from=str(latest) if resume else None,
+            resume=resume,
+            launcher="pytorch" if get_world_size() > 1 else "none",
+            randomness={"seed": options.random_seed},
+            log_level="ERROR",
+            default_scope="mmdet",
+            visualizer=_visualizer(record.folder, say),
+            experiment_name=f"finetune-{uuid.uuid4().hex}",  # MMEngine keeps its parts by this name, process-wide
+            cfg=runner_config,
+        )
+
+    def train(self) -> bool:
+        """Train to the end; False when time runs out before. Leaves best weights and history in the folder."""
+        try:
+            self._runner.train()
+            return True
+        except OutOfTime:
+            if not self._history.epochs:  # or there would be no result at all
+                self._runner.train_loop._iter += 1  # the loop was left before it counted the last batch
+                self._runner.val_loop.run()
+            return False
+        finally:
+            self._progress.close()
+            self._runner.visualizer.close()
+            while self._runner.logger.handlers:  # MMEngine keeps the logger, and uses it again
+                self._runner.logger.handlers.pop().close()
+
+
+def _prepared(
+    training: Dataset, validation: Dataset, start: Path, take: Take, say: Say
+) -> tuple[Dataset, Dataset, Start]:
+    """Both data sets checked, with the classes in the detector's order, and the detector."""
+    unknown = [name for name in validation.class_names if name not in training.class_names]
+    if {one.label for _, one in validation.annotations()} & set(unknown):
+        raise TrainingError(f"the validation data has classes that the training data lacks: {', '.join(unknown)}")
+    for dataset, use in ((training, "training"), (validation, "validation")):
+        if not any(not one.crowd for _, one in dataset.annotations()):
+            raise TrainingError(f"the {use} data has no object in its {len(dataset)} images")
+        images.check(dataset)
+    begun = Start.read(start, take)
+    class_names = begun.order(training.class_names)
+    training = Dataset(class_names, training.images)
+    validation = Dataset(class_names, validation.images)
+    counts = [f"{len(one)} images with {sum(1 for _ in one.annotations())} objects" for one in (training, validation)]
+    say(f"training on {counts[0]}, validating on {counts[1]}; classes: {', '.join(class_names)}")
+    thin = images.too_thin(training)
+    if thin:
+        say(f"{thin} training boxes are left out: less than a pixel of them is inside their image")
+    return training, validation, begun
+
+
+def _opened(folder: Path, asked: dict[str, Any], options: TrainingOptions) -> Record:
+    """The folder's record, opened by the main process for all of them."""
+    box: list[Any] = [None]
+    if is_main_process():
+        try:
+            box = [Record.open(folder, asked, options.training_batch_size, options.resume_from_checkpoint)]
+        except TrainingError as error:
+            box = [error]
+    broadcast_object_list(box)
+    if isinstance(box[0], TrainingError):
+        raise box[0]
+    record: Record = box[0]
+    return record
+
+
+def _halve(record: Record, options: TrainingOptions, say: Say, error: Exception) -> None:
+    """Begin again with half the batch. Raises TrainingError where that is not wanted or not possible."""
+    size = record.batch_size
+    if not options.auto_find_batch_size or size == 1 or get_world_size() > 1:
+        raise TrainingError(
+            f"a batch of {size} does not fit into the device's memory: choose a smaller training_batch_size or "
+            "image_max_size, or precision 16"
+        ) from error
+    record.batch_size = size // 2
+    for path in (record.folder / "checkpoints").glob("*"):
+        path.unlink()
+    record.save()
+    say(f"a batch of {size} does not fit into the device's memory: beginning again with {record.batch_size}")
+
+
+def _loader(
+    dataset: Dataset, pipeline: Sequence[Any], batch_size: int, options: TrainingOptions, seed: int | None
+) -> Any:
+    """MMEngine's data loader. seed: for training; None for validation, in order."""
+    from mmengine.dataset import DefaultSampler
+    from mmengine.registry import DefaultScope
+    from mmengine.runner import Runner
+
+    workers = options.number_of_workers
+    if workers is None:
+        workers = min(4, os.cpu_count() or 1) if torch.cuda.is_available() else 1
+    with DefaultScope.overwrite_default_scope("mmdet"):
+        loaded = images.TrainingImages(dataset, pipeline, seed)
+    sampler = (
+        DefaultSampler(loaded, shuffle=False, seed=0) if seed is None else images.RejoinableSampler(loaded, seed=seed)
+    )
+    return Runner.build_dataloader(
+        {
+            "dataset": loaded,
+            "sampler": sampler,
+            "batch_size": batch_size,
+            "num_workers": workers,
+            "persistent_workers": workers > 0,
+        },
+        seed=options.random_seed,
+    )
+
+
+def _half(options: TrainingOptions, say: Say) -> torch.dtype | None:
+    """What to compute in beside float32."""
+    if options.precision == "32":
+        return None
+    if not torch.cuda.is_available():
+        say("precision 16 needs a GPU, and there is none: training in 32 bits")
+        return None
+    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+
+
+def _visualizer(folder: Path, say: Say) -> dict[str, Any]:
+    """MMEngine's, which writes TensorBoard's files where TensorBoard is installed."""
+    backends: list[dict[str, Any]] = []
+    if importlib.util.find_spec("tensorboard") is None:
+        say("no TensorBoard logs: the package tensorboard is not installed")
+    else:
+        backends.append({"type": "TensorboardVisBackend", "save_dir": str(folder / "tensorboard")})
+    return {"type": "Visualizer", "vis_backends": backends}
+
+
+def _history(folder: Path, metric: str) -> History:
+    """The history in the latest checkpoint."""
+    kept = torch.load(folder / "checkpoints" / LATEST, map_location="cpu", weights_only=True, mmap=True)["history"]
+    return History(metric, [(step, loss) for step, loss in kept["losses"]], kept["epochs"])
+
+
+def _write_result(
+    begun: Start,
+    training: Dataset,
+    validation: Dataset,
+    out: Path,
+    options: TrainingOptions,
+    record: Record,
+    history: History,
+    name: str,
+) -> None:
+    config = begun.config_for(training.class_names)
+    steps = steps_after_loading(config, begun.path, options.image_min_size, options.image_max_size)
+    deployed = result.deployed_config(
+        config, training.class_names, steps, options.box_score_threshold, options.iou_threshold
+    )
+    metadata = {
+        "started_from": {
+            "config": begun.path.name,
+            "checkpoint": begun.checkpoint.name if begun.checkpoint else None,
+            "sha256": result.file_hash(begun.checkpoint),
+            "taken": record.asked["take"],
+        },
+        "metrics": history.best,
+        "finished": record.finished,
+        "data": {
+            use: {
+                "hash": record.asked[f"{use} data"],
+                "images": len(dataset),
+                "objects": sum(1 for _ in dataset.annotations()),
+            }
+            for use, dataset in (("training", training), ("validation", validation))
+        },
+        "options": {
+            **options.plain(),
+            "training_batch_size": record.batch_size,
+            "learning_rate": options.highest_learning_rate,
+        },
+    }
+    result.write(out, name, deployed, record.folder / "checkpoints" / BEST, training.class_names, metadata)
+
+
+@contextmanager
+def _processes() -> Iterator[None]:
+    """Join the other processes, where torchrun started this one."""
+    import torch.distributed as distributed
+
+    if not distributed.is_torchelastic_launched():
+        yield
+        return
+    if torch.cuda.is_available():
+        torch.cuda.set_device(distributed.get_node_local_rank())
+    distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    try:
+        yield
+    finally:
+        distributed.destroy_process_group()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what MMDetection's parts say, about which their user can do nothing, from the console."""
+    from mmengine.logging import MMLogger
+
+    mmcv_ops.install()
+    logger = MMLogger.get_current_instance()  # tells how every layer was initialised
+    level = logger.level
+    logger.setLevel("ERROR")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _silent(_: str) -> None:
+    pass
+
+
+def _initialised() -> None:
+    pass

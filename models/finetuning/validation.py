@@ -1,0 +1,84 @@
+"""A detector's figures on the validation images, for MMEngine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from mmengine.dist import all_reduce
+from mmengine.evaluator import BaseMetric
+from mmengine.hooks import Hook
+
+from models.data import Dataset
+from models.evaluation import Predicted, box_figures
+
+SCORE_THRESHOLD = 0.3  # from which score on a box counts for precision and recall, where the user sets none
+
+
+class BoxFigures(BaseMetric):
+    """`models.evaluation.box_figures`, under the names that Azure gives them."""
+
+    default_prefix = ""
+
+    def __init__(self, dataset: Dataset, score_threshold: float) -> None:
+        super().__init__(collect_device="gpu")  # by messages; "cpu" means files in the working directory
+        self._dataset = dataset
+        self._score_threshold = score_threshold
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
+        for sample in data_samples:
+            found = sample["pred_instances"]
+            self.results.append(
+                (
+                    sample["img_id"],
+                    found["bboxes"].float().cpu().tolist(),
+                    found["scores"].float().cpu().tolist(),
+                    found["labels"].cpu().tolist(),
+                )
+            )
+
+    def compute_metrics(self, results: list[Any]) -> dict[str, float | None]:
+        names = self._dataset.class_names
+        found: list[list[Predicted]] = [[] for _ in self._dataset.images]
+        for index, boxes, scores, labels in results:
+            height, width = self._dataset.images[index].size_hw
+            found[index] = [  # clipped, as they are served
+                Predicted(
+                    names[label],
+                    score,
+                    (min(max(x1, 0), width), min(max(y1, 0), height), min(max(x2, 0), width), min(max(y2, 0), height)),
+                )
+                for (x1, y1, x2, y2), score, label in zip(boxes, scores, labels, strict=True)
+            ]
+        figures = box_figures(self._dataset, found, self._score_threshold)
+        return {
+            "mean_average_precision": figures["voc_mAP50"],
+            "coco_mean_average_precision": figures["coco"]["mAP"],
+            "precision": figures["precision"] if figures["precision"] is not None else 0.0,
+            "recall": figures["recall"],
+            **{f"average_precision/{name}": one["voc_AP50"] for name, one in figures["per_class"].items()},
+        }
+
+
+class ValidationLoss(Hook):
+    """Adds the mean loss over the validation images to their figures; it takes a second pass of each."""
+
+    priority = "HIGHEST"  # before those who read the figures
+
+    def before_val_epoch(self, runner: Any) -> None:
+        self._sum = torch.zeros(2, dtype=torch.float64)
+
+    def after_val_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        model = getattr(runner.model, "module", runner.model)
+        with torch.no_grad():
+            data = model.data_preprocessor(data_batch, True)
+            loss, _ = model.parse_losses(model.loss(data["inputs"], data["data_samples"]))
+        count = len(data["data_samples"])
+        self._sum += torch.tensor([float(loss) * count, count], dtype=torch.float64)
+
+    def after_val_epoch(self, runner: Any, metrics: dict[str, Any] | None = None) -> None:
+        total = self._sum.to(next(runner.model.parameters()).device)
+        all_reduce(total)
+        assert metrics is not None
+        metrics["loss"] = float(total[0] / total[1])

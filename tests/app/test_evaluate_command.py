@@ -1,0 +1,159 @@
+"""`box2mask evaluate` as its users meet it, with small models of random weights."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from app.cli import main
+from app.predictor import LocalPredictor
+from app.settings import Settings
+
+HEIGHT, WIDTH = 96, 128
+
+
+@pytest.fixture(autouse=True)
+def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in os.environ:
+        if name.startswith(("BOX2MASK_", "AZUREML_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("BOX2MASK_DEVICE", "cpu")
+
+
+def coco(boxes_xywh: list[list[list[int]]], **changes: Any) -> dict[str, Any]:
+    """Images 0.png, 1.png ... with cans in these boxes, whose masks are the upper halves of the boxes."""
+    images = [{"id": n, "file_name": f"{n}.png", "height": HEIGHT, "width": WIDTH} for n in range(len(boxes_xywh))]
+    annotations = []
+    for image, boxes in enumerate(boxes_xywh):
+        for x, y, w, h in boxes:
+            mask = np.zeros((HEIGHT, WIDTH), np.uint8, order="F")
+            mask[y : y + h // 2, x : x + w] = 1
+            rle = {"size": [HEIGHT, WIDTH], "counts": coco_mask.encode(mask)["counts"].decode()}
+            number = len(annotations)
+            one = {"id": number, "image_id": image, "category_id": 1, "bbox": [x, y, w, h], "segmentation": rle}
+            annotations.append(one | {"iscrowd": 0, "area": int(mask.sum())} | changes)
+    return {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "can"}]}
+
+
+@pytest.fixture
+def write_data(tmp_path: Path) -> Callable[[dict[str, Any]], Path]:
+    def write(content: dict[str, Any]) -> Path:
+        folder = tmp_path / "photos"
+        folder.mkdir()
+        for number, entry in enumerate(content["images"]):
+            pixels = np.random.default_rng(number).integers(0, 255, (HEIGHT, WIDTH, 3), np.uint8)
+            Image.fromarray(pixels).resize((WIDTH, HEIGHT)).save(folder / entry["file_name"])
+        (folder / "annotations.json").write_text(json.dumps(content))
+        return folder
+
+    return write
+
+
+BOXES = [[[10, 10, 40, 30], [70, 20, 30, 60]], [[0, 0, 128, 96]], []]
+
+
+@pytest.mark.filterwarnings("ignore")  # MMDetection's own
+def test_models_in_this_process_and_in_a_service_measure_the_same(
+    model_folders: Any, service: Any, write_data: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_data(coco(BOXES))
+    models = ("--detector", str(model_folders.detector), "--segmenter", str(model_folders.segmenter))
+    kinds = ("--prompts", "ground-truth,detected,points", "--score-threshold", "0.1")
+    (folder / "1.png").unlink()
+    assert main(["evaluate", str(folder), *models, *kinds, "--out", str(tmp_path / "local")]) == 1
+    told = capsys.readouterr()
+    assert "1.png: cannot be read" in told.err
+    assert "published, SAM ViT-H" in told.out and "report.html" in told.out
+    assert main(["evaluate", str(folder), "--url", service.url, *kinds, "--out", str(tmp_path / "remote")]) == 1
+    local, remote = (json.loads((tmp_path / name / "evaluation.json").read_text()) for name in ("local", "remote"))
+    assert local == remote
+    assert [one["prompts"] for one in local["masks"]] == ["ground-truth", "detected", "points"]
+    assert local["data"]["images"] == 2 and [Path(one["image"]).name for one in local["failures"]] == ["1.png"]
+
+    settings = Settings(detector="none", segmenter=str(model_folders.segmenter), device="cpu")
+    with LocalPredictor(settings) as predictor:
+        boxes = np.array([[x, y, x + w, y + h] for x, y, w, h in BOXES[0]])
+        found = predictor.segment(folder / "0.png", boxes)
+    ious = []
+    for one, (x, y, w, h) in zip(found, BOXES[0], strict=True):
+        truth = np.zeros((HEIGHT, WIDTH), bool)
+        truth[y : y + h // 2, x : x + w] = True
+        assert one.rle is not None
+        mask = coco_mask.decode(dict(one.rle)) > 0
+        ious.append((mask & truth).sum() / (mask | truth).sum())
+    assert local["masks"][0]["average_iou"] == pytest.approx(np.mean(ious))
+    assert local["masks"][0]["filled_box"]["average_iou"] == pytest.approx(0.5)
+
+
+def test_predictions_are_measured_without_any_model(
+    write_data: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("BOX2MASK_DETECTOR", "no/such/folder")
+    folder = write_data(coco(BOXES))
+    predictions = coco([[[10, 10, 40, 24], [70, 20, 30, 60]], [], [[5, 5, 20, 20]]], score=0.8)
+    file = tmp_path / "mine.json"
+    file.write_text(json.dumps(predictions))
+    assert main(["evaluate", str(folder), "--predictions", str(file), "--out", str(tmp_path / "out")]) == 0
+    document = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert (document["boxes"]["precision"], document["boxes"]["recall"]) == (pytest.approx(2 / 3), pytest.approx(2 / 3))
+    assert document["average_iou"] == pytest.approx((12 / 15 + 1) / 2)
+    assert document["average_accuracy"] == pytest.approx((1 - 3 * 40 / (HEIGHT * WIDTH) + 1) / 2)
+    assert document["average_iou_all_objects"] == pytest.approx((12 / 15 + 1) / 3)
+    assert document["average_of"] == {"segmenter": "mine.json", "prompts": "detected"}
+    assert "mine.json" in capsys.readouterr().out
+    assert "data:image/jpeg" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_data_that_cannot_be_used_is_told_with_every_reason(
+    write_data: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = coco(BOXES)
+    content["annotations"][0]["bbox"] = [1, 2]
+    content["annotations"][2]["category_id"] = 7
+    folder = write_data(content)
+    assert main(["evaluate", str(folder), "--out", str(tmp_path / "out")]) == 1
+    first, second = [line for line in capsys.readouterr().err.splitlines() if "annotations[" in line]
+    assert "annotations[0]" in first and "bbox" in first and "annotations[2]" in second
+    assert not (tmp_path / "out" / "evaluation.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "message"),
+    [
+        (coco(BOXES), ("--url", "http://localhost:1", "--detector", "none"), "--url and --detector exclude each other"),
+        (coco(BOXES), ("--predictions", "x.json", "--url", "u"), "--predictions and --url exclude each other"),
+        (coco(BOXES), ("--predictions", "no/x.json"), "no/x.json"),
+        (coco(BOXES), ("--detector", "no/such"), "BOX2MASK_DETECTOR=no/such: there is no such folder"),
+        (coco(BOXES), ("--url", "http://127.0.0.1:1"), "there is no box2mask service"),
+        (coco([[], []]), (), "there is nothing to measure: it has no annotations"),
+        (coco(BOXES, segmentation=[]), ("--detector", "none"), "it has no masks, and there is no detector"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_a_sentence(
+    content: dict[str, Any],
+    options: tuple[str, ...],
+    message: str,
+    write_data: Any,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["evaluate", str(write_data(content)), *options, "--out", str(tmp_path / "out")]) == 1
+    told = capsys.readouterr().err
+    assert told.startswith("box2mask: ") and message in told
+
+
+@pytest.mark.parametrize(
+    "options", [("--prompts", "boxes"), ("--score-threshold", "1.5"), ("--score-threshold", "x"), ("--prefix", "a")]
+)
+def test_options_that_cannot_be_understood(options: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main(["evaluate", "photos", *options])
+    assert exit_.value.code == 2 and f"{options[0]}: expected" in capsys.readouterr().err

@@ -1,0 +1,240 @@
+"""What is written comes back: every format, exactly, for all that it can hold."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from app.masks import encode_polygons
+from models.data import FORMATS, Annotation, DataError, Dataset, LabelledImage, data_hash, find, load, read, write
+
+SEEDS = range(12)
+
+
+def said(dataset: Dataset) -> list[tuple[str, tuple[int, int], tuple[Annotation, ...]]]:
+    return [(image.name, image.size_hw, image.annotations) for image in dataset.images]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_coco_holds_everything(scatter, tmp_path, seed):
+    dataset = scatter(seed)
+    assert write(dataset, tmp_path / "out", "coco") == ()
+    again = load(tmp_path / "out")
+    assert again.class_names == dataset.class_names
+    assert said(again) == said(dataset)
+    assert data_hash(again) == data_hash(dataset)
+
+
+@pytest.mark.parametrize("format", ["jsonl", "mltable"])
+@pytest.mark.parametrize("seed", SEEDS)
+def test_jsonl_holds_everything_but_run_lengths_which_become_polygons_of_the_same_pixels(
+    scatter, tmp_path, seed, format
+):
+    dataset = scatter(seed)
+    notes = write(dataset, tmp_path / "out", format, outline=encode_polygons)
+    again = load(tmp_path / "out")
+    assert again.class_names == dataset.class_names
+    traced = 0
+    for before, after in zip(dataset.images, again.images, strict=True):
+        assert (after.name, after.size_hw) == (before.name, before.size_hw)
+        for one, other in zip(before.annotations, after.annotations, strict=True):
+            if one.rle is None:
+                assert other == one
+            else:
+                traced += 1
+                assert dataclasses.replace(other, polygons=None) == dataclasses.replace(one, rle=None)
+                if one.mask(before.size_hw).any():
+                    assert np.array_equal(other.mask(after.size_hw), one.mask(before.size_hw))
+    assert len(notes) == (traced > 0)
+    if traced:
+        assert notes[0].startswith(f"{traced} run-length encoded masks")
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_voc_holds_boxes_crowds_and_images_without_objects_and_counts_the_masks(scatter, tmp_path, seed):
+    dataset = scatter(seed)
+    notes = write(dataset, tmp_path / "out", "voc")
+    again = load(tmp_path / "out")
+    assert again.class_names == dataset.class_names
+    boxes = tuple(
+        dataclasses.replace(
+            image,
+            annotations=tuple(dataclasses.replace(one, polygons=None, rle=None) for one in image.annotations),
+        )
+        for image in dataset.images
+    )
+    assert said(again) == said(Dataset(dataset.class_names, boxes))
+    masks = sum(one.has_mask for _, one in dataset.annotations())
+    assert notes == ((f"{masks} masks left out: VOC holds boxes only",) if masks else ())
+
+
+@pytest.mark.parametrize("second", FORMATS)
+@pytest.mark.parametrize("first", FORMATS)
+def test_boxes_survive_every_pair_of_formats_and_back(scatter, tmp_path, first, second):
+    dataset = scatter(99, boxes_only=True)
+    write(dataset, tmp_path / "a", first)
+    write(load(tmp_path / "a"), tmp_path / "b", second)
+    write(load(tmp_path / "b"), tmp_path / "c", first, images="reference")
+    assert data_hash(load(tmp_path / "c")) == data_hash(dataset)
+    assert said(load(tmp_path / "c")) == said(dataset)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("images", ["copy", "link", "reference"])
+def test_images_are_where_they_were_asked_for(scatter, tmp_path, format, images):
+    dataset = scatter(3, boxes_only=True)
+    write(dataset, tmp_path / "deep" / "out", format, images=images)
+    for before, after in zip(dataset.images, load(tmp_path / "deep" / "out").images, strict=True):
+        assert after.path.read_bytes() == before.path.read_bytes()
+        inside = tmp_path / "deep" / "out" / "images" / before.name
+        assert inside.is_symlink() == (images == "link")
+        assert inside.exists() == (images != "reference")
+        assert (after.path.resolve() == before.path) == (images != "copy")
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_urls_stay_urls_with_the_size_that_the_data_set_states(tmp_path, format):
+    url = "https://example.org/images/fridge%201.jpg?version=2"
+    dataset = Dataset(("can",), (LabelledImage(url, (30, 40), (Annotation("can", (1.0, 2.0, 3.0, 4.0)),)),))
+    write(dataset, tmp_path / "out", format)
+    assert load(tmp_path / "out").images == dataset.images
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_images_of_one_name_all_stay(tmp_path, format):
+    images = []
+    for index, name in enumerate(("a/cat.png", "b/cat.png", "b/cat.jpg")):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (10 + index, 10)).save(path)
+        images.append(LabelledImage(path, (10, 10 + index), (Annotation("cat", (0.0, 0.0, 1.0 + index, 1.0)),)))
+    notes = write(Dataset(("cat",), tuple(images)), tmp_path / "out", format)
+    assert notes == ("2 images renamed: another image has the same name",)
+    again = load(tmp_path / "out")
+    assert sorted(image.name for image in again.images) == ["cat.png", "cat_2.png", "cat_3.jpg"]
+    for image in again.images:
+        with Image.open(image.path) as opened:
+            assert opened.size == image.size_hw[::-1]
+
+
+def test_a_class_list_is_kept_in_order_and_without_it_the_classes_are_sorted(scatter, tmp_path):
+    dataset = scatter(1, boxes_only=True)
+    write(dataset, tmp_path / "x.jsonl", "jsonl")
+    (tmp_path / "x.classes.txt").unlink()
+    assert load(tmp_path / "x.jsonl").class_names == tuple(sorted({one.label for _, one in dataset.annotations()}))
+
+
+@pytest.mark.parametrize("format", ["jsonl", "mltable"])
+def test_a_url_prefix_makes_addresses_that_a_prefix_reads_back(scatter, tmp_path, format):
+    dataset = scatter(4, boxes_only=True)
+    start = "azureml://subscriptions/s/datastores/d/paths/fridge"
+    write(dataset, tmp_path / "out", format, images="reference", url_prefix=f"{start}/")
+    line = (tmp_path / "out" / "annotations.jsonl").read_text(encoding="utf-8").splitlines()[0]
+    assert json.loads(line)["image_url"] == f"{start}/{dataset.images[0].name}"
+    again = load(tmp_path / "out", prefixes={"azureml://": "/elsewhere", start: str(tmp_path / "source")})
+    assert again.images == dataset.images
+
+
+def test_a_prefix_ends_at_a_slash(scatter, tmp_path):
+    line = {"image_url": "AmlDatastore://fridge2/1.jpg", "image_details": {"width": 4, "height": 4}, "label": []}
+    (tmp_path / "x.jsonl").write_text(json.dumps(line))
+    _, problems = read(tmp_path / "x.jsonl", prefixes={"AmlDatastore://fridge": str(tmp_path)})
+    assert len(problems) == 1 and "--prefix" in problems[0].reason
+    dataset = load(tmp_path / "x.jsonl", prefixes={"AmlDatastore://": "https://example.org/store"})
+    assert dataset.images[0].path == "https://example.org/store/fridge2/1.jpg"
+
+
+def test_nothing_is_overwritten_and_missing_images_are_told_before_anything_is_written(scatter, tmp_path):
+    dataset = scatter(5, boxes_only=True)
+    write(dataset, tmp_path / "out.json", "coco", images="reference")
+    with pytest.raises(DataError, match="there already"):
+        write(dataset, tmp_path / "out.json", "coco")
+    with pytest.raises(DataError, match="there already"):
+        write(dataset, tmp_path, "voc")
+    dataset.images[1].path.unlink()
+    with pytest.raises(DataError, match="is missing") as caught:
+        write(dataset, tmp_path / "new", "coco")
+    assert len(caught.value.problems) == 1
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("format", ["voc", "jsonl", "mltable"])
+def test_a_class_that_is_not_a_line_is_refused(tmp_path, format):
+    with pytest.raises(ValueError, match="one line of text"):
+        write(Dataset(("two\nlines",), ()), tmp_path / "out", format)
+
+
+def test_run_lengths_need_an_outline_for_jsonl(scatter, tmp_path):
+    rle = {"size": [2, 2], "counts": "04"}
+    path = tmp_path / "1.png"
+    Image.new("RGB", (2, 2)).save(path)
+    dataset = Dataset(("a",), (LabelledImage(path, (2, 2), (Annotation("a", (0.0, 0.0, 2.0, 2.0), rle=rle),)),))
+    with pytest.raises(ValueError, match="outline"):
+        write(dataset, tmp_path / "out", "jsonl")
+
+
+def test_the_format_is_seen_from_what_is_there(scatter, tmp_path):
+    dataset = scatter(6, boxes_only=True)
+    for format in FORMATS:
+        write(dataset, tmp_path / format, format)
+        assert find(tmp_path / format)[0] == format
+    assert find(tmp_path / "mltable", "jsonl") == ("jsonl", tmp_path / "mltable" / "annotations.jsonl")
+    assert find(tmp_path / "mltable" / "MLTable") == ("mltable", tmp_path / "mltable")
+    write(dataset, tmp_path / "coco" / "more.jsonl", "jsonl", images="reference")
+    with pytest.raises(DataError, match="found several: .*more.jsonl.*annotations.json"):
+        find(tmp_path / "coco")
+    assert find(tmp_path / "coco", "coco")[0] == "coco"
+    for path, reason in ((tmp_path / "source", "expected COCO"), (tmp_path / "none", "no such file")):
+        with pytest.raises(DataError, match=reason):
+            load(path)
+    with pytest.raises(DataError, match="expected voc there"):
+        load(tmp_path / "coco", format="voc")
+
+
+def test_the_hash_knows_content_and_neither_place_nor_order(scatter, tmp_path):
+    dataset = scatter(7)
+    assert data_hash(dataset) == data_hash(dataset.subset(range(len(dataset))[::-1]))
+    write(dataset, tmp_path / "out", "coco")
+    assert data_hash(load(tmp_path / "out")) == data_hash(dataset)
+    first = dataset.images[0]
+    one = first.annotations[0]
+    x1, y1, x2, y2 = one.box_xyxy
+    changed = (
+        Dataset(dataset.class_names[::-1], dataset.images),
+        Dataset(dataset.class_names, dataset.images[1:]),
+        *(
+            Dataset(dataset.class_names, (other, *dataset.images[1:]))
+            for other in (
+                dataclasses.replace(first, path=first.path.with_name("other.png")),
+                dataclasses.replace(first, size_hw=(5, 5)),
+                dataclasses.replace(first, annotations=()),
+                *(
+                    dataclasses.replace(first, annotations=(new, *first.annotations[1:]))
+                    for new in (
+                        dataclasses.replace(one, box_xyxy=(x1, y1, x2, y2 + 1e-5)),
+                        dataclasses.replace(one, crowd=not one.crowd),
+                        dataclasses.replace(one, label="without objects"),
+                        dataclasses.replace(one, rle=None, polygons=((0.0, 0.0, 1.0, 0.0, 1.0, 1.5),)),
+                    )
+                ),
+            )
+        ),
+    )
+    hashes = [data_hash(dataset), *map(data_hash, changed)]
+    assert len(set(hashes)) == len(hashes)
+
+
+def test_the_photos_with_polygons_survive_every_format(tmp_path):
+    source = Path(__file__).parents[4] / "shared" / "data" / "fridge"
+    if not source.is_dir():
+        pytest.skip("the photos are not here")
+    dataset = load(source)
+    assert len(dataset) == 3 and sum(1 for _ in dataset.annotations()) == 6
+    for format in ("coco", "jsonl", "mltable"):
+        write(dataset, tmp_path / format, format)
+        assert said(load(tmp_path / format)) == said(dataset)

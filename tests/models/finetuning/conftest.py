@@ -1,0 +1,88 @@
+"""A tiny YOLOF and drawn scenes, on which a training takes seconds."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from models import mmcv_ops
+from models.data import Annotation, Dataset, LabelledImage
+from models.demo.scenes import render_scene
+from models.demo.things import CLASS_NAMES, CLUTTER
+
+with warnings.catch_warnings():  # torch deprecates what MMEngine imports
+    warnings.simplefilter("ignore")
+    mmcv_ops.install()
+    import mmdet.models  # noqa: F401
+
+DEMO_CONFIG = Path(__file__).parents[3] / "weights" / "demo" / "yolof" / "yolof_r18_demo.py"
+
+
+def make_scenes(folder: Path, count: int, size: int = 64) -> Dataset:
+    """Scenes as PNG files, with boxes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    images = []
+    for index in range(count):
+        scene = render_scene(np.random.default_rng(index), (size, size), containers=(1, 3), clutter=(0, 1))
+        path = folder / f"{index}.png"
+        Image.fromarray(scene.image).save(path)
+        annotations = [
+            Annotation(CLASS_NAMES[label], tuple(map(float, box)))
+            for box, label in zip(scene.boxes_xyxy, scene.labels, strict=True)
+            if label != CLUTTER
+        ]
+        images.append(LabelledImage(path, (size, size), tuple(annotations)))
+    return Dataset(tuple(CLASS_NAMES), tuple(images))
+
+
+def make_tiny(folder: Path) -> Path:
+    """A folder with a YOLOF a hundredth the size of the demo's, with random weights."""
+    from models.finetuning.start import Start
+
+    folder.mkdir(parents=True, exist_ok=True)
+    source = DEMO_CONFIG.read_text()
+    for old, new in (
+        ("base_channels=32", "base_channels=4"),
+        ("in_channels=256", "in_channels=32"),
+        ("out_channels=128", "out_channels=32"),
+        ("block_mid_channels=64", "block_mid_channels=8"),
+        ("in_channels=128", "in_channels=32"),
+        ("scales=[1, 2, 4, 8, 16]", "scales=[0.5, 1, 2, 4, 8]"),
+        ("scale=(256, 256)", "scale=(64, 64)"),
+    ):
+        assert old in source
+        source = source.replace(old, new)
+    (folder / "tiny.py").write_text(source)
+    start = Start.read(folder / "tiny.py", "nothing")
+    torch.manual_seed(0)
+    model = start.model_for(CLASS_NAMES, start.config_for(CLASS_NAMES), lambda line: None, seed=0)
+    save_file(model.state_dict(), folder / "tiny.safetensors")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return make_scenes(tmp_path_factory.mktemp("scenes"), 12)
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture
+def said() -> Callable[[str], None]:
+    """Takes lines, and has them in `said.lines`."""
+
+    def say(line: str) -> None:
+        say.lines.append(line)
+
+    say.lines = []
+    return say
