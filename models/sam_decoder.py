@@ -25,6 +25,9 @@ from transformers.models.sam.modeling_sam import SamAttention, SamMaskDecoder, S
 
 # Labels of points beside Hugging Face's 1 object, 0 not the object, -1 no point, -10 nothing.
 BOX_CORNERS = (2, 3)  # upper left, lower right
+# Rows and columns of the grid of image tokens.
+Window = tuple[slice, slice]
+WHOLE: Window = (slice(None), slice(None))
 # From so many prompts on one image it pays to project the image once rather than every prompt's tokens.
 PROJECT_FROM = 3
 # Places of the grid, over all prompts, that a processor upscales at once: 2 KiB each in float32, twice.
@@ -60,6 +63,7 @@ def predict_masks(
     image_of: Tensor | None = None,
     present: Tensor | None = None,
     wanted: slice = slice(None),
+    window: Window = WHOLE,
 ) -> tuple[Tensor, Tensor]:
     """Logits (P, M, 4h, 4w) and predicted IoU (P, M) of P prompts, each on one of B images.
 
@@ -67,22 +71,26 @@ def predict_masks(
     prediction of each image (P is then B). image_of: (P,) int64 in 0..B-1, or None where P = B.
     present: (P, T) bool, false for tokens that only fill up the batch and change nothing; None: all are real.
     wanted: which of the masks, the single one first, then the multimask three.
+    window: the part of the grid that `features` are of; prompts are in pixels of the whole input all the same.
     """
     if image_of is None:
         image_of = torch.arange(len(features), device=features.device)
-    images = Images(model, features, PlaceTables(model), projected=len(image_of) >= PROJECT_FROM * len(features))
+    images = Images(
+        model, features, PlaceTables(model, window), projected=len(image_of) >= PROJECT_FROM * len(features)
+    )
     return images.decode(prompts, image_of, present, wanted)
 
 
 class PlaceTables:
-    """What depends on the weights alone: how every place of the grid looks to every attention over it."""
+    """What depends on the weights alone: how every place of the grid, or of a part of it, looks to every attention."""
 
-    def __init__(self, model: SamModel) -> None:
+    def __init__(self, model: SamModel, window: Window = WHOLE) -> None:
         decoder: SamMaskDecoder = model.mask_decoder
         size = model.prompt_encoder.image_embedding_size[0]
         frequencies = model.shared_image_embedding.positional_embedding.float()
         middle = (torch.arange(size, device=frequencies.device) + 0.5) / size
-        xy = torch.stack(torch.meshgrid(middle, middle, indexing="xy"), dim=-1).flatten(0, 1)
+        rows, columns = window
+        xy = torch.stack(torch.meshgrid(middle[columns], middle[rows], indexing="xy"), dim=-1).flatten(0, 1)
         self.grid = _encode_places(xy, frequencies).to(decoder.iou_token.weight.dtype)  # (hw, C)
         self.tables: dict[nn.Linear, Tensor] = {}  # (1, heads, d, hw)
         layers = decoder.transformer.layers

@@ -97,8 +97,10 @@ def _average(averaged: tuple[Tensor, ...] | list[Tensor], now: Any, count: Any) 
             mean.copy_(value)
 
 
-def loaded(dataset: IterableDataset, batch: int, collate: Callable[[list[Any]], Any] | None = None) -> Iterator[Any]:
-    """Batches of a dataset that draws its examples in a process beside the training."""
+def loaded(
+    dataset: IterableDataset, batch: int | None, collate: Callable[[list[Any]], Any] | None = None
+) -> Iterator[Any]:
+    """Batches of a dataset that draws its examples in a process beside the training; None: it draws whole batches."""
     return iter(DataLoader(dataset, batch_size=batch, num_workers=1, collate_fn=collate))
 
 

@@ -17,6 +17,7 @@ import torch
 from mmengine.dist import barrier, broadcast_object_list, get_world_size, is_main_process
 
 from models import mmcv_ops
+from models.allocator import keep_freed_memory
 from models.data import Dataset, data_hash
 from models.finetuning import curve, images, result
 from models.finetuning.checkpointing import BEST, LATEST, Checkpointing, OutOfTime, TrainingError
@@ -65,6 +66,7 @@ def finetune(
     The same call on the same folder goes on with an unfinished training. Run by torchrun, the processes share the work.
     Raises DataError, ModelFilesError, OptionError, TrainingError, or MissingOpError where mmcv has an op not compiled.
     """
+    keep_freed_memory()
     torch.set_flush_denormal(True)  # vanishing gradients are slow on a CPU; workers and threads take this over
     with _quiet(), _processes():
         if not is_main_process():

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from app.cli import build_parser, main
-from models import mmcv_ops
+from models import mmcv_ops, weights
 from models.data import Annotation, Dataset, LabelledImage, write
 from models.demo.scenes import render_scene
 from models.demo.things import CLUTTER
@@ -88,7 +88,6 @@ def test_it_trains(data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
     [
         (["--learning_rate", "-1"], "learning_rate: expected more than 0, found -1.0"),
         (["--from", "nowhere"], "from: expected a detector folder or one of .*, found 'nowhere'"),
-        (["--from", "yolof"], "from: yolof is not here: run `box2mask weights pull yolof`"),
         (["--every", "1"], "every: expected at least 2, found 1"),
         (["--every", "2", "--validation", "x"], "every: expected either --validation or --every"),
         (["--minutes", "0"], "minutes: expected more than 0, found 0"),
@@ -108,6 +107,17 @@ def test_what_cannot_be_is_said_in_a_sentence(
     error = capsys.readouterr().err
     assert re.match(f"box2mask: {expected}", error), error
     assert len(error.splitlines()) == 1
+
+
+def test_weights_that_were_not_pulled(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    status = weights.status
+    monkeypatch.setattr(weights, "status", lambda name, **known: status(name, tmp_path, **known))
+    assert main(["finetune", str(data), "--out", str(tmp_path / "out"), "--from", "yolof"]) == 1
+    assert capsys.readouterr().err == "box2mask: from: yolof is not here: run `box2mask weights pull yolof`\n"
+    assert main(["finetune", str(data), "--out", str(tmp_path / "out")]) == 1
+    assert "there are no weights here" in capsys.readouterr().err
 
 
 def test_a_malformed_file_is_named_with_its_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

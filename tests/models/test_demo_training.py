@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils.data import IterableDataset, default_collate
+from torch.utils.data import IterableDataset
 
-from models.demo import detector, scenes, segmenter, training
+from models.demo import detector, scenes, segmenter, segmenter_examples, training
 from models.demo.scenes import Scene, render_scene, tight_boxes
+from models.demo.segmenter_examples import SegmenterExamples
 from models.demo.things import CLASS_NAMES, CLUTTER
 from models.sam import Segmenter
+from models.sam_decoder import WHOLE
 from models.types import Prompts
 from models.yolof import Detector
 
@@ -173,7 +175,7 @@ def one_scene(monkeypatch: pytest.MonkeyPatch) -> Scene:
     masks = np.zeros((2, 200, 256), bool)
     masks[0, 40:80, 12:36] = masks[1, 100:180, 200:240] = True
     scene = Scene(image, masks, tight_boxes(masks), np.array([0, CLUTTER]))
-    for module in (detector, segmenter):
+    for module in (detector, segmenter_examples):
         monkeypatch.setattr(module, "scene_stream", lambda seed, longest: itertools.repeat(scene))
     return scene
 
@@ -189,28 +191,72 @@ def test_the_detector_learns_from_bgr_and_from_no_clutter(one_scene: Scene) -> N
     assert cells.shape == (16, 16) and (cells[cells != 0] == detector.BACKGROUND).all()
 
 
+def a_batch(seed: int = 0, number: int = 0, **arguments: int) -> list[Tensor]:
+    """Of five batches the fifth, number 4, is of whole scenes."""
+    batch = next(itertools.islice(SegmenterExamples(seed, **arguments), number, None))
+    return [torch.from_numpy(array) for array in batch]
+
+
 def test_the_segmenter_learns_from_prompts_that_belong_to_their_targets(one_scene: Scene) -> None:
-    examples = segmenter.SegmenterExamples(0, prompts=5)
-    seen, second_labels = set(), set()
-    for pixels, targets, boxes, points, labels in itertools.islice(examples, 12):
-        assert pixels.shape == (3, 256, 256) and pixels.dtype == np.uint8
-        np.testing.assert_array_equal(pixels[:, :200], one_scene.image.transpose(2, 0, 1))
-        assert not pixels[:, 200:].any()
-        assert targets.shape == (5, 64, 64) and targets.dtype == np.float16
-        assert boxes.shape == (5, 4) and points.shape == (5, 2, 2) and labels.shape == (5, 2)
-        for target, box, (first, second), (label, second_label) in zip(targets, boxes, points, labels, strict=True):
-            which = int(target[:, 40:].any())
-            wanted = one_scene.masks[which].reshape(50, 4, 64, 4).mean((1, 3))
-            np.testing.assert_array_equal(target[:50], wanted)
-            assert not target[50:].any()
-            x1, y1, x2, y2 = one_scene.boxes_xyxy[which]
-            assert np.abs(box - one_scene.boxes_xyxy[which]).max() <= 12  # only shaken a little
-            assert label == 1 and x1 <= first[0] < x2 and y1 <= first[1] < y2
-            inside = x1 <= second[0] < x2 and y1 <= second[1] < y2
-            assert second_label in (1, 0, -1) and (second_label == -1 or inside == (second_label == 1))
-            seen.add(which)
-            second_labels.add(int(second_label))
-    assert seen == {0, 1} and second_labels == {1, 0, -1}
+    examples = SegmenterExamples(0, batch=6, prompts=5)
+    seen, second_labels, places = set(), set(), set()
+    for number, batch in enumerate(itertools.islice(examples, 10)):
+        pixels, targets, boxes, points, labels, facts, place = batch
+        images, size = (3, 256) if number % 5 == 4 else (6, 128)
+        assert pixels.shape == (images, 3, size, size) and pixels.dtype == np.uint8
+        assert targets.shape == (images, 5, size // 2, size // 2) and targets.dtype == np.float16
+        assert boxes.shape == (images, 5, 4) and points.shape == (images, 5, 2, 2) and labels.shape == (images, 5, 2)
+        assert facts.shape == (images, 7, size // 2, size // 2) and facts.dtype == np.float16
+        assert ((place % 8 == 0) & (place >= 0) & (8 * place + size <= 256)).all()
+        places.add(tuple(place))
+        corner = 8 * place[::-1]
+        # Where the scene is red above and blue below, nothing of it is black.
+        colors = {tuple(color) for color in pixels.transpose(0, 2, 3, 1).reshape(-1, 3) if color.any()}
+        assert max(color[0] for color in colors) > 200 and all(color[0] > 9 for color in colors) or size == 128
+        for image, target, box, points_xy, point_labels in zip(
+            *(array.reshape(-1, *array.shape[2:]) for array in (np.repeat(pixels[:, None], 5, 1), targets, boxes)),
+            points.reshape(-1, 2, 2) - corner, labels.reshape(-1, 2), strict=True,
+        ):  # fmt: skip
+            rows, columns = (np.flatnonzero((target > 0.5).any(axis)) for axis in (1, 0))
+            tight = 2 * np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
+            assert np.abs(box - np.tile(corner, 2) - tight).max() <= 14  # only shaken a little
+            for (x, y), label in zip(points_xy.astype(int), point_labels, strict=True):
+                assert label in (1, 0, -1)
+                if label >= 0:
+                    assert (target[y // 2, x // 2] > 0) if label == 1 else (target[y // 2, x // 2] < 1)
+            assert point_labels[0] == 1
+            x, y = points_xy[0].astype(int)
+            seen.add("red" if image[0, y, x] > image[2, y, x] else "blue")
+            second_labels.add(int(point_labels[1]))
+    assert seen == {"red", "blue"} and second_labels == {1, 0, -1} and len(places) > 3
+
+
+def test_a_whole_scene_is_learnt_from_as_it_is(one_scene: Scene) -> None:
+    pixels, targets, _, _, _, facts, place = a_batch(batch=2, number=4)
+    np.testing.assert_array_equal(pixels[0, :, :200], one_scene.image.transpose(2, 0, 1))
+    assert not pixels[:, :, 200:].any() and place.tolist() == [0, 0]
+    wanted = one_scene.masks.reshape(2, 100, 2, 128, 2).mean((2, 4))
+    for target in targets[0].numpy():
+        assert any(np.array_equal(target[:100], cover) for cover in wanted) and not target[100:].any()
+    thing, edge, left, upper, right, lower, owned = facts[0].float()
+    np.testing.assert_array_equal(thing[:100], wanted.sum(0))
+    assert torch.equal(owned, (thing > 0.5).float())
+    # The first thing covers columns 12 to 36 and rows 40 to 80 in pixels; of its cell at (15, 51) these are:
+    row, column = 51 // 2, 15 // 2
+    assert [side[row, column].item() * 64 for side in (left, upper, right, lower)] == [3, 11, 21, 29]
+    assert edge[row, 12 // 2] == edge[row, 12 // 2 - 1] == 1 and edge[row, 12 // 2 + 1] == edge[row, 0] == 0
+
+
+def test_close_ups_are_cut_where_their_masks_are(one_scene: Scene) -> None:
+    """Both things differ from what is around them in this scene, so that masks can be told from pixels."""
+    one_scene.image[:] = (90, 90, 90)
+    one_scene.image[one_scene.masks.any(0)] = (250, 250, 250)
+    for seed in range(5):
+        pixels, _, _, _, _, facts, _ = a_batch(seed, batch=4)
+        bright = pixels.float().mean(1)[:, ::2, ::2]
+        sure = (facts[:, 1] == 0) & (bright > 0)  # edges are mixed, and black is outside
+        agrees = (bright > 170) == (facts[:, 0] > 0.5)
+        assert agrees[sure].float().mean() > 0.995 and sure.float().mean() > 0.5
 
 
 def test_training_sees_pictures_as_serving_does(tmp_path: Path) -> None:
@@ -218,7 +264,7 @@ def test_training_sees_pictures_as_serving_does(tmp_path: Path) -> None:
     image = np.maximum(scene.image, 1)  # exact black is what stands for padding
     padded = np.zeros((3, 256, 256), np.uint8)
     padded[:, :, :192] = image.transpose(2, 0, 1)
-    loaded = Segmenter(segmenter.new_model(segmenter.small_config(32, 1, 16)))
+    loaded = Segmenter(segmenter.new_model(segmenter.small_config(32, 4, 16)))
     normalized = segmenter.normalize(torch.from_numpy(padded)[None])[0]
     torch.testing.assert_close(normalized, loaded.pixels([loaded.preprocess(image)])[0], rtol=0, atol=1e-5)
 
@@ -243,13 +289,47 @@ def assert_learns(model: nn.Module, total: Tensor, unused: tuple[str, ...] = ())
 
 
 @pytest.mark.parametrize("together", [False, True])
-def test_the_segmenters_loss_reaches_all_of_it(no_cutouts: None, together: bool) -> None:
-    batch = default_collate(list(itertools.islice(segmenter.SegmenterExamples(0, prompts=3), 2)))
-    model = segmenter.new_model(segmenter.small_config(32, 1, 16))
-    total, figures = segmenter.training_loss(model, batch, box_prompts=2, together=together)
+@pytest.mark.parametrize("number", [0, 4])
+def test_the_segmenters_loss_reaches_all_of_it(no_cutouts: None, together: bool, number: int) -> None:
+    model = segmenter.new_model(segmenter.small_config(32, 4, 16))
+    total, figures = segmenter.training_loss(model, a_batch(batch=2, prompts=3, number=number), together=together)
     unused = ("prompt_encoder.mask_embed",) + (("prompt_encoder.not_a_point_embed",) if together else ())
     assert_learns(model, total, unused)
-    assert set(figures) == {"box", "point"} and all(0 <= value <= 1 for value in figures.values())
+    assert set(figures) == {"box", "point", "facts"} and 0 <= figures["box"] <= 1 and 0 <= figures["point"] <= 1
+
+
+def test_a_whole_image_is_seen_in_training_as_the_model_sees_it() -> None:
+    model = segmenter.new_model(segmenter.small_config(32, 4, 16)).eval()
+    images = torch.randint(1, 256, (1, 3, 256, 256), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = model.vision_encoder(segmenter.normalize(images)).last_hidden_state
+        torch.testing.assert_close(segmenter.image_features(model, images, WHOLE), expected)
+
+
+def test_a_new_segmenter_tells_pictures_apart(no_cutouts: None) -> None:
+    """Hugging Face's own start, deviations of 1e-10, has every picture look the same, and hardly ever learns."""
+    model = segmenter.new_model(segmenter.small_config())
+    batch = a_batch(batch=4, number=4)
+    with torch.no_grad():
+        features = segmenter.image_features(model, batch[0], WHOLE)
+    assert (features[0] - features[1]).std() > 0.1
+    assert min(p.std() for name, p in model.vision_encoder.named_parameters() if name.endswith("lin1.weight")) > 0.01
+
+
+def test_the_cells_facts_are_told_best_by_themselves(one_scene: Scene) -> None:
+    facts = a_batch(batch=2, number=4)[5].float()
+    told = facts[:, :6].clone()
+    told[:, :2] = told[:, :2].sub(0.5).sign() * 20
+    features = torch.nn.functional.pixel_unshuffle(told, 4)
+    model = SimpleNamespace(cells=lambda x: x)
+    whole = (facts[:, 0] == 0) | (facts[:, 0] == 1)
+    assert whole.all()
+    assert segmenter.facts_loss(model, features, facts) < 0.01
+    for fact in range(6):
+        wrong = told.clone()
+        wrong[:, fact] = -wrong[:, fact]
+        worse = segmenter.facts_loss(model, torch.nn.functional.pixel_unshuffle(wrong, 4), facts)
+        assert worse > 0.01
 
 
 def test_the_segmenters_loss_is_least_for_the_truth() -> None:
@@ -265,7 +345,7 @@ def test_the_segmenters_loss_is_least_for_the_truth() -> None:
 
 
 def test_a_saved_segmenter_is_one_that_loads(tmp_path: Path) -> None:
-    model = segmenter.new_model(segmenter.small_config(32, 1, 16), seed=3)
+    model = segmenter.new_model(segmenter.small_config(32, 4, 16), seed=3)
     segmenter.save(model, tmp_path)
     image = render_scene(np.random.default_rng(0), (120, 200)).image
     prompts = Prompts(boxes_xyxy=np.array([[20.0, 30.0, 90.0, 100.0]]))

@@ -372,3 +372,15 @@ def test_places_are_encoded_in_float32_whatever_the_weights() -> None:
         if isinstance(module, nn.Linear)
         for weight in module.parameters()
     )
+
+
+def test_a_part_of_the_grid_has_the_places_of_that_part(model: SamModel) -> None:
+    whole = PlaceTables(model)
+    size = model.prompt_encoder.image_embedding_size[0]
+    rows, columns = slice(1, size - 1), slice(2, size)
+    part = PlaceTables(model, (rows, columns))
+    expected = whole.grid.unflatten(0, (size, size))[rows, columns].flatten(0, 1)
+    torch.testing.assert_close(part.grid, expected)
+    for linear, table in part.tables.items():
+        expected = whole.tables[linear].unflatten(-1, (size, size))[..., rows, columns].flatten(-2)
+        torch.testing.assert_close(table, expected)
