@@ -15,6 +15,7 @@ import ssl
 from dataclasses import dataclass
 from functools import cache
 from io import BytesIO
+from typing import TYPE_CHECKING
 
 import httpx
 import numpy as np
@@ -29,6 +30,9 @@ from PIL import (
     TiffImagePlugin,
     WebPImagePlugin,  # noqa: F401
 )
+
+if TYPE_CHECKING:
+    from app.settings import Settings
 
 # Pillow warns at one process-wide limit; `max_pixels` is asked for each image, and before anything is decoded.
 Image.MAX_IMAGE_PIXELS = None
@@ -88,6 +92,16 @@ class ImageLimits:
     max_bytes: int = 64 * 2**20
     allow_urls: bool = True
     url_timeout_s: float = 10.0
+
+    @classmethod
+    def of(cls, settings: Settings) -> ImageLimits:
+        """As the settings have them."""
+        return cls(
+            max_pixels=settings.max_image_pixels,
+            max_bytes=int(settings.max_image_mb * 2**20),
+            allow_urls=settings.image_urls,
+            url_timeout_s=settings.url_timeout_s,
+        )
 
 
 DEFAULT_LIMITS = ImageLimits()

@@ -50,12 +50,7 @@ def create_app(settings: Settings) -> FastAPI:
         except loading.EXPLAINED as error:
             app.state.startup_error = error  # says enough without a traceback
             raise
-        limits = ImageLimits(
-            max_pixels=settings.max_image_pixels,
-            max_bytes=int(settings.max_image_mb * 2**20),
-            allow_urls=settings.image_urls,
-            url_timeout_s=settings.url_timeout_s,
-        )
+        limits = ImageLimits.of(settings)
         try:
             await engine.warm_up()
             app.state.scorer = Scorer(engine, limits, settings.max_prompts, settings.response_schema)

@@ -7,11 +7,9 @@ that is `app.mlflow_export`.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import math
-import threading
-from collections.abc import Coroutine, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,8 +17,7 @@ import numpy as np
 
 from app import loading, schemas
 from app.errors import BadRequest
-from app.images import ImageLimits
-from app.scoring import Scorer
+from app.scorer_thread import ScorerThread
 from app.settings import Settings
 
 if TYPE_CHECKING:
@@ -61,28 +58,12 @@ class MlflowModel:
         names is ignored. Raises one of `loading.EXPLAINED` where they do not load.
         """
         self._max_rows = settings.max_rows
-        self._engine = loading.load(settings, chosen(weights))
-        limits = ImageLimits(
-            max_pixels=settings.max_image_pixels,
-            max_bytes=int(settings.max_image_mb * 2**20),
-            allow_urls=settings.image_urls,
-            url_timeout_s=settings.url_timeout_s,
-        )
-        self._scorer = Scorer(self._engine, limits, settings.max_prompts, settings.response_schema)
-        # One loop for all calls, which belong to many threads: the engine's queues and caches live on it.
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="mlflow-model", daemon=True)
-        self._thread.start()
-        try:
-            self._await(self._engine.warm_up())
-        except BaseException:
-            self.close()
-            raise
+        self._thread = ScorerThread(settings, chosen(weights), settings.max_prompts)
 
     @property
     def class_names(self) -> tuple[str, ...]:
         """The detector's, in the order of its outputs; () without a detector."""
-        return () if self._engine.detector is None else tuple(self._engine.detector.class_names)
+        return () if self._thread.engine.detector is None else tuple(self._thread.engine.detector.class_names)
 
     def predict(self, model_input: pandas.DataFrame, params: Mapping[str, Any] | None = None) -> pandas.DataFrame:
         """One row of answer for each row of `model_input`, in order.
@@ -97,7 +78,7 @@ class MlflowModel:
         columns = [str(column) for column in model_input.columns]
         try:
             request = schemas.parse_request(_body(columns, model_input, params), self._max_rows)
-            answers = self._await(self._answer(request))
+            answers = self._thread.wait(self._answer(request))
         except BadRequest as error:
             from mlflow.exceptions import MlflowException
 
@@ -107,35 +88,27 @@ class MlflowModel:
 
     def close(self) -> None:
         """Wait for what is running, and end the threads."""
-        if self._loop.is_closed():
-            return
-        self._await(self._engine.aclose())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+        self._thread.close()
 
     async def _answer(self, request: schemas.Request) -> list[dict[str, Any]]:
         if self._prompted(request):
-            return await self._scorer.segment(request)
-        if self._engine.segmenter is None:
-            return await self._scorer.detect(request)
-        return await self._scorer.detect_and_segment(request)
+            return await self._thread.scorer.segment(request)
+        if self._thread.engine.segmenter is None:
+            return await self._thread.scorer.detect(request)
+        return await self._thread.scorer.detect_and_segment(request)
 
     def _prompted(self, request: schemas.Request) -> bool:
         """Whether the request is one for SAM and its prompts; as the service, by its columns where both could be."""
-        if self._engine.segmenter is None:
+        if self._thread.engine.segmenter is None:
             return False
-        return self._engine.detector is None or request.has_prompts
+        return self._thread.engine.detector is None or request.has_prompts
 
     def _key(self, request: schemas.Request) -> str:
         """What the answer to a request without rows would be called."""
         if not self._prompted(request):
             return "boxes"
-        live = (request.params.response_schema or self._scorer.response_schema) == "live"
+        live = (request.params.response_schema or self._thread.scorer.response_schema) == "live"
         return "response" if live else "predictions"
-
-    def _await(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
 
 def chosen(weights: Path) -> loading.Choice:

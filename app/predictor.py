@@ -9,14 +9,12 @@ PredictorError            no image can be answered: no such service, or it has s
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import hashlib
 import json
 import re
-import threading
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -27,12 +25,12 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from app import loading, schemas
-from app.engine import Engine
 from app.errors import ServiceError
 from app.images import ImageError, ImageLimits, image_bytes
 from app.main import describe
 from app.masks import Rle
-from app.scoring import PIPELINE_SCORE_THRESHOLD, Scorer
+from app.scorer_thread import ScorerThread
+from app.scoring import PIPELINE_SCORE_THRESHOLD
 from app.settings import Settings
 
 T = TypeVar("T")
@@ -235,33 +233,17 @@ class LocalPredictor(_ByRequests):
     """
 
     def __init__(self, settings: Settings) -> None:
-        super().__init__(
-            ImageLimits(
-                max_pixels=settings.max_image_pixels,
-                max_bytes=int(settings.max_image_mb * 2**20),
-                allow_urls=settings.image_urls,
-                url_timeout_s=settings.url_timeout_s,
-            )
-        )
-        choice = loading.choose(settings)
-        self._choice = choice
-        self._engine: Engine = loading.load(settings, choice)
+        super().__init__(ImageLimits.of(settings))
+        self._choice = loading.choose(settings)
         # More prompts than a request may have come in several.
-        self._scorer = Scorer(self._engine, self._limits, PROMPTS_AT_ONCE, settings.response_schema)
+        self._thread = ScorerThread(settings, self._choice, PROMPTS_AT_ONCE)
+        scorer = self._thread.scorer
         self._routes = {
-            "/yolof/score": ("detector", self._scorer.detect),
-            "/sam/score": ("segmenter", self._scorer.segment),
-            "/pipeline/score": ("detector and segmenter", self._scorer.detect_and_segment),
+            "/yolof/score": ("detector", scorer.detect),
+            "/sam/score": ("segmenter", scorer.segment),
+            "/pipeline/score": ("detector and segmenter", scorer.detect_and_segment),
         }
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="predictor", daemon=True)
-        self._thread.start()
-        try:
-            self._await(self._engine.warm_up())
-        except BaseException:
-            self.close()
-            raise
-        self.description = describe(self._scorer, choice, settings)
+        self.description = describe(scorer, self._choice, settings)
 
     def identity(self) -> dict[str, str | None]:
         """As of any predictor, with a hash of the models' files, which takes a second or two per GB."""
@@ -272,27 +254,19 @@ class LocalPredictor(_ByRequests):
         }
 
     def close(self) -> None:
-        if self._loop.is_closed():
-            return
-        self._await(self._engine.aclose())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+        self._thread.close()
 
     def _score(self, route: str, body: bytes) -> list[dict[str, Any]]:
         kind, answer = self._routes[route]
-        missing = [one for one in kind.split(" and ") if getattr(self._engine, one) is None]
+        missing = [one for one in kind.split(" and ") if getattr(self._thread.engine, one) is None]
         if missing:
             raise PredictorError(f"there is no {missing[0]} (BOX2MASK_{missing[0].upper()})")
         try:
-            return self._await(answer(schemas.parse_request(body, max_rows=1)))
+            return self._thread.wait(answer(schemas.parse_request(body, max_rows=1)))
         except ServiceError as error:
-            if not self._engine.healthy:
+            if not self._thread.engine.healthy:
                 raise PredictorError(f"a device has stopped computing: {error.message}") from error
             raise PredictionError(_without_row(error.message)) from error
-
-    def _await(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
 
 class ServicePredictor(_ByRequests):

@@ -1,13 +1,14 @@
 """The whole walk from images with boxes to measured masks: one `box2mask` command after the other.
 
-Each step is the command that anyone could type, in a process of its own, and is printed before it runs. Steps that are
-done already are not done again, so that a walk that was stopped goes on.
+Each step is the command that anyone could type, in a process of its own, and is printed before it runs. `walk.json` has
+the commands that are done; these are not done again, so that a walk that was stopped goes on.
 
 WalkError            a step failed, or cannot be begun
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -23,8 +24,13 @@ from pathlib import Path
 
 import httpx
 
+from app.results import atomic_files
+
 # The photos of the published walk, with masks to measure against; training sees only their boxes.
 PUBLISHED = "odFridgeObjectsMask"
+# What a walk writes into its folder, beside the photos and the service's log.
+FOLDERS = ("scenes", "split", "detector", "masks", "evaluation")
+RECORD = "walk.json"
 # The largest models load in minutes.
 READY_WITHIN_S = 900.0
 
@@ -58,101 +64,147 @@ class Walk:
     training_options: Sequence[str] = ()
     say: Callable[[str], None] = print
     steps: list[Step] = field(default_factory=list)
+    _done: dict[str, list[str]] = field(default_factory=dict, init=False, repr=False)
 
     def run(self) -> None:
         """All steps. Raises WalkError; what was done up to there stays, and the next run goes on from it."""
-        self.out.mkdir(parents=True, exist_ok=True)
-        data = self._images()
+        own = self._own_data()
+        self._begin()
+        data = own or self._pulled_or_drawn()
         parts = self.out / "split"
-        # Half of a split or of the scenes is of no use; training, masks and downloads go on where they were.
-        self._clear(parts, unless=parts / "validation" / "annotations.json")
-        self._step("Split 80:20", parts, "data", "split", str(data), str(parts), "--every", "5", "--to", "coco")
+        self._step("Split 80:20", parts, "data", "split", data, parts, "--every", "5", "--to", "coco", whole=True)
         detector = self.out / "detector"
         start = () if self.detector is None else ("--from", self.detector)
-        validation = str(parts / "validation")
+        validation = parts / "validation"
         self._step(
             "Fine-tune the detector on the boxes", detector / "model_metadata.json",
-            "finetune", str(parts / "train"), "--validation", validation, "--out", str(detector), *start,
-            *self.training_options,
+            "finetune", parts / "train", "--validation", validation, "--out", detector, *start, *self.training_options,
         )  # fmt: skip
-        with self._served(detector) as url:
+        began = time.monotonic()
+        with served(detector, self.out / "service.log", self.segmenter, self.say) as url:
+            self.steps.append(Step("Serve", time.monotonic() - began))
             self._step(
                 "Request boxes and masks", None,
-                "run", str(parts / "validation" / "images"), "--out", str(self.out / "masks"), "--url", url,
+                "run", validation / "images", "--out", self.out / "masks", "--url", url,
             )  # fmt: skip
             self._step(
                 "Measure them", None,
-                "evaluate", validation, "--url", url, "--out", str(self.out / "evaluation"),
+                "evaluate", validation, "--url", url, "--out", self.out / "evaluation",
             )  # fmt: skip
 
-    def _images(self) -> Path:
+    def _own_data(self) -> Path | None:
+        """The path that `data` is; None where it is a name."""
+        if self.data in ("odFridgeObjects", "demo"):
+            return None
+        if not Path(self.data).exists():
+            raise WalkError(f"--data {self.data}: there is no such data set; expected odFridgeObjects, demo or a path")
+        return Path(self.data)
+
+    def _begin(self) -> None:
+        """Take the folder: a new one, or that of an earlier walk. Nothing of anyone else's may be replaced in there."""
+        record = self.out / RECORD
+        try:
+            self.out.mkdir(parents=True, exist_ok=True)
+            if record.exists():
+                self._done = dict(json.loads(record.read_bytes()))
+            elif there := []:
+                raise WalkError(f"{self.out}: expected a new folder or an earlier walk's, found {there[0]} in it")
+            else:
+                self._save()
+        except OSError as error:
+            raise WalkError(f"{self.out} cannot be used: {error}") from error
+        except (ValueError, TypeError) as error:
+            raise WalkError(f"{record} is damaged ({error}): choose another folder with --out") from error
+
+    def _save(self) -> None:
+        with atomic_files.text_file(self.out / RECORD) as file:
+            json.dump(self._done, file, indent=2)
+
+    def _pulled_or_drawn(self) -> Path:
         """Where the data set is."""
-        if self.data not in ("odFridgeObjects", "demo"):
-            path = Path(self.data)
-            if not path.exists():
-                raise WalkError(
-                    f"--data {self.data}: there is no such data set; expected odFridgeObjects, demo or a path"
-                )
-            return path
-        if self.data == "odFridgeObjects" and not (self.out / "scenes").exists():
+        scenes = self.out / "scenes"
+        if self.data == "odFridgeObjects" and not scenes.exists():
             try:
-                self._step("Pull the photos", self.out / PUBLISHED, "data", "pull", PUBLISHED, "--to", str(self.out))
+                self._step("Pull the photos", self.out / PUBLISHED, "data", "pull", PUBLISHED, "--to", self.out)
                 return self.out / PUBLISHED
             except WalkError:
                 self.say("The photos cannot be had here; the walk goes on with drawn scenes of the same four classes.")
-        scenes = self.out / "scenes"
-        self._clear(scenes, unless=scenes / "annotations.json")
-        self._step("Draw scenes", scenes, "data", "demo", str(scenes), "--scenes", str(self.scenes))
+        self._step("Draw scenes", scenes, "data", "demo", scenes, "--scenes", str(self.scenes), whole=True)
         return scenes
 
-    def _clear(self, folder: Path, unless: Path) -> None:
-        """Remove what an interrupted step left in a folder of the walk's own."""
-        if folder.exists() and not unless.exists():
-            shutil.rmtree(folder)
+    def _step(self, title: str, makes: Path | None, *arguments: str | Path, whole: bool = False) -> None:
+        """Run a command, unless it is done and what it makes is there.
 
-    def _step(self, title: str, done: Path | None, *arguments: str) -> None:
-        """Run a command, unless what it makes is there."""
-        if done is not None and done.exists():
-            self.say(f"\n== {title}: {done} is there already")
-            self.steps.append(Step(title, None))
-            return
-        self.say(f"\n== {title}\n$ box2mask {shlex.join(arguments)}")
+        whole: the command wants a new folder, so what an interrupted one left is removed. Training, masks and downloads
+        go on where they were by themselves.
+        """
+        command = shlex.join(["box2mask", *map(str, arguments)])
+        # Paths as seen from the folder: it may be moved, and named from elsewhere.
+        lasting = [os.path.relpath(one, self.out) if isinstance(one, Path) else one for one in arguments]
+        if makes is not None and makes.exists():
+            before = self._done.get(title)
+            if before == lasting:
+                self.say(f"\n== {title}: {makes} is there already")
+                self.steps.append(Step(title, None))
+                return
+            if before is not None:
+                raise WalkError(
+                    f"{title}: {makes} is there, made by `{shlex.join(['box2mask', *before])}` and not by `{command}`; "
+                    "choose another folder with --out"
+                )
+            if whole:
+                shutil.rmtree(makes)
+        self.say(f"\n== {title}\n$ {command}")
         began = time.monotonic()
-        status = subprocess.run([*_box2mask(), *arguments]).returncode
+        status = subprocess.run([*_BOX2MASK, *map(str, arguments)], env=_environment()).returncode
         if status:
-            raise WalkError(f"{title}: `box2mask {shlex.join(arguments)}` ended with status {status}")
+            raise WalkError(f"{title}: `{command}` ended with status {status}")
+        if makes is not None:
+            self._done[title] = lasting
+            self._save()
         self.steps.append(Step(title, time.monotonic() - began))
 
-    @contextmanager
-    def _served(self, detector: Path) -> Iterator[str]:
-        """The URL of a service of this detector, which ends with the block."""
-        settings = {"BOX2MASK_DETECTOR": str(detector), "BOX2MASK_HOST": "127.0.0.1", "BOX2MASK_PORT": "0"}
-        if self.segmenter is not None:
-            settings["BOX2MASK_SEGMENTER"] = self.segmenter
-        shown = " ".join(f"{name}={shlex.quote(value)}" for name, value in settings.items())
-        self.say(f"\n== Serve\n$ {shown} box2mask serve")
-        log = self.out / "service.log"
-        began = time.monotonic()
-        with log.open("wb") as stream:
-            process = subprocess.Popen(
-                [*_box2mask(), "serve"], env=os.environ | settings, stdout=stream, stderr=subprocess.STDOUT
-            )
+
+@contextmanager
+def served(
+    detector: Path, log: Path, segmenter: str | None = None, say: Callable[[str], None] = print
+) -> Iterator[str]:
+    """The URL of a service of this detector on a free port of this machine, which ends with the block.
+
+    log: gets what the service writes. segmenter: None is the service's own. Raises WalkError where it does not start.
+    """
+    settings = {"BOX2MASK_DETECTOR": str(detector), "BOX2MASK_HOST": "127.0.0.1", "BOX2MASK_PORT": "0"}
+    if segmenter is not None:
+        settings["BOX2MASK_SEGMENTER"] = segmenter
+    shown = " ".join(f"{name}={shlex.quote(value)}" for name, value in settings.items())
+    say(f"\n== Serve\n$ {shown} box2mask serve")
+    with log.open("wb") as stream:
+        process = subprocess.Popen(
+            [*_BOX2MASK, "serve"], env=_environment() | settings, stdout=stream, stderr=subprocess.STDOUT
+        )
+    try:
+        url = _ready(process, log)
+        say(f"ready at {url}; its log is {log}")
+        yield url
+    finally:
+        process.send_signal(signal.SIGTERM)
         try:
-            url = _ready(process, log)
-            self.say(f"ready at {url}; its log is {log}")
-            self.steps.append(Step("Serve", time.monotonic() - began))
-            yield url
-        finally:
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(timeout=30)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            process.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
-def _box2mask() -> list[str]:
-    return [sys.executable, "-m", "app"]
+# `-P` and the path in the environment: a folder `app` or `models` where the command was typed is not this package.
+_BOX2MASK = (sys.executable, "-P", "-m", "app")
+
+
+def _environment() -> dict[str, str]:
+    """This process's environment, for commands that find this package and ask no proxy for what is on this machine."""
+    own = dict(os.environ)
+    packages = [str(Path(__file__).parents[1]), *filter(None, [own.get("PYTHONPATH")])]
+    direct = ",".join(filter(None, [own.get("no_proxy") or own.get("NO_PROXY"), "127.0.0.1"]))
+    return own | {"PYTHONPATH": os.pathsep.join(packages), "no_proxy": direct, "NO_PROXY": direct}
 
 
 def _ready(process: subprocess.Popen[bytes], log: Path) -> str:
@@ -162,7 +214,7 @@ def _ready(process: subprocess.Popen[bytes], log: Path) -> str:
         announced = re.search(r"http://\S+:\d+", log.read_text())
         if announced is not None:
             try:
-                if httpx.get(f"{announced[0]}/health/ready", timeout=10).status_code == 200:
+                if httpx.get(f"{announced[0]}/health/ready", timeout=10, trust_env=False).status_code == 200:
                     return announced[0]
             except httpx.TransportError:
                 pass  # it is not listening yet

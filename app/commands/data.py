@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from app.commands.arguments import add_prefix
+
 if TYPE_CHECKING:
     from models.data import Dataset, Problem
 
@@ -92,14 +94,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     source.add_argument(
         "--images-root", type=Path, metavar="DIR", help="where SRC's relative image paths start, if not beside it"
     )
-    source.add_argument(
-        "--prefix",
-        action="append",
-        default=[],
-        metavar="FROM=TO",
-        help="read image addresses that begin with FROM (azureml://..., AmlDatastore://...) as the folder or http(s) "
-        "URL TO; may be given several times",
-    )
+    add_prefix(source)
 
     target = argparse.ArgumentParser(add_help=False)
     target.add_argument(
@@ -218,7 +213,7 @@ def _split(args: argparse.Namespace) -> int:
 def _check(args: argparse.Namespace) -> int:
     from models.data import check, counts, read
 
-    dataset, problems = read(args.src, format=args.format, prefixes=_prefixes(args.prefix), images=args.images_root)
+    dataset, problems = read(args.src, format=args.format, prefixes=dict(args.prefix), images=args.images_root)
     allowed = None if args.classes is None else [name.strip() for name in args.classes.split(",") if name.strip()]
     problems += check(dataset, allowed)
     if problems:
@@ -267,7 +262,7 @@ def _read(args: argparse.Namespace) -> Dataset:
     """SRC, whole; with --skip-bad what of it can be read. Says what is odd or left out on standard error."""
     from models.data import DataError, read
 
-    dataset, problems = read(args.src, format=args.format, prefixes=_prefixes(args.prefix), images=args.images_root)
+    dataset, problems = read(args.src, format=args.format, prefixes=dict(args.prefix), images=args.images_root)
     fatal = [problem for problem in problems if problem.fatal]
     if fatal and not args.skip_bad:
         raise DataError(fatal)
@@ -292,17 +287,6 @@ def _write(args: argparse.Namespace, dataset: Dataset, path: Path, format: str) 
     print(f"{path}: {len(dataset)} images, {objects} objects, {len(dataset.class_names)} classes, {format}")
     for note in notes:
         print(f"{path}: {note}")
-
-
-def _prefixes(options: Sequence[str]) -> dict[str, str]:
-    """FROM=TO -> FROM: TO. The last `=` divides. Raises ValueError."""
-    found = {}
-    for option in options:
-        start, _, target = option.rpartition("=")
-        if not start or not target:
-            raise ValueError(f"--prefix: expected FROM=TO, found {option!r}")
-        found[start] = target
-    return found
 
 
 def _some(problems: Sequence[Problem]) -> str:

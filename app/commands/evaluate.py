@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from app.commands.arguments import add_prefix, failed, fraction
+
 if TYPE_CHECKING:
     from app.evaluation.answers import Answers
     from app.predictor import Predictor
@@ -67,18 +69,11 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     command.add_argument(
         "--score-threshold",
-        type=_share,
+        type=fraction,
         metavar="SCORE",
         help="detections from this score on count for precision, recall and masks (default: 0.3, the pipeline's)",
     )
-    command.add_argument(
-        "--prefix",
-        action="append",
-        default=[],
-        type=_prefix,
-        metavar="FROM=TO",
-        help="replace the start of image URLs, such as AmlDatastore://images=./images; may be given again",
-    )
+    add_prefix(command)
     command.add_argument(
         "--out", type=Path, default=Path("evaluation"), metavar="DIR", help="where results go (default: evaluation)"
     )
@@ -88,7 +83,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 def _run(args: argparse.Namespace) -> int:
     named = [name for name in ("predictions", "url", "detector", "segmenter") if getattr(args, name) is not None]
     if len(named) > 1 and named[0] in ("predictions", "url"):
-        return _failed(f"--{named[0]} and --{named[1]} exclude each other: one asks no model here, the other loads it")
+        return failed(f"--{named[0]} and --{named[1]} exclude each other: one asks no model here, the other loads it")
 
     from app.settings import Settings, SettingsError
     from models.data import DataError, load
@@ -98,11 +93,11 @@ def _run(args: argparse.Namespace) -> int:
         dataset = load(args.data, prefixes=dict(args.prefix))
         args.out.mkdir(parents=True, exist_ok=True)
     except DataError as error:
-        return _failed(f"{args.data} cannot be used:\n{error}")
+        return failed(f"{args.data} cannot be used:\n{error}")
     except (SettingsError, OSError) as error:
-        return _failed(str(error))
+        return failed(str(error))
     if not any(True for _ in dataset.annotations()):
-        return _failed(f"{args.data}: there is nothing to measure: it has no annotations")
+        return failed(f"{args.data}: there is nothing to measure: it has no annotations")
 
     from app.loading import EXPLAINED
     from app.predictor import PredictorError, open_predictor
@@ -114,20 +109,20 @@ def _run(args: argparse.Namespace) -> int:
     segmenters = args.segmenter or [settings.segmenter]
     if not any(one.has_mask for _, one in dataset.annotations()):
         if (args.detector or settings.detector) == "none":
-            return _failed(f"{args.data}: there is nothing to measure: it has no masks, and there is no detector")
+            return failed(f"{args.data}: there is nothing to measure: it has no masks, and there is no detector")
         segmenters = ["none"]  # whose masks nothing could be compared with
     predictors = [opener(**detector, segmenter=segmenters[0])]
     predictors += [opener(detector="none", segmenter=name) for name in segmenters[1:]]
     try:
         answers = _read(args.predictions, dataset) if args.predictions else _ask(dataset, predictors, args.prompts)
     except DataError as error:
-        return _failed(f"{args.predictions} cannot be used:\n{error}")
+        return failed(f"{args.predictions} cannot be used:\n{error}")
     except (*EXPLAINED, PredictorError) as error:
-        return _failed(str(error))
+        return failed(str(error))
     for path, reason in answers.failures:
         print(f"box2mask: {path}: {reason}", file=sys.stderr)
     if not len(answers.dataset):
-        return _failed("no image could be answered")
+        return failed("no image could be answered")
     return _write(answers, args)
 
 
@@ -165,31 +160,9 @@ def _write(answers: Answers, args: argparse.Namespace) -> int:
     return int(bool(answers.failures))
 
 
-def _failed(reason: str) -> int:
-    print(f"box2mask: {reason}", file=sys.stderr)
-    return 1
-
-
 def _prompts(value: str) -> tuple[str, ...]:
     kinds = tuple(kind.strip() for kind in value.split(","))
     wrong = [kind for kind in kinds if kind not in PROMPTS]
     if wrong:
         raise argparse.ArgumentTypeError(f"expected {', '.join(PROMPTS)} or some of them, got {wrong[0]!r}")
     return kinds
-
-
-def _share(value: str) -> float:
-    try:
-        share = float(value)
-    except ValueError:
-        share = -1.0
-    if not 0 <= share <= 1:
-        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, got {value!r}")
-    return share
-
-
-def _prefix(value: str) -> tuple[str, str]:
-    start, separator, target = value.rpartition("=")
-    if not separator or not start:
-        raise argparse.ArgumentTypeError(f"expected FROM=TO, got {value!r}")
-    return start, target

@@ -6,6 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from app.commands.arguments import failed
+
 EXAMPLES = """\
 examples:
   box2mask export mlflow --detector runs/fridge --out fridge-detector
@@ -63,7 +65,7 @@ def _mlflow(args: argparse.Namespace) -> int:
     try:
         settings = Settings.from_environment().model_copy(update=wanted)
     except SettingsError as error:
-        return _failed(error)
+        return failed(error)
 
     from app.loading import EXPLAINED, choose
     from app.mlflow_export import ExportError, export_mlflow
@@ -71,17 +73,9 @@ def _mlflow(args: argparse.Namespace) -> int:
     try:
         written = export_mlflow(choose(settings), args.out, settings)
     except (ExportError, *EXPLAINED) as error:
-        return _failed(error)
+        return failed(error)
     print(f"{written.path}: {written.size / 1e6:.1f} MB; it has answered its input example")
     if written.class_names:
         print(f"classes: {', '.join(written.class_names)}")
     print(f"serve it: mlflow models serve --model-uri {written.path} --env-manager local --port 5002")
     return 0
-
-
-def _failed(reason: Exception) -> int:
-    message = str(reason)
-    for kind in ("detector", "segmenter"):  # what is wrong with them was written on the command line
-        message = message.replace(f"BOX2MASK_{kind.upper()}=", f"--{kind} ")
-    print(f"box2mask: {message}", file=sys.stderr)
-    return 1

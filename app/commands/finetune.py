@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from app.commands.arguments import add_prefix, failed
 from models.finetuning.options import OptionError, TrainingOptions
 
 # Where training starts if nothing is said: the best weights that are here.
@@ -42,13 +43,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command.add_argument(
         "--every", type=int, metavar="N", help="without --validation: keep every Nth image of DATA for it (default: 5)"
     )
-    command.add_argument(
-        "--prefix",
-        action="append",
-        default=[],
-        metavar="FROM=TO",
-        help="what image addresses begin with (azureml://...), and the folder that stands for it; may be repeated",
-    )
+    add_prefix(command)
     command.add_argument(
         "--from",
         dest="start",
@@ -104,7 +99,6 @@ def _run(args: argparse.Namespace) -> int:
     try:
         options = TrainingOptions.by_azure(chosen) if args.azure_defaults else TrainingOptions(**chosen)
         start = _start(args.start, args.from_scratch)
-        prefixes = dict(_prefix(text) for text in args.prefix)
         if args.minutes is not None and not args.minutes > 0:
             raise OptionError(f"minutes: expected more than 0, found {args.minutes:g}")
         if args.every is not None and (args.validation is not None or args.every < 2):
@@ -114,7 +108,7 @@ def _run(args: argparse.Namespace) -> int:
                 else f"every: expected at least 2, found {args.every}"
             )
     except OptionError as error:
-        return _failed(error)
+        return failed(error)
 
     from models import mmcv_ops
 
@@ -126,9 +120,9 @@ def _run(args: argparse.Namespace) -> int:
     from models.finetuning.training import finetune
 
     try:
-        training = load(args.data, prefixes=prefixes)
+        training = load(args.data, prefixes=dict(args.prefix))
         if args.validation is not None:
-            validation = load(args.validation, prefixes=prefixes)
+            validation = load(args.validation, prefixes=dict(args.prefix))
         elif len(training) < 2:
             raise TrainingError(
                 f"{args.data}: expected at least 2 images, one of them to validate on, found {len(training)}"
@@ -148,7 +142,7 @@ def _run(args: argparse.Namespace) -> int:
             stream=None if args.quiet else sys.stderr,
         )
     except (OptionError, DataError, ModelFilesError, TrainingError, mmcv_ops.MissingOpError, OSError) as error:
-        return _failed(error)
+        return failed(error)
     best = done.figures
     figure = best[options.metric_for_best_model]
     _say(
@@ -180,13 +174,6 @@ def _start(wanted: str | None, config_alone: bool) -> Path:
     return path
 
 
-def _prefix(text: str) -> tuple[str, str]:
-    begin, equals, target = text.rpartition("=")
-    if not equals or not begin:
-        raise OptionError(f"prefix: expected FROM=TO, found {text!r}")
-    return begin, target
-
-
 def _boolean(text: str) -> bool:
     if text.lower() in ("true", "1", "yes"):
         return True
@@ -197,8 +184,3 @@ def _boolean(text: str) -> bool:
 
 def _say(line: str) -> None:
     print(line, flush=True)
-
-
-def _failed(reason: Exception) -> int:
-    print(f"box2mask: {reason}", file=sys.stderr)
-    return 1

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from app.commands.arguments import failed, fraction
+
 if TYPE_CHECKING:
     from app.folder_run.prompts import BoxPrompts
     from app.folder_run.sources import Sources
@@ -57,7 +59,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     command.add_argument(
         "--score-threshold",
-        type=_fraction,
+        type=fraction,
         metavar="X",
         help=f"leave out boxes that score less (default: {SCORE_THRESHOLD}; of --prompts: none)",
     )
@@ -84,7 +86,7 @@ def _run(args: argparse.Namespace) -> int:
         settings = Settings.from_environment()
         _check(args)
     except (SourceError, SettingsError, _RunError) as error:  # told before the models' libraries are imported
-        return _failed(error)
+        return failed(error)
     for note in sources.notes:
         print(f"box2mask: {note}", file=sys.stderr)
 
@@ -102,7 +104,7 @@ def _run(args: argparse.Namespace) -> int:
         with open_predictor(_chosen(settings, args), args.url) as predictor:
             return _process(args, sources, prompts, predictor)
     except (PromptsError, JournalError, PredictorError, _RunError, *EXPLAINED) as error:
-        return _failed(error)
+        return failed(error)
 
 
 def _process(args: argparse.Namespace, sources: Sources, prompts: BoxPrompts | None, predictor: Predictor) -> int:
@@ -183,18 +185,3 @@ def _formats(text: str) -> tuple[str, ...]:
     if unknown or not names:
         raise argparse.ArgumentTypeError(f"expected any of {','.join(FORMATS)}, got {text!r}")
     return tuple(dict.fromkeys(names))
-
-
-def _fraction(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, got {text!r}")
-    return value
-
-
-def _failed(reason: Exception) -> int:
-    print(f"box2mask: {reason}", file=sys.stderr)
-    return 1

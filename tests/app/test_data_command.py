@@ -64,8 +64,9 @@ def test_prefixes_come_from_the_command_line(source, tmp_path, capsys):
     assert main([*back, "--prefix", f"{start}={source / 'images'}", "--prefix", "AmlDatastore://=unused"]) == 0
     assert all(image.path.is_file() for image in load(tmp_path / "back").images)
     capsys.readouterr()
-    assert main([*back, "--prefix", "azureml://"]) == 1
-    assert capsys.readouterr().err == "box2mask: --prefix: expected FROM=TO, found 'azureml://'\n"
+    with pytest.raises(SystemExit, match="2"):
+        main([*back, "--prefix", "azureml://"])
+    assert "argument --prefix: expected FROM=TO, found 'azureml://'" in capsys.readouterr().err
 
 
 def test_split_by_the_samples_rule_and_at_random(source, tmp_path, capsys):

@@ -91,7 +91,6 @@ def test_it_trains(data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
         (["--every", "1"], "every: expected at least 2, found 1"),
         (["--every", "2", "--validation", "x"], "every: expected either --validation or --every"),
         (["--minutes", "0"], "minutes: expected more than 0, found 0"),
-        (["--prefix", "azureml"], "prefix: expected FROM=TO, found 'azureml'"),
         (["--extra_optim_args", "momentum 3"], "extra_optim_args: expected name=value parts"),
         (["--validation", "nowhere"], "nowhere: there is no such file or folder"),
         (["--extra_optim_args", "momentum=3"], "extra_optim_args: adamw has no argument 'momentum'"),
