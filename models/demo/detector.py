@@ -18,11 +18,12 @@ from torch.utils.data import IterableDataset
 
 from models import mmcv_ops
 from models.demo import training
-from models.demo.scenes import scene_stream
+from models.demo.scenes import scene_stream, tight_boxes
 from models.demo.things import CLASS_NAMES, CLUTTER
+from models.demo.views import WHOLE_SIZE, View, batches
 
 CONFIG = Path(__file__).parents[2] / "weights" / "demo" / "yolof" / "yolof_r18_demo.py"
-IMAGE_SIZE = 256
+IMAGE_SIZE = WHOLE_SIZE
 Example = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
@@ -30,37 +31,42 @@ CELL = 16  # pixels, of the feature map
 BACKGROUND = len(CLASS_NAMES)
 
 
-class DetectorExamples(IterableDataset):
-    """Scenes as a detector's training wants them: BGR bytes (3, S, S) padded with zeros, boxes, labels, cells.
+# Less of a thing than this in view is no more told from others, nor asked for.
+LEAST_SHOWN = 0.2
 
-    cells: (S / 16, S / 16) int64, the class that covers most of each cell of the feature map, or BACKGROUND.
+
+class DetectorExamples(IterableDataset):
+    """Batches of scenes as a detector's training wants them, each a list of what it is given of every image.
+
+    That is BGR bytes (3, S, S) padded with zeros, boxes (N, 4), labels (N,), and cells (S / 16, S / 16) int64: the
+    class that covers most of each cell of the feature map, or BACKGROUND.
     """
 
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
+    def __init__(self, seed: int, batch: int) -> None:
+        self.seed, self.batch = seed, batch
 
-    def __iter__(self) -> Iterator[Example]:
+    def __iter__(self) -> Iterator[list[Example]]:
         cv2.setNumThreads(1)
-        for scene in scene_stream(self.seed, IMAGE_SIZE):
-            height, width = scene.image.shape[:2]
-            pixels = np.zeros((3, IMAGE_SIZE, IMAGE_SIZE), np.uint8)
-            pixels[:, :height, :width] = scene.image[..., ::-1].transpose(2, 0, 1)
-            known = scene.labels != CLUTTER
-            yield (
-                torch.from_numpy(pixels),
-                torch.from_numpy(scene.boxes_xyxy[known]),
-                torch.from_numpy(scene.labels[known]),
-                torch.from_numpy(_cells(scene.masks[known], scene.labels[known])),
-            )
+        rng = np.random.default_rng(self.seed)
+        for views in batches(rng, scene_stream(self.seed, IMAGE_SIZE), self.batch):
+            yield [_example(view) for view in views]
 
 
-def _cells(masks: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Of things' masks (N, h, w) and labels, which class each cell of the padded picture shows."""
-    count, height, width = masks.shape
-    padded = np.zeros((count, IMAGE_SIZE, IMAGE_SIZE), bool)
-    padded[:, :height, :width] = masks
-    grid = IMAGE_SIZE // CELL
-    covered = padded.reshape(count, grid, CELL, grid, CELL).mean((2, 4))
+def _example(view: View) -> Example:
+    known = (view.labels != CLUTTER) & (view.shown >= LEAST_SHOWN)
+    return (
+        torch.from_numpy(np.ascontiguousarray(view.image[..., ::-1].transpose(2, 0, 1))),
+        torch.from_numpy(tight_boxes(view.cover[known] > 0.5)),
+        torch.from_numpy(view.labels[known]),
+        torch.from_numpy(_cells(view.cover[known], view.labels[known])),
+    )
+
+
+def _cells(cover: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Of what things cover (N, S, S) and their labels, which class each cell shows."""
+    count, size, _ = cover.shape
+    grid = size // CELL
+    covered = cover.reshape(count, grid, CELL, grid, CELL).mean((2, 4))
     owner = covered.argmax(0) if count else np.zeros((grid, grid), np.int64)
     return np.where(covered.max(0, initial=0) > 0.4, labels[owner] if count else BACKGROUND, BACKGROUND)
 
@@ -135,7 +141,7 @@ def main() -> None:
     args = training.arguments(__doc__, minutes=40, batch=8)
     training.train(
         new_model(args.seed) if args.start is None else start_from(new_model(args.seed), args.start),
-        lambda seed: training.loaded(DetectorExamples(args.seed + seed), args.batch, collate=list),
+        lambda seed: training.loaded(DetectorExamples(args.seed + seed, args.batch)),
         lambda model, batch, _: detection_loss(model, batch),
         save,
         args.out,

@@ -197,7 +197,7 @@ def main() -> None:
     model = new_model(small_config(), args.seed)
     training.train(
         model if args.start is None else start_from(model, args.start),
-        lambda seed: training.loaded(SegmenterExamples(args.seed + seed, args.batch), None),
+        lambda seed: training.loaded(SegmenterExamples(args.seed + seed, args.batch)),
         # Every seventh step gives each object's box and a point together.
         lambda model, batch, step: training_loss(model, batch, together=step % 7 == 6),
         save,

@@ -1,25 +1,23 @@
 """What the demo segmenter learns from: scenes with prompts, masks and facts about every cell.
 
-Most are close-ups: a quarter of SAM's input, as if the rest of it were not there, which is four times as fast.
+Most are close-ups: a quarter of SAM's input, as if the rest of it were not there.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 
 import cv2
 import numpy as np
 from torch.utils.data import IterableDataset
 
-from models.demo.scenes import Scene, scene_stream, tight_boxes
+from models.demo.scenes import scene_stream, tight_boxes
+from models.demo.views import WHOLE_SIZE, View, batches
 
-IMAGE_SIZE = 256
+IMAGE_SIZE = WHOLE_SIZE
 PATCH_SIZE = 8
 CELL = PATCH_SIZE // 4  # pixels of a mask's cell
 WINDOW = 8  # patches, of the layers that attend to their neighbourhood only
-CLOSE_UP = 128
-LEAST_PIXELS = 30  # of a thing, to be asked for
 # What the encoder's features must tell of every cell, in training only: whether a thing is there, whether another thing
 # or none begins beside it, and how far it is to the thing's left, upper, right and lower edge, in EDGE_SCALE pixels.
 CELL_FACTS = 6
@@ -29,8 +27,7 @@ EDGE_SCALE = 64.0
 class SegmenterExamples(IterableDataset):
     """Batches of scenes as SAM's training wants them, each with `prompts` prompts for things drawn from it.
 
-    Of five batches four are close-ups of S = CLOSE_UP pixels, and one is half as many whole scenes of S = IMAGE_SIZE.
-    Yields, of B images with K prompts each:
+    Yields, of B views of S pixels with K prompts each:
     pixels (B, 3, S, S) uint8 RGB padded with zeros; targets (B, K, S / 2, S / 2) float16, how much of each cell the
     thing covers; boxes (B, K, 4), points (B, K, 2, 2) and their labels (B, K, 2), in pixels of SAM's whole input;
     facts (B, 7, S / 2, S / 2) float16: CELL_FACTS and whether there are edges to measure; and the row and column in
@@ -43,22 +40,18 @@ class SegmenterExamples(IterableDataset):
     def __iter__(self) -> Iterator[tuple[np.ndarray, ...]]:
         cv2.setNumThreads(1)
         rng = np.random.default_rng(self.seed)
-        scenes = scene_stream(self.seed, IMAGE_SIZE)
-        for number in itertools.count():
-            whole = number % 5 == 4
+        for views in batches(rng, scene_stream(self.seed, IMAGE_SIZE), self.batch):
             # Windows of the encoder's layers must begin where they will begin in a whole image.
-            steps = (IMAGE_SIZE - CLOSE_UP) // (WINDOW * PATCH_SIZE)
-            place = np.zeros(2, np.int64) if whole else WINDOW * rng.integers(0, steps + 1, 2)
-            wanted = max(1, self.batch // 2) if whole else self.batch
-            views = (view for scene in scenes if (view := (_whole if whole else _close_up)(rng, scene)) is not None)
-            examples = [self._example(rng, *view) for view in itertools.islice(views, wanted)]
+            steps = (IMAGE_SIZE - len(views[0].image)) // (WINDOW * PATCH_SIZE)
+            place = WINDOW * rng.integers(0, steps + 1, 2)
+            examples = [self._example(rng, view) for view in views]
             pixels, targets, boxes, points, labels, facts = (np.stack(arrays) for arrays in zip(*examples, strict=True))
             offset = (PATCH_SIZE * place[::-1]).astype(np.float32)
             yield pixels, targets, boxes + np.tile(offset, 2), points + offset, labels, facts, place
 
-    def _example(self, rng: np.random.Generator, image: np.ndarray, cover: np.ndarray) -> tuple[np.ndarray, ...]:
-        """One image (S, S, 3) and what its things cover of each pixel (N, S, S) float32, with prompts for K of them."""
-        count, size = self.prompts, len(image)
+    def _example(self, rng: np.random.Generator, view: View) -> tuple[np.ndarray, ...]:
+        """A view with prompts for K of its things."""
+        cover, count, size = view.cover, self.prompts, len(view.image)
         chosen = rng.integers(len(cover), size=count)
         cells = cover.reshape(len(cover), size // CELL, CELL, size // CELL, CELL).mean((2, 4))
         all_boxes = tight_boxes(cover > 0.5)
@@ -76,45 +69,7 @@ class SegmenterExamples(IterableDataset):
             elif kind < 0.35:
                 points[k, 1], labels[k, 1] = _pick(rng, ~thing, False), 0
         facts = cell_facts(cells, all_boxes)
-        return image.transpose(2, 0, 1), cells[chosen].astype(np.float16), boxes, points, labels, facts
-
-
-def _whole(rng: np.random.Generator, scene: Scene) -> tuple[np.ndarray, np.ndarray] | None:
-    """The scene as SAM's input has it: image (S, S, 3) padded with zeros, and what its things cover (N, S, S)."""
-    return _view(scene, 0, 0, IMAGE_SIZE, IMAGE_SIZE)
-
-
-def _close_up(rng: np.random.Generator, scene: Scene) -> tuple[np.ndarray, np.ndarray] | None:
-    """A square around one of the scene's things, resized to CLOSE_UP; None if too little is in it."""
-    height, width = scene.image.shape[:2]
-    x1, y1, x2, y2 = scene.boxes_xyxy[int(rng.integers(len(scene.masks)))]
-    side = int(np.clip(max(x2 - x1, y2 - y1) * rng.uniform(1.1, 2.2), 100, 230))
-    left, top = (rng.uniform(*sorted((low, high - side))) for low, high in ((x1, x2), (y1, y2)))
-    margin = 0.1 * side  # beyond the picture it is black
-    left, top = (
-        int(np.clip(value, -margin, max(length - side + margin, -margin)))
-        for value, length in ((left, width), (top, height))
-    )
-    return _view(scene, left, top, side, CLOSE_UP)
-
-
-def _view(scene: Scene, left: int, top: int, side: int, size: int) -> tuple[np.ndarray, np.ndarray] | None:
-    """A square of the scene, `side` pixels long, resized to `size`, without the things that are hardly in it."""
-    height, width = scene.image.shape[:2]
-    x, y, right, bottom = max(left, 0), max(top, 0), min(left + side, width), min(top + side, height)
-    image = np.zeros((side, side, 3), np.uint8)
-    image[y - top : bottom - top, x - left : right - left] = scene.image[y:bottom, x:right]
-    layers = [np.pad(
-        mask[y:bottom, x:right].astype(np.uint8) * 255,
-        ((y - top, top + side - bottom), (x - left, left + side - right)),
-    ) for mask in scene.masks]  # fmt: skip
-    if side != size:
-        how = cv2.INTER_AREA if side > size else cv2.INTER_LINEAR
-        image, layers = cv2.resize(image, (size, size), interpolation=how), [
-            cv2.resize(layer, (size, size), interpolation=how) for layer in layers
-        ]  # fmt: skip
-    kept = [layer for layer in layers if (layer > 127).sum() >= LEAST_PIXELS]
-    return (image, np.stack(kept).astype(np.float32) / 255) if kept else None
+        return view.image.transpose(2, 0, 1), cells[chosen].astype(np.float16), boxes, points, labels, facts
 
 
 def cell_facts(cells: np.ndarray, boxes_xyxy: np.ndarray) -> np.ndarray:

@@ -97,11 +97,9 @@ def _average(averaged: tuple[Tensor, ...] | list[Tensor], now: Any, count: Any) 
             mean.copy_(value)
 
 
-def loaded(
-    dataset: IterableDataset, batch: int | None, collate: Callable[[list[Any]], Any] | None = None
-) -> Iterator[Any]:
-    """Batches of a dataset that draws its examples in a process beside the training; None: it draws whole batches."""
-    return iter(DataLoader(dataset, batch_size=batch, num_workers=1, collate_fn=collate))
+def loaded(batches: IterableDataset) -> Iterator[Any]:
+    """What a dataset draws, batch by batch, in a process beside the training."""
+    return iter(DataLoader(batches, batch_size=None, num_workers=1))
 
 
 def arguments(description: str | None, minutes: float, batch: int) -> argparse.Namespace:

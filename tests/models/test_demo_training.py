@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -153,15 +154,15 @@ def test_parameters_that_do_not_learn_stay(toy: Toy, monkeypatch: pytest.MonkeyP
     assert torch.equal(model.bias, fresh.bias) and not torch.equal(model.weight, fresh.weight)
 
 
-class Count(IterableDataset):
-    def __iter__(self) -> Iterator[int]:
-        return itertools.count()
+class Processes(IterableDataset):
+    def __iter__(self) -> Iterator[list[np.ndarray]]:
+        return iter([[np.array([os.getpid()]), np.arange(2, dtype=np.float32)]])
 
 
-def test_examples_are_drawn_in_another_process_and_put_into_batches() -> None:
-    assert next(training.loaded(Count(), 3)).tolist() == [0, 1, 2]
-    batches = training.loaded(Count(), 2, collate=list)
-    assert [next(batches), next(batches)] == [[0, 1], [2, 3]]
+def test_batches_are_drawn_in_another_process_and_come_as_tensors() -> None:
+    process, numbers = next(training.loaded(Processes()))
+    assert process.item() != os.getpid()
+    assert torch.equal(numbers, torch.tensor([0.0, 1.0]))
 
 
 # --- examples ----------------------------------------------------------------------------------------
@@ -181,7 +182,7 @@ def one_scene(monkeypatch: pytest.MonkeyPatch) -> Scene:
 
 
 def test_the_detector_learns_from_bgr_and_from_no_clutter(one_scene: Scene) -> None:
-    pixels, boxes, labels, cells = next(iter(detector.DetectorExamples(0)))
+    ((pixels, boxes, labels, cells),) = next(itertools.islice(detector.DetectorExamples(0, batch=2), 4, None))
     assert pixels.shape == (3, 256, 256) and pixels.dtype == torch.uint8
     assert pixels[:, 0, 0].tolist() == [10, 20, 220] and pixels[:, 199, 255].tolist() == [220, 20, 10]
     assert not pixels[:, 200:].any()
@@ -245,6 +246,26 @@ def test_a_whole_scene_is_learnt_from_as_it_is(one_scene: Scene) -> None:
     row, column = 51 // 2, 15 // 2
     assert [side[row, column].item() * 64 for side in (left, upper, right, lower)] == [3, 11, 21, 29]
     assert edge[row, 12 // 2] == edge[row, 12 // 2 - 1] == 1 and edge[row, 12 // 2 + 1] == edge[row, 0] == 0
+
+
+def test_the_detector_is_not_asked_for_what_is_hardly_in_view(one_scene: Scene) -> None:
+    """The can fills a close-up or is cut off; either way its box is that of the pixels that show it."""
+    one_scene.image[:] = (90, 90, 90)
+    one_scene.image[one_scene.masks[0]] = (250, 250, 250)
+    whole_area, asked = one_scene.masks[0].sum(), set()
+    for seed in range(8):
+        for pixels, boxes, labels, cells in next(iter(detector.DetectorExamples(seed, batch=4))):
+            assert pixels.shape == (3, 128, 128) and cells.shape == (8, 8)
+            bright = pixels.float().mean(0) > 170
+            asked.add(len(boxes))
+            if len(boxes):
+                rows, columns = bright.any(1).nonzero(), bright.any(0).nonzero()
+                tight = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+                assert (boxes[0] - torch.tensor(tight)).abs().max() <= 1 and labels.tolist() == [0]
+                assert (cells == 0).any()
+            else:
+                assert bright.sum() < 0.5 * whole_area and (cells == detector.BACKGROUND).all()
+    assert asked == {0, 1}
 
 
 def test_close_ups_are_cut_where_their_masks_are(one_scene: Scene) -> None:
@@ -362,7 +383,7 @@ def test_the_detectors_loss_reaches_all_of_it_and_what_is_saved_loads(no_cutouts
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):  # new residual blocks pass nothing on, nor gradients back
             nn.init.ones_(module.weight)
-    total, figures = detector.detection_loss(model, list(itertools.islice(detector.DetectorExamples(0), 2)))
+    total, figures = detector.detection_loss(model, next(iter(detector.DetectorExamples(0, batch=2))))
     assert_learns(model, total)
     assert set(figures) == {"loss_cls", "loss_bbox", "loss_cells"} and all(map(torch.isfinite, figures.values()))
 
