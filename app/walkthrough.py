@@ -107,7 +107,7 @@ class Walk:
             self.out.mkdir(parents=True, exist_ok=True)
             if record.exists():
                 self._done = dict(json.loads(record.read_bytes()))
-            elif there := []:
+            elif there := [name for name in FOLDERS if (self.out / name).exists()]:
                 raise WalkError(f"{self.out}: expected a new folder or an earlier walk's, found {there[0]} in it")
             else:
                 self._save()
