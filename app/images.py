@@ -4,6 +4,7 @@ Knows nothing of rows and columns: it raises ImageError, and the caller says whe
 
     image_bytes     base64, `data:` URL or http(s) URL -> the encoded file
     decode_image    the encoded file -> pixels
+    image_size_hw   the encoded file -> the size that these have, from its header
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import asyncio
 import binascii
 import re
 import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from io import BytesIO
@@ -66,6 +69,7 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_SIDES_SWAPPED = (_UPRIGHT[5], _UPRIGHT[6], _UPRIGHT[7], _UPRIGHT[8])
 _AS_STORED = _UPRIGHT | {6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}
 _ORIENTATION_TAG = 0x0112
 _PHOTOMETRIC_TAG = 0x0106
@@ -143,6 +147,26 @@ def decode_image(
     byte, as 16-bit colour does, so 65535 becomes 255. Raises ImageError for any other file, for one that is
     truncated or damaged, and, before decoding, for more than `max_pixels`.
     """
+    with _opened(data) as image:
+        width, height = image.size
+        if not 0 < width * height <= max_pixels:
+            raise ImageError(f"expected an image of 1 to {max_pixels} pixels, got {width} x {height}")
+        turn = _turn(image, upright=exif_orientation)  # before load(), which forgets a TIFF's orientation
+        image.load()
+        rgb = _rgb(image)
+        return np.array(rgb if turn is None else rgb.transpose(turn))
+
+
+def image_size_hw(data: bytes, *, exif_orientation: bool = False) -> tuple[int, int]:
+    """(height, width) of what `decode_image` makes of the file, from its header. Raises ImageError."""
+    with _opened(data) as image:
+        turned = _turn(image, upright=exif_orientation) in _SIDES_SWAPPED
+        return (image.width, image.height) if turned else (image.height, image.width)
+
+
+@contextmanager
+def _opened(data: bytes) -> Iterator[Image.Image]:
+    """The file, its header read; whatever Pillow trips over within the context becomes an ImageError."""
     signature = _SIGNATURE.match(data)
     if signature is None:
         start = f" that start with {data[:16]!r}" if data else ""
@@ -150,13 +174,7 @@ def decode_image(
     file_format = str(signature.lastgroup)
     try:
         with Image.open(BytesIO(data), formats=(file_format,)) as image:
-            width, height = image.size
-            if not 0 < width * height <= max_pixels:
-                raise ImageError(f"expected an image of 1 to {max_pixels} pixels, got {width} x {height}")
-            turn = _turn(image, upright=exif_orientation)  # before load(), which forgets a TIFF's orientation
-            image.load()
-            rgb = _rgb(image)
-            return np.array(rgb if turn is None else rgb.transpose(turn))
+            yield image
     except ImageError:
         raise
     # Pillow's parsers end a hostile file with whatever they trip over: OSError, SyntaxError, struct.error,
@@ -168,7 +186,10 @@ def decode_image(
 
 
 def _turn(image: Image.Image, *, upright: bool) -> Image.Transpose | None:
-    """What `image`, opened but not loaded, will need after load() to be upright, or to be as it is stored."""
+    """What `image`, opened but not loaded, will need after load() to be upright, or to be as it is stored.
+
+    Its `size` is that of before this turn: Pillow states a TIFF's as it will be after load().
+    """
     is_tiff = isinstance(image, TiffImagePlugin.TiffImageFile)
     if upright == is_tiff:  # Pillow turns a TIFF upright as it loads, and no other format
         return None

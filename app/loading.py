@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from app.settings import Settings, SettingsError
 from models import weights
-from models.checkpoints import ModelFilesError
+from models.checkpoints import ModelFilesError, files_of
 from models.mmcv_ops import MissingOpError
 
 if TYPE_CHECKING:
@@ -18,6 +21,9 @@ if TYPE_CHECKING:
 
 # What choosing and loading may fail with that says in a sentence what to do; anything else deserves its traceback.
 EXPLAINED = (SettingsError, ModelFilesError, MissingOpError, OSError)
+
+# What a model is loaded from: by a file's name the file, or its content where that is in no one file.
+ModelFiles = dict[str, Path | bytes]
 
 # What `auto` takes of the pulled weights, best first; the demo weights are the last resort.
 DETECTORS = ("yolof", "demo-yolof")
@@ -44,12 +50,37 @@ class Choice:
     def demo(self) -> bool:
         return any(one is not None and one.demo for one in (self.detector, self.segmenter))
 
+    @cached_property
+    def hashes(self) -> dict[str, str]:
+        """For `detector` and `segmenter`, as far as there are such, the SHA-256 of the files that are loaded.
 
-def choose(settings: Settings, root: Path = weights.WEIGHTS_ROOT) -> Choice:
-    """Find the models that the settings mean. Raises SettingsError where there are none, or one of EXPLAINED."""
+        They are read whole, once, a second or two per GB; `load` does it beside its own work. Raises one of EXPLAINED.
+        """
+        return {kind: _hash(files) for kind, files in self.files.items()}
+
+    @cached_property
+    def files(self) -> dict[str, ModelFiles]:
+        """By `detector` and `segmenter`, as far as there are such. Raises ModelFilesError or OSError."""
+        found = {}
+        if self.detector is not None:
+            found["detector"] = detector_files(self.detector.path)
+        if self.segmenter is not None:
+            found["segmenter"] = segmenter_files(self.segmenter.path)
+        return found
+
+
+def choose(settings: Settings, root: Path = weights.WEIGHTS_ROOT, typed: Collection[str] = ()) -> Choice:
+    """Find the models that the settings mean. Raises SettingsError where there are none, or one of EXPLAINED.
+
+    typed: which of `detector` and `segmenter` a command line named, for errors to say so.
+    """
     mounted = settings.azureml_model_dir
-    detector = _choose("detector", settings.detector, DETECTORS, _find_detector, mounted, root)
-    segmenter = _choose("segmenter", settings.segmenter, SEGMENTERS, _find_sam, mounted, root)
+
+    def shown(kind: str) -> str:
+        return f"--{kind} " if kind in typed else f"BOX2MASK_{kind.upper()}="
+
+    detector = _choose(shown("detector"), settings.detector, DETECTORS, _find_detector, mounted, root)
+    segmenter = _choose(shown("segmenter"), settings.segmenter, SEGMENTERS, _find_sam, mounted, root)
     if detector is None and segmenter is None:
         reason = f"no model was found in {f'AZUREML_MODEL_DIR ({mounted})' if mounted else root}"
         if settings.detector == settings.segmenter == "none":
@@ -62,7 +93,7 @@ def choose(settings: Settings, root: Path = weights.WEIGHTS_ROOT) -> Choice:
 
 
 def _choose(
-    kind: str,
+    shown: str,
     wanted: str,
     defaults: tuple[str, ...],
     find: Callable[[Path], Path | None],
@@ -74,15 +105,13 @@ def _choose(
         return None
     if wanted in known:
         if weights.status(wanted, root, manifest=known).state in ("absent", "partial"):
-            raise SettingsError(
-                f"BOX2MASK_{kind.upper()}={wanted}: these weights are not here: run `box2mask weights pull {wanted}`"
-            )
+            raise SettingsError(f"{shown}{wanted}: these weights are not here: run `box2mask weights pull {wanted}`")
         return Chosen(root / known[wanted].folder, wanted, known[wanted].tracked)
     if wanted != "auto":
         path = Path(wanted).expanduser()
         if not path.exists():
             raise SettingsError(
-                f"BOX2MASK_{kind.upper()}={wanted}: there is no such folder, and no weights of that name: "
+                f"{shown}{wanted}: there is no such folder, and no weights of that name: "
                 f"expected a path, auto, none or one of {', '.join(known)}"
             )
         return Chosen(path, path.name, False)
@@ -123,8 +152,52 @@ def _only(root: Path, what: str, folders: set[Path]) -> Path | None:
     return next(iter(folders), None)
 
 
+def detector_files(path: Path) -> ModelFiles:
+    """Config, checkpoint and metadata; a config with `_base_` is written out. Raises ModelFilesError."""
+    from models.detector_files import DetectorFiles, read_config
+
+    found = DetectorFiles.find(path)
+    files: ModelFiles = {found.config.name: found.config, found.checkpoint.name: found.checkpoint}
+    if "_base_" in found.config.read_text(encoding="utf-8"):  # files that lie elsewhere
+        files[found.config.name] = read_config(found.config).pretty_text.encode()
+    if found.metadata is not None:
+        files[found.metadata.name] = found.metadata
+    return files
+
+
+def segmenter_files(path: Path) -> ModelFiles:
+    """Configs and weights; of several forms of these the one that is read. Raises ModelFilesError."""
+    from models.sam import find_folder
+
+    folder = find_folder(path)
+    configs = (folder / "config.json", folder / "preprocessor_config.json")
+    return {file.name: file for file in (*filter(Path.is_file, configs), *files_of(folder))}
+
+
+def _hash(files: ModelFiles) -> str:
+    whole = hashlib.sha256()
+    for name, content in sorted(files.items()):
+        if isinstance(content, bytes):
+            digest = hashlib.sha256(content)
+        else:
+            with content.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256")
+        whole.update(f"{name} {digest.hexdigest()}\n".encode())
+    return whole.hexdigest()
+
+
 def load(settings: Settings, choice: Choice) -> Engine:
     """Load the models onto every device. Raises one of EXPLAINED for files that make no model."""
+    _ = choice.files  # on this thread: a config is a program, and mmengine runs one at a time
+    # Beside the loading, which waits for the same bytes of the same disk; hashing does not hold the GIL.
+    with ThreadPoolExecutor(1, thread_name_prefix="hash") as beside:
+        hashes = beside.submit(lambda: choice.hashes)
+        engine = _load(settings, choice)
+        hashes.result()
+    return engine
+
+
+def _load(settings: Settings, choice: Choice) -> Engine:
     import cv2
     import torch
 

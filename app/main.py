@@ -146,7 +146,7 @@ def create_app(settings: Settings) -> FastAPI:
 
 
 def describe(scorer: Scorer, choice: loading.Choice, settings: Settings) -> dict[str, Any]:
-    """What `/version` says: versions, models, device, number format, whether demo weights are served."""
+    """What `/version` says: versions, models with hashes of their files, device, number format, limits."""
     from models import mmcv_ops
 
     engine = scorer.engine
@@ -160,6 +160,7 @@ def describe(scorer: Scorer, choice: loading.Choice, settings: Settings) -> dict
             served[kind] = {
                 "name": chosen.name,
                 "demo_weights": chosen.demo,
+                "sha256": choice.hashes[kind],
                 "device": devices,
                 "dtype": str(model.dtype).removeprefix("torch."),
                 "fast": settings.fast,
@@ -180,6 +181,7 @@ def describe(scorer: Scorer, choice: loading.Choice, settings: Settings) -> dict
         "mmcv_ops": "plain torch" if mmcv_ops.install() else "compiled",
         "demo_weights": choice.demo,
         "response_schema": settings.response_schema,
+        "max_prompts": scorer.max_prompts,
         "embedding_cache": asdict(engine.cache.stats()),
         **served,
     }

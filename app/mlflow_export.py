@@ -7,7 +7,6 @@ The folder is whole: it can be moved, and needs no checkout of this repository. 
 from __future__ import annotations
 
 import base64
-import json
 import logging
 import os
 import tempfile
@@ -23,12 +22,9 @@ from PIL import Image, ImageDraw
 import app
 import models
 from app import schemas
-from app.loading import Choice
+from app.loading import Choice, ModelFiles
 from app.mlflow_model import DETECTOR, SEGMENTER, MlflowModel
 from app.settings import Settings
-from models.checkpoints import FOLDER_FILES
-from models.detector_files import DetectorFiles, read_config
-from models.sam import find_folder
 
 if TYPE_CHECKING:
     import pandas
@@ -100,10 +96,8 @@ def export_mlflow(choice: Choice, out: Path, settings: Settings) -> Exported:
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as scratch:
         weights = Path(scratch, "weights")
-        if choice.detector is not None:
-            _stage_detector(choice.detector.path, weights / DETECTOR)
-        if choice.segmenter is not None:
-            _stage_segmenter(choice.segmenter.path, weights / SEGMENTER)
+        for kind, files in choice.files.items():
+            _stage(files, weights / kind)
         class_names = _try_out(weights, settings, kinds)
         code = [Path(package.__path__[0]) for package in (app, models)]
         # Says of every export that AzureML's packages are not installed here, where nothing is served.
@@ -186,37 +180,14 @@ def input_example(kinds: frozenset[str]) -> pandas.DataFrame:
     return pandas.DataFrame([row])
 
 
-def _stage_detector(source: Path, folder: Path) -> None:
-    """A detector's files as they shall be in the folder; links where they are to be copied as they are."""
-    files = DetectorFiles.find(source)
+def _stage(files: ModelFiles, folder: Path) -> None:
+    """A model's files as they shall be in the folder: links, which MLflow follows: gigabytes are written once."""
     folder.mkdir(parents=True)
-    if "_base_" in files.config.read_text(encoding="utf-8"):  # files that would not be there
-        (folder / files.config.name).write_text(read_config(files.config).pretty_text, encoding="utf-8")
-    else:
-        _link(files.config, folder)
-    _link(files.checkpoint, folder)
-    if files.metadata is not None:
-        _link(files.metadata, folder)
-
-
-def _stage_segmenter(source: Path, folder: Path) -> None:
-    """A Hugging Face folder's files that SAM is loaded from: of several forms of the weights the one that is read."""
-    source = find_folder(source)
-    folder.mkdir(parents=True)
-    names = ["config.json", "preprocessor_config.json"]
-    weights = next((name for name in FOLDER_FILES if (source / name).is_file()), None)
-    if weights is not None:  # without any, loading says what is missing
-        names.append(weights)
-    if weights is not None and weights.endswith(".index.json"):
-        names += sorted(set(json.loads((source / weights).read_bytes())["weight_map"].values()))
-    for name in names:
-        if (source / name).is_file():
-            _link(source / name, folder)
-
-
-def _link(file: Path, folder: Path) -> None:
-    """MLflow copies what a link points at: gigabytes are written once."""
-    (folder / file.name).symlink_to(file.resolve())
+    for name, content in files.items():
+        if isinstance(content, bytes):
+            (folder / name).write_bytes(content)
+        else:
+            (folder / name).symlink_to(content.resolve())
 
 
 def _stage_distribution(folder: Path) -> Path:

@@ -11,7 +11,7 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,8 +22,6 @@ from app.settings import Settings
 
 if TYPE_CHECKING:
     import pandas
-
-T = TypeVar("T")
 
 # The folders within the weights; either may be missing.
 DETECTOR, SEGMENTER = "detector", "segmenter"

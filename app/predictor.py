@@ -10,39 +10,35 @@ PredictorError            no image can be answered: no such service, or it has s
 from __future__ import annotations
 
 import base64
-import hashlib
+import ipaddress
 import json
 import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
-from typing import Any, Protocol, Self, TypeVar, cast
+from typing import Any, Protocol, Self
 
 import httpx
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from app import loading, schemas
 from app.errors import ServiceError
-from app.images import ImageError, ImageLimits, image_bytes
+from app.images import ImageError, ImageLimits, image_bytes, image_size_hw
 from app.main import describe
 from app.masks import Rle
 from app.scorer_thread import ScorerThread
 from app.scoring import PIPELINE_SCORE_THRESHOLD
 from app.settings import Settings
 
-T = TypeVar("T")
-
 # A file, the content of one, or an http(s) URL.
 ImageSource = Path | bytes | str
 
-# Prompts in one request, the service's default limit; of more boxes each part is a request, and all but the first
-# find the image's embedding.
+# Prompts in one request, the service's default limit, if it does not have a lower one; of more boxes each part is a
+# request, and all but the first find the image's embedding.
 PROMPTS_AT_ONCE = 1024
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
-_MODEL_SUFFIXES = (".py", ".pth", ".safetensors", ".bin", ".json")
+# Only keeps what could never be an image out of memory; whoever answers has limits of its own.
+_ANY_IMAGE = ImageLimits(max_bytes=2**30, url_timeout_s=600.0)
 _CONNECT_TIMEOUT_S = 10.0
 # How long a service may keep saying that it is busy before an image is given up.
 _BUSY_FOR_S = 600.0
@@ -58,7 +54,7 @@ class PredictionError(PredictorError):
 
 @dataclass(frozen=True)
 class PredictedObject:
-    """One object in an image, in the frame of the image's pixels as they are stored (EXIF is not looked at).
+    """One object in an image, in the frame of the image as viewers show it, after the turn that its EXIF asks for.
 
     label, score: the detector's; None where the box came from elsewhere.
     box_xyxy: x1, y1, x2, y2 in absolute pixels, origin at the top left corner of the top left pixel.
@@ -120,7 +116,7 @@ class _ByRequests:
 
     description: Mapping[str, Any]
 
-    def __init__(self, limits: ImageLimits) -> None:
+    def __init__(self, limits: ImageLimits = _ANY_IMAGE) -> None:
         self._limits = limits
 
     @property
@@ -154,11 +150,12 @@ class _ByRequests:
         """A mask for each of the prompts, which are what stands in this column of a request."""
         if not len(prompts):
             return []
-        encoded = base64.b64encode(self._read(image)).decode("ascii")
+        encoded = base64.b64encode(read_image(image, self._limits)).decode("ascii")
         columns = {schemas.IMAGE: encoded, schemas.POINTS: None, schemas.BOXES: None, schemas.LABELS: None}
+        at_once = min(PROMPTS_AT_ONCE, self.description.get("max_prompts", PROMPTS_AT_ONCE))
         objects = []
-        for start in range(0, len(prompts), PROMPTS_AT_ONCE):
-            part = slice(start, start + PROMPTS_AT_ONCE)
+        for start in range(0, len(prompts), at_once):
+            part = slice(start, start + at_once)
             (row,) = self._answer("/sam/score", columns | {column: prompts[part].tolist(), schemas.MULTIMASK: False})
             for box, prediction in zip(boxes_xyxy[part].tolist(), row["predictions"], strict=True):
                 (mask,) = prediction["mask_per_prediction"]
@@ -166,8 +163,7 @@ class _ByRequests:
         return objects
 
     def identity(self) -> dict[str, str | None]:
-        served = {kind: self.description[kind] for kind in ("detector", "segmenter")}
-        return {kind: one and f"{one['name']} ({one['dtype']})" for kind, one in served.items()}
+        return {kind: _identity(self.description[kind]) for kind in ("detector", "segmenter")}
 
     def __enter__(self) -> Self:
         return self
@@ -179,11 +175,14 @@ class _ByRequests:
         raise NotImplementedError
 
     def _boxes(self, route: str, image: ImageSource, score_threshold: float | None) -> list[PredictedObject]:
-        data = self._read(image)
+        data = read_image(image, self._limits)
         (row,) = self._answer(
             route, {schemas.IMAGE: base64.b64encode(data).decode("ascii")}, score_threshold=score_threshold
         )
-        height, width = image_size_hw(data)
+        try:
+            height, width = image_size_hw(data, exif_orientation=True)
+        except ImageError as error:  # where a service of another version read it
+            raise PredictionError(str(error)) from error
         objects = []
         for found in row["boxes"]:
             # To float32, the detector's own numbers, which the division for the wire had taken from them.
@@ -200,29 +199,13 @@ class _ByRequests:
     def _answer(self, route: str, columns: dict[str, Any], **params: Any) -> list[dict[str, Any]]:
         body = {
             "input_data": {"columns": list(columns), "data": [list(columns.values())]},
-            "params": {"mask_format": "rle", "response_schema": "card", **params},
+            "params": {"mask_format": "rle", "response_schema": "card", "exif_orientation": True, **params},
         }
         return self._score(route, json.dumps(body).encode())
 
     def _score(self, route: str, body: bytes) -> list[dict[str, Any]]:
         """The answer to a request with one row."""
         raise NotImplementedError
-
-    def _read(self, image: ImageSource) -> bytes:
-        """The encoded file. Raises PredictionError."""
-        try:
-            if isinstance(image, bytes):
-                return image
-            if isinstance(image, str):
-                return image_bytes(image, self._limits)
-            size = image.stat().st_size
-            if size > self._limits.max_bytes:
-                raise PredictionError(f"expected an image of at most {self._limits.max_bytes} bytes, got {size}")
-            return image.read_bytes()
-        except ImageError as error:
-            raise PredictionError(str(error)) from error
-        except OSError as error:
-            raise PredictionError(f"cannot be read: {error.strerror or error}") from error
 
 
 class LocalPredictor(_ByRequests):
@@ -232,26 +215,19 @@ class LocalPredictor(_ByRequests):
     fails. Images larger than the settings' limits cannot be answered.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, choice: loading.Choice | None = None) -> None:
+        """choice: what `loading.choose` makes of the settings, where that is known already."""
         super().__init__(ImageLimits.of(settings))
-        self._choice = loading.choose(settings)
+        choice = choice or loading.choose(settings)
         # More prompts than a request may have come in several.
-        self._thread = ScorerThread(settings, self._choice, PROMPTS_AT_ONCE)
+        self._thread = ScorerThread(settings, choice, PROMPTS_AT_ONCE)
         scorer = self._thread.scorer
         self._routes = {
             "/yolof/score": ("detector", scorer.detect),
             "/sam/score": ("segmenter", scorer.segment),
             "/pipeline/score": ("detector and segmenter", scorer.detect_and_segment),
         }
-        self.description = describe(scorer, self._choice, settings)
-
-    def identity(self) -> dict[str, str | None]:
-        """As of any predictor, with a hash of the models' files, which takes a second or two per GB."""
-        chosen = {"detector": self._choice.detector, "segmenter": self._choice.segmenter}
-        return {
-            kind: text and f"{text[:-1]}, sha256 {_hash_of_model(cast(loading.Chosen, chosen[kind]).path)[:16]})"
-            for kind, text in super().identity().items()
-        }
+        self.description = describe(scorer, choice, settings)
 
     def close(self) -> None:
         self._thread.close()
@@ -276,15 +252,19 @@ class ServicePredictor(_ByRequests):
     """
 
     def __init__(self, url: str, timeout_s: float = 600.0) -> None:
-        # The service has limits of its own; this one only keeps what could never be an image out of memory.
-        super().__init__(ImageLimits(max_bytes=2**30, url_timeout_s=timeout_s))
-        if not re.match(r"https?://[^/]", url):
+        super().__init__()
+        try:
+            host = httpx.URL(url).host if re.match(r"https?://[^/]", url) else ""
+        except httpx.InvalidURL:
+            host = ""
+        if not host:
             raise PredictorError(f"{url}: expected the URL of a service, such as http://localhost:5001")
         self.url = url.rstrip("/")
         self._client = httpx.Client(
             base_url=self.url,
             timeout=httpx.Timeout(timeout_s, connect=_CONNECT_TIMEOUT_S, pool=None),
             limits=httpx.Limits(max_connections=None),
+            trust_env=not _is_this_machine(host),  # a proxy knows another machine by this address
         )
         try:
             answer = self._client.get("/version")
@@ -322,28 +302,44 @@ class ServicePredictor(_ByRequests):
         raise PredictionError(f"{_without_row(message)} ({answer.status_code} from {self.url})")
 
 
-def open_predictor(settings: Settings, url: str | None = None) -> LocalPredictor | ServicePredictor:
-    """The service at `url`, or without one the models that the settings name, in this process."""
-    return LocalPredictor(settings) if url is None else ServicePredictor(url)
+def open_predictor(
+    settings: Settings, url: str | None = None, choice: loading.Choice | None = None
+) -> LocalPredictor | ServicePredictor:
+    """The service at `url`, or without one the models that the settings name, in this process: see LocalPredictor."""
+    return LocalPredictor(settings, choice) if url is None else ServicePredictor(url)
 
 
-def image_size_hw(data: bytes) -> tuple[int, int]:
-    """(height, width) of an encoded image as its pixels are stored, from its header. Raises PredictionError."""
+def read_image(image: ImageSource, limits: ImageLimits = _ANY_IMAGE) -> bytes:
+    """The encoded file. Raises PredictionError."""
     try:
-        with Image.open(BytesIO(data), formats=_FORMATS) as image:
-            return image.height, image.width
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
-        raise PredictionError("expected a JPEG, PNG, WebP, BMP, GIF or TIFF image") from error
+        if isinstance(image, bytes):
+            return image
+        if isinstance(image, str):
+            return image_bytes(image, limits)
+        size = image.stat().st_size
+        if size > limits.max_bytes:
+            raise PredictionError(f"expected an image of at most {limits.max_bytes} bytes, got {size}")
+        return image.read_bytes()
+    except ImageError as error:
+        raise PredictionError(str(error)) from error
+    except OSError as error:
+        raise PredictionError(f"cannot be read: {error.strerror or error}") from error
 
 
-def _hash_of_model(path: Path) -> str:
-    """Of the names and contents of a model's files, as hex digits."""
-    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.suffix in _MODEL_SUFFIXES)
-    whole = hashlib.sha256()
-    for file in files:
-        with file.open("rb") as content:
-            whole.update(f"{file.name} {hashlib.file_digest(content, 'sha256').hexdigest()}\n".encode())
-    return whole.hexdigest()
+def _identity(served: Mapping[str, Any] | None) -> str | None:
+    """What `/version` says of a model, as far as its answers depend on it."""
+    if served is None:
+        return None
+    how = [served["dtype"], "fast" if served.get("fast") else "as published", served.get("channel_order")]
+    return f"{served['name']} ({', '.join(filter(None, how))}, sha256 {served.get('sha256', 'unknown')[:16]})"
+
+
+def _is_this_machine(host: str) -> bool:
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+    return address.is_loopback or address.is_unspecified
 
 
 def _without_row(message: str) -> str:

@@ -25,12 +25,14 @@ from pathlib import Path
 import httpx
 
 from app.results import atomic_files
+from app.settings import Settings, SettingsError
 
 # The photos of the published walk, with masks to measure against; training sees only their boxes.
 PUBLISHED = "odFridgeObjectsMask"
 # What a walk writes into its folder, beside the photos and the service's log.
 FOLDERS = ("scenes", "split", "detector", "masks", "evaluation")
 RECORD = "walk.json"
+_SEGMENTER = "Segmenter"  # beside the steps in there
 # The largest models load in minutes.
 READY_WITHIN_S = 900.0
 
@@ -80,6 +82,7 @@ class Walk:
             "Fine-tune the detector on the boxes", detector / "model_metadata.json",
             "finetune", parts / "train", "--validation", validation, "--out", detector, *start, *self.training_options,
         )  # fmt: skip
+        self._keep_segmenter(validation, detector)
         began = time.monotonic()
         with served(detector, self.out / "service.log", self.segmenter, self.say) as url:
             self.steps.append(Step("Serve", time.monotonic() - began))
@@ -91,6 +94,23 @@ class Walk:
                 "Measure them", None,
                 "evaluate", validation, "--url", url, "--out", self.out / "evaluation",
             )  # fmt: skip
+
+    def _keep_segmenter(self, validation: Path, detector: Path) -> None:
+        """Masks that are there go on by the segmenter that they were begun with. Raises WalkError for another."""
+        try:
+            now = self.segmenter or Settings.from_environment().segmenter
+        except SettingsError as error:
+            raise WalkError(str(error)) from error
+        if not (self.out / "masks").exists():
+            self._done[_SEGMENTER] = [now]
+            self._save()
+        elif self._done.get(_SEGMENTER, [now]) != [now]:
+            (before,) = self._done[_SEGMENTER]
+            command = ["evaluate", validation, "--detector", detector, "--segmenter", before, "--segmenter", now]
+            raise WalkError(
+                f"{self.out / 'masks'} is there, made with the segmenter {before} and not {now}: choose another folder "
+                f"with --out; the two are compared by `{shlex.join(['box2mask', *map(str, command)])}`"
+            )
 
     def _own_data(self) -> Path | None:
         """The path that `data` is; None where it is a name."""
@@ -200,11 +220,9 @@ _BOX2MASK = (sys.executable, "-P", "-m", "app")
 
 
 def _environment() -> dict[str, str]:
-    """This process's environment, for commands that find this package and ask no proxy for what is on this machine."""
-    own = dict(os.environ)
-    packages = [str(Path(__file__).parents[1]), *filter(None, [own.get("PYTHONPATH")])]
-    direct = ",".join(filter(None, [own.get("no_proxy") or own.get("NO_PROXY"), "127.0.0.1"]))
-    return own | {"PYTHONPATH": os.pathsep.join(packages), "no_proxy": direct, "NO_PROXY": direct}
+    """This process's environment, for commands that find this package."""
+    packages = [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return dict(os.environ) | {"PYTHONPATH": os.pathsep.join(packages)}
 
 
 def _ready(process: subprocess.Popen[bytes], log: Path) -> str:

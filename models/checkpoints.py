@@ -66,6 +66,12 @@ def load_state_dict(path: str | Path) -> tuple[StateDict, dict[str, Any]]:
     return _load_pickle(path)
 
 
+def files_of(folder: Path) -> tuple[Path, ...]:
+    """The files in a Hugging Face folder that `load_state_dict` reads. Raises CheckpointError where there are none."""
+    file = _file_in(folder)
+    return (file, *_shards(file)[0]) if file.name.endswith(".index.json") else (file,)
+
+
 def load_into(
     model: torch.nn.Module,
     state_dict: Mapping[str, torch.Tensor],
@@ -120,18 +126,25 @@ def _file_in(folder: Path) -> Path:
     raise CheckpointError(f"{folder}: looked for {', '.join(FOLDER_FILES)}; found {present}")
 
 
-def _load_shards(index: Path) -> tuple[StateDict, dict[str, Any]]:
+def _shards(index: Path) -> tuple[list[Path], set[str]]:
+    """The files that an index names, and the keys that are in them."""
     try:
         shard_by_key = json.loads(index.read_bytes())["weight_map"]
         names = sorted(set(shard_by_key.values()))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{index} is not an index of checkpoint shards: {error!r}") from error
-    state_dict: StateDict = {}
     for name in names:
         if not isinstance(name, str) or Path(name).name != name or name.endswith(".index.json"):
             raise CheckpointError(f"{index}: expected shards beside it, got {name!r}")
-        state_dict.update(load_state_dict(index.parent / name)[0])
-    lost = sorted(shard_by_key.keys() - state_dict.keys())
+    return [index.parent / name for name in names], set(shard_by_key)
+
+
+def _load_shards(index: Path) -> tuple[StateDict, dict[str, Any]]:
+    shards, keys = _shards(index)
+    state_dict: StateDict = {}
+    for shard in shards:
+        state_dict.update(load_state_dict(shard)[0])
+    lost = sorted(keys - state_dict.keys())
     if lost:
         raise CheckpointError(f"{index}: {len(lost)} keys are in none of its shards: {_shown(lost)}")
     return state_dict, {}

@@ -41,20 +41,20 @@ class DetectorFiles:
         path = Path(path)
         if path.is_file():
             folder = path.parent
-            configs, checkpoints = _candidates(folder)
+            configs, checkpoints = candidates(folder)
             if path.suffix == ".py":
                 configs = [path]
             else:
                 checkpoints = [path]
         elif path.is_dir():
             inner = sorted(child for child in path.iterdir() if child.is_dir())
-            places = [place for place in (path, path / "artifacts") if all(_candidates(place))] or [
-                place for child in inner for place in (child, child / "artifacts") if all(_candidates(place))
+            places = [place for place in (path, path / "artifacts") if all(candidates(place))] or [
+                place for child in inner for place in (child, child / "artifacts") if all(candidates(place))
             ]
             if len(places) > 1:
                 raise ModelFilesError(f"{path}: expected one detector, found {len(places)}: {_listed(places)}")
             folder = places[0] if places else path
-            configs, checkpoints = _candidates(folder)
+            configs, checkpoints = candidates(folder)
         else:
             raise ModelFilesError(f"{path}: no such file or folder")
         if len(configs) != 1 or len(checkpoints) != 1:
@@ -68,8 +68,8 @@ class DetectorFiles:
         return cls(configs[0], checkpoints[0], metadata if metadata.is_file() else None)
 
 
-def _candidates(folder: Path) -> tuple[list[Path], list[Path]]:
-    """The configs and the checkpoints that lie directly in a folder."""
+def candidates(folder: Path) -> tuple[list[Path], list[Path]]:
+    """What `DetectorFiles.find` takes for configs and for checkpoints, of what lies directly in a folder."""
     children = sorted(child for child in folder.iterdir() if child.is_file()) if folder.is_dir() else []
     return (
         [child for child in children if child.suffix == ".py" and not child.name.startswith("_")],
@@ -142,30 +142,40 @@ def _base_file(name: str, config: Path) -> str:
 
 
 def build_model(config: Any, path: Path) -> Any:
-    """The model with random weights, and without the pretrained ones that its config may want fetched."""
-    from mmdet.registry import MODELS
+    """`build_trainable` for a single process, in which batch norms have nobody to synchronise with."""
     from mmengine.model.utils import revert_sync_batchnorm
+
+    return revert_sync_batchnorm(build_trainable(config, path))
+
+
+def build_trainable(config: Any, path: Path) -> Any:
+    """The config's model with random weights. Pretrained ones that it wants fetched are forgotten; how its layers begin
+    otherwise is as it says. Raises ModelFilesError."""
+    from mmdet.registry import MODELS
     from mmengine.registry import DefaultScope
 
-    _forget_pretrained(config.model)
+    node = copy.deepcopy(config.model)
+    forget_downloads(node)
     try:
         with DefaultScope.overwrite_default_scope(config.get("default_scope", "mmdet")):
-            model = MODELS.build(config.model)
+            return MODELS.build(node)
     except (KeyError, TypeError, ValueError, AttributeError, AssertionError, ImportError) as error:
         raise ModelFilesError(f"{path}: cannot build the model: {error}") from error
-    return revert_sync_batchnorm(model)
 
 
-def _forget_pretrained(node: Any) -> None:
+def forget_downloads(node: Any) -> None:
+    """Take the pretrained weights that it would fetch out of a model's config."""
     if isinstance(node, dict):
-        for key in ("init_cfg", "pretrained"):
-            if node.get(key):
-                node[key] = None
+        if node.get("pretrained"):
+            node["pretrained"] = None
+        begins = node.get("init_cfg") or ()
+        if any(one.get("type") == "Pretrained" for one in ([begins] if isinstance(begins, dict) else begins)):
+            node["init_cfg"] = None
         for value in node.values():
-            _forget_pretrained(value)
+            forget_downloads(value)
     elif isinstance(node, (list, tuple)):
         for value in node:
-            _forget_pretrained(value)
+            forget_downloads(value)
 
 
 def inference_pipeline(config: Any, path: Path) -> list[dict[str, Any]]:

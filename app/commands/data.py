@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from app.commands.arguments import add_prefix
+from app.commands.arguments import FORMATS, add_data_arguments, failed, read_data
 
 if TYPE_CHECKING:
-    from models.data import Dataset, Problem
+    from models.data import Dataset
 
-FORMATS = ("coco", "voc", "jsonl", "mltable")
 PLACINGS = ("copy", "link", "reference")
 KNOWN = ("odFridgeObjects", "odFridgeObjectsMask")
-SHOWN_PROBLEMS = 20  # in the message of a command that cannot go on; `data check` shows all
 
 EXAMPLES = """\
 examples:
@@ -90,11 +87,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
     source = argparse.ArgumentParser(add_help=False)
     source.add_argument("src", type=Path, metavar="SRC", help="a data set: a .json or .jsonl file, or a folder")
-    source.add_argument("--format", choices=FORMATS, help="what SRC is (default: seen from what is there)")
-    source.add_argument(
-        "--images-root", type=Path, metavar="DIR", help="where SRC's relative image paths start, if not beside it"
-    )
-    add_prefix(source)
+    add_data_arguments(source)
 
     target = argparse.ArgumentParser(add_help=False)
     target.add_argument(
@@ -181,19 +174,14 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def _data(args: argparse.Namespace) -> int:
     """Runs an action that reads SRC; what stands in its way becomes sentences on standard error."""
-    from models.data import DataError
-
     try:
         return args.action(args)
-    except DataError as error:
-        print(f"box2mask: {_some(error.problems)}", file=sys.stderr)
-    except (OSError, ValueError) as error:
-        print(f"box2mask: {error}", file=sys.stderr)
-    return 1
+    except (OSError, ValueError) as error:  # a DataError is a ValueError
+        return failed(error)
 
 
 def _convert(args: argparse.Namespace) -> int:
-    _write(args, _read(args), args.dst, args.to)
+    _write(args, read_data(args, args.src, skip_bad=args.skip_bad), args.dst, args.to)
     return 0
 
 
@@ -202,7 +190,7 @@ def _split(args: argparse.Namespace) -> int:
 
     if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
         raise ValueError(f"{args.out} is there already: expected a new or empty folder")
-    dataset = _read(args)
+    dataset = read_data(args, args.src, skip_bad=args.skip_bad)
     format = args.to or find(args.src, args.format)[0]
     parts = split(dataset, every=args.every, fraction=args.fraction, seed=args.seed)
     for part, name in zip(parts, ("train", "validation"), strict=True):
@@ -236,8 +224,7 @@ def _pull(args: argparse.Namespace) -> int:
     try:
         pull(args.name, args.to, args.source, report=print)
     except PullError as error:
-        print(f"box2mask: {error}", file=sys.stderr)
-        return 1
+        return failed(error)
     return 0
 
 
@@ -258,19 +245,6 @@ def _demo(args: argparse.Namespace) -> int:
     return 0
 
 
-def _read(args: argparse.Namespace) -> Dataset:
-    """SRC, whole; with --skip-bad what of it can be read. Says what is odd or left out on standard error."""
-    from models.data import DataError, read
-
-    dataset, problems = read(args.src, format=args.format, prefixes=dict(args.prefix), images=args.images_root)
-    fatal = [problem for problem in problems if problem.fatal]
-    if fatal and not args.skip_bad:
-        raise DataError(fatal)
-    for problem in problems:
-        print(f"box2mask: {'left out: ' if problem.fatal else ''}{problem}", file=sys.stderr)
-    return dataset
-
-
 def _write(args: argparse.Namespace, dataset: Dataset, path: Path, format: str) -> None:
     from app.masks import encode_polygons
     from models.data import write
@@ -287,16 +261,6 @@ def _write(args: argparse.Namespace, dataset: Dataset, path: Path, format: str) 
     print(f"{path}: {len(dataset)} images, {objects} objects, {len(dataset.class_names)} classes, {format}")
     for note in notes:
         print(f"{path}: {note}")
-
-
-def _some(problems: Sequence[Problem]) -> str:
-    if len(problems) == 1:
-        return str(problems[0])
-    lines = [f"{len(problems)} problems:"]
-    lines += [f"  {problem}" for problem in problems[:SHOWN_PROBLEMS]]
-    if len(problems) > SHOWN_PROBLEMS:
-        lines.append(f"  and {len(problems) - SHOWN_PROBLEMS} more; `box2mask data check` shows all")
-    return "\n".join(lines)
 
 
 def _table(rows: Sequence[tuple[str, ...]]) -> str:

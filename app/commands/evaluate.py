@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from app.commands.arguments import add_prefix, failed, fraction
+from app.commands.arguments import (
+    add_data_arguments,
+    add_models,
+    chosen_settings,
+    failed,
+    fraction,
+    read_data,
+    typed,
+)
 
 if TYPE_CHECKING:
     from app.evaluation.answers import Answers
     from app.predictor import Predictor
+    from app.settings import Settings
     from models.data import Dataset
 
 DESCRIPTION = """\
@@ -34,6 +44,7 @@ Exit status: 0 done; 1 the data cannot be used, there are no models, or some ima
 are then without these, and say so).
 """
 PROMPTS = ("ground-truth", "detected", "points")
+DEFAULT_PROMPTS = PROMPTS[:2]
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -45,13 +56,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.add_argument("data", type=Path, metavar="DATA", help="annotated images: a file or a folder")
-    command.add_argument("--detector", metavar="NAME", help="folder, name of weights, auto or none")
-    command.add_argument(
-        "--segmenter",
-        action="append",
-        metavar="NAME",
-        help="folder, name of weights, auto or none; give it again for another one beside it",
-    )
+    add_models(command, segmenters=True)
     command.add_argument("--url", metavar="URL", help="ask the service that runs there, in place of loading models")
     command.add_argument(
         "--predictions",
@@ -62,7 +67,6 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command.add_argument(
         "--prompts",
         type=_prompts,
-        default=PROMPTS[:2],
         metavar="KINDS",
         help="what masks are asked for with, separated by commas: ground-truth (annotated boxes), detected (the "
         "detector's), points (the middle of the true mask); default: ground-truth,detected",
@@ -73,7 +77,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         metavar="SCORE",
         help="detections from this score on count for precision, recall and masks (default: 0.3, the pipeline's)",
     )
-    add_prefix(command)
+    add_data_arguments(command)
     command.add_argument(
         "--out", type=Path, default=Path("evaluation"), metavar="DIR", help="where results go (default: evaluation)"
     )
@@ -81,56 +85,68 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    named = [name for name in ("predictions", "url", "detector", "segmenter") if getattr(args, name) is not None]
+    options = ("predictions", "url", "detector", "segmenter", "device")
+    named = [name for name in options if getattr(args, name) is not None]
     if len(named) > 1 and named[0] in ("predictions", "url"):
         return failed(f"--{named[0]} and --{named[1]} exclude each other: one asks no model here, the other loads it")
+    if args.predictions is not None and args.prompts is not None:
+        return failed("--predictions and --prompts exclude each other: the masks of a file are asked for already")
 
-    from app.settings import Settings, SettingsError
-    from models.data import DataError, load
+    from app.settings import SettingsError
+    from models.data import DataError
 
     try:
-        settings = Settings.from_environment()
-        dataset = load(args.data, prefixes=dict(args.prefix))
+        settings = chosen_settings(args)
+        dataset = read_data(args, args.data)
         args.out.mkdir(parents=True, exist_ok=True)
-    except DataError as error:
-        return failed(f"{args.data} cannot be used:\n{error}")
-    except (SettingsError, OSError) as error:
-        return failed(str(error))
+    except (DataError, SettingsError, OSError) as error:
+        return failed(error)
     if not any(True for _ in dataset.annotations()):
         return failed(f"{args.data}: there is nothing to measure: it has no annotations")
+    has_masks = any(one.has_mask for _, one in dataset.annotations())
+    asks_here = args.predictions is None and args.url is None
+    if asks_here and not has_masks and settings.detector == "none":
+        return failed(f"{args.data}: there is nothing to measure: it has no masks, and there is no detector")
 
     from app.loading import EXPLAINED
-    from app.predictor import PredictorError, open_predictor
+    from app.predictor import PredictorError, ServicePredictor
 
-    def opener(**changes: str) -> Callable[[], Predictor]:
-        return lambda: open_predictor(settings.model_copy(update=changes), args.url)
-
-    detector = {} if args.detector is None else {"detector": args.detector}
-    segmenters = args.segmenter or [settings.segmenter]
-    if not any(one.has_mask for _, one in dataset.annotations()):
-        if (args.detector or settings.detector) == "none":
-            return failed(f"{args.data}: there is nothing to measure: it has no masks, and there is no detector")
-        segmenters = ["none"]  # whose masks nothing could be compared with
-    predictors = [opener(**detector, segmenter=segmenters[0])]
-    predictors += [opener(detector="none", segmenter=name) for name in segmenters[1:]]
     try:
-        answers = _read(args.predictions, dataset) if args.predictions else _ask(dataset, predictors, args.prompts)
-    except DataError as error:
-        return failed(f"{args.predictions} cannot be used:\n{error}")
-    except (*EXPLAINED, PredictorError) as error:
-        return failed(str(error))
+        if args.predictions is not None:
+            answers = _read(args.predictions, dataset)
+        else:
+            there: list[Callable[[], Predictor]] = [lambda: ServicePredictor(args.url)]
+            answers = _ask(dataset, _local(settings, args, has_masks) if asks_here else there, args.prompts)
+    except (DataError, *EXPLAINED, PredictorError) as error:
+        return failed(error)
     for path, reason in answers.failures:
         print(f"box2mask: {path}: {reason}", file=sys.stderr)
     if not len(answers.dataset):
         return failed("no image could be answered")
+    if answers.detections is None and not answers.masks:
+        return failed(f"{args.data}: there is nothing to measure: no detector, and no masks to compare any with")
     return _write(answers, args)
 
 
-def _ask(dataset: Dataset, predictors: list[Callable[[], Predictor]], prompts: tuple[str, ...]) -> Answers:
+def _local(settings: Settings, args: argparse.Namespace, has_masks: bool) -> list[Callable[[], Predictor]]:
+    """A predictor for each segmenter, all of them found before the first is loaded. Raises one of EXPLAINED."""
+    from app.loading import choose
+    from app.predictor import LocalPredictor
+
+    first, *others = args.segmenter or [settings.segmenter]
+    changes = [{"segmenter": first}, *({"detector": "none", "segmenter": name} for name in others)]
+    if not has_masks:
+        changes = [{"segmenter": "none"}]  # whose masks nothing could be compared with
+    each = [settings.model_copy(update=one) for one in changes]
+    return [partial(LocalPredictor, one, choose(one, typed=typed(args))) for one in each]
+
+
+def _ask(dataset: Dataset, predictors: list[Callable[[], Predictor]], prompts: Sequence[str] | None) -> Answers:
     from tqdm import tqdm
 
     from app.evaluation.answers import PROMPTS, ask
 
+    prompts = prompts or DEFAULT_PROMPTS
     with tqdm(total=len(dataset) * len(predictors), unit="image", file=sys.stderr, disable=None) as bar:
         return ask(dataset, predictors, [kind for kind in PROMPTS if kind in prompts], lambda: bar.update() and None)
 
@@ -164,5 +180,5 @@ def _prompts(value: str) -> tuple[str, ...]:
     kinds = tuple(kind.strip() for kind in value.split(","))
     wrong = [kind for kind in kinds if kind not in PROMPTS]
     if wrong:
-        raise argparse.ArgumentTypeError(f"expected {', '.join(PROMPTS)} or some of them, got {wrong[0]!r}")
+        raise argparse.ArgumentTypeError(f"expected {', '.join(PROMPTS)} or some of them, found {wrong[0]!r}")
     return kinds

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from app.commands.arguments import failed
+from app.commands.arguments import add_models, chosen_settings, failed, typed
 
 EXAMPLES = """\
 examples:
@@ -15,6 +15,10 @@ examples:
   box2mask export mlflow --detector demo-yolof --segmenter demo-sam --out boxes-and-masks
 """
 
+MLFLOW = """\
+Write an MLflow pyfunc folder with a detector, a segmenter or both: weights, code, signature and requirements. It can
+be moved, and needs no checkout of box2mask.
+"""
 MLFLOW_NOTES = (
     """\
 A detector's folder answers images with boxes, a segmenter's answers prompts with masks, and one with both answers
@@ -43,27 +47,24 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     mlflow = formats.add_parser(
         "mlflow",
         help="an MLflow folder, for `mlflow models serve` and AzureML's no-code deployment",
-        description="Write an MLflow pyfunc folder with a detector, a segmenter or both: weights, code, signature and "
-        "requirements. It can be moved, and needs no checkout of box2mask.",
+        description=MLFLOW,
         epilog=MLFLOW_NOTES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    what = "folder, or a name that `box2mask weights list` shows"
-    mlflow.add_argument("--detector", metavar="FOLDER_OR_NAME", help=f"a detector's {what}")
-    mlflow.add_argument("--segmenter", metavar="FOLDER_OR_NAME", help=f"a SAM {what}")
+    add_models(mlflow, default="none")
     mlflow.add_argument("--out", type=Path, metavar="DIR", required=True, help="the folder to write, new or empty")
     mlflow.set_defaults(run=_mlflow)
 
 
 def _mlflow(args: argparse.Namespace) -> int:
-    if args.detector is None and args.segmenter is None:
+    if not typed(args):
         print("box2mask: name what to export: --detector, --segmenter or both", file=sys.stderr)
         return 2
-    from app.settings import Settings, SettingsError
+    from app.settings import SettingsError
 
-    wanted = {kind: getattr(args, kind) or "none" for kind in ("detector", "segmenter")}
+    unnamed = {kind: "none" for kind in ("detector", "segmenter") if kind not in typed(args)}
     try:
-        settings = Settings.from_environment().model_copy(update=wanted)
+        settings = chosen_settings(args).model_copy(update=unnamed)
     except SettingsError as error:
         return failed(error)
 
@@ -71,7 +72,7 @@ def _mlflow(args: argparse.Namespace) -> int:
     from app.mlflow_export import ExportError, export_mlflow
 
     try:
-        written = export_mlflow(choose(settings), args.out, settings)
+        written = export_mlflow(choose(settings, typed=typed(args)), args.out, settings)
     except (ExportError, *EXPLAINED) as error:
         return failed(error)
     print(f"{written.path}: {written.size / 1e6:.1f} MB; it has answered its input example")

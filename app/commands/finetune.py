@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import io
 import sys
+from contextlib import nullcontext, redirect_stderr
 from pathlib import Path
 from typing import Any
 
-from app.commands.arguments import add_prefix, failed
+from app.commands.arguments import add_data_arguments, failed, read_data
 from models.finetuning.options import OptionError, TrainingOptions
 
 # Where training starts if nothing is said: the best weights that are here.
@@ -43,7 +45,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command.add_argument(
         "--every", type=int, metavar="N", help="without --validation: keep every Nth image of DATA for it (default: 5)"
     )
-    add_prefix(command)
+    add_data_arguments(command)
     command.add_argument(
         "--from",
         dest="start",
@@ -61,7 +63,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--minutes", type=float, metavar="M", help="stop after so long, with the best so far as the result"
     )
     command.add_argument(
-        "--azure-defaults", action="store_true", help="Azure's defaults for all options that are not given"
+        "--azure-defaults",
+        action="store_true",
+        help="Azure's defaults for all options that are not given, but resume_from_checkpoint",
     )
     command.add_argument("--quiet", action="store_true", help="no progress bar")
     _add_options(command)
@@ -115,19 +119,21 @@ def _run(args: argparse.Namespace) -> int:
     mmcv_ops.install()
 
     from models.checkpoints import ModelFilesError
-    from models.data import DataError, load, split
+    from models.data import DataError, split
     from models.finetuning.checkpointing import TrainingError
+    from models.finetuning.processes import is_first
     from models.finetuning.training import finetune
 
+    speaks = is_first()
     try:
-        training = load(args.data, prefixes=dict(args.prefix))
-        if args.validation is not None:
-            validation = load(args.validation, prefixes=dict(args.prefix))
-        elif len(training) < 2:
-            raise TrainingError(
-                f"{args.data}: expected at least 2 images, one of them to validate on, found {len(training)}"
-            )
-        else:
+        with nullcontext() if speaks else redirect_stderr(io.StringIO()):  # errors are raised, and said by all
+            training = read_data(args, args.data)
+            validation = None if args.validation is None else read_data(args, args.validation)
+        if validation is None:
+            if len(training) < 2:
+                raise TrainingError(
+                    f"{args.data}: expected at least 2 images, one of them to validate on, found {len(training)}"
+                )
             training, validation = split(training, every=args.every or 5)
         done = finetune(
             training,
@@ -143,10 +149,13 @@ def _run(args: argparse.Namespace) -> int:
         )
     except (OptionError, DataError, ModelFilesError, TrainingError, mmcv_ops.MissingOpError, OSError) as error:
         return failed(error)
+    if not speaks:
+        return 0
     best = done.figures
     figure = best[options.metric_for_best_model]
+    which = f"of epoch {best['epoch']:g}" if best["step"] else "as it was before, which no epoch has bettered"
     _say(
-        f"{done.folder}: the detector of epoch {best['epoch']:g}, {options.metric_for_best_model} "
+        f"{done.folder}: the detector {which}, {options.metric_for_best_model} "
         f"{'-' if figure is None else format(figure, '.4f')}"
     )
     if not done.finished:

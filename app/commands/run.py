@@ -7,18 +7,21 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from app.commands.arguments import failed, fraction
+from app.commands.arguments import add_models, chosen_settings, failed, fraction, typed
 
 if TYPE_CHECKING:
     from app.folder_run.prompts import BoxPrompts
     from app.folder_run.sources import Sources
     from app.predictor import Predictor
-    from app.settings import Settings
 
 # The names that `app.folder_run.outputs` gives them, which is not imported for `--help`.
 FORMATS = ("masks", "coco", "jsonl", "label-studio", "cvat", "overlay")
 SCORE_THRESHOLD = 0.3
 
+DESCRIPTION = """\
+Find the objects in images, and their masks, and store them in the formats of other tools. The models are those that
+`box2mask serve` would serve; all of its settings hold.
+"""
 NOTES = """\
 Formats: masks (a PNG for each object), coco (COCO JSON with RLE), jsonl (AzureML), label-studio and cvat (import
 files), overlay (pictures). The same command again goes on where an earlier one stopped, and does only what is new;
@@ -41,8 +44,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command = commands.add_parser(
         "run",
         help="detect and segment folders of images",
-        description="Find the objects in images, and their masks, and store them in the formats of other tools. "
-        "The models are those that `box2mask serve` would serve; all of its settings hold.",
+        description=DESCRIPTION,
         epilog=NOTES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -65,10 +67,8 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     command.add_argument("--recursive", action="store_true", help="look into folders in folders, too")
     command.add_argument("--restart", action="store_true", help="forget an earlier run's results in DIR")
-    command.add_argument("--detector", metavar="NAME_OR_DIR", help="in place of BOX2MASK_DETECTOR")
-    command.add_argument("--segmenter", metavar="NAME_OR_DIR", help="in place of BOX2MASK_SEGMENTER")
-    command.add_argument("--device", metavar="DEVICE", help="in place of BOX2MASK_DEVICE")
-    command.add_argument("--url", metavar="URL", help="ask the service that is running there, load no models")
+    add_models(command)
+    command.add_argument("--url", metavar="URL", help="ask the service that runs there, in place of loading models")
     command.add_argument(
         "--image-url",
         metavar="PREFIX",
@@ -79,11 +79,11 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     from app.folder_run.sources import SourceError, find_images
-    from app.settings import Settings, SettingsError
+    from app.settings import SettingsError
 
     try:
         sources = find_images(args.images, recursive=args.recursive, leave_out=args.out)
-        settings = Settings.from_environment()
+        settings = chosen_settings(args)
         _check(args)
     except (SourceError, SettingsError, _RunError) as error:  # told before the models' libraries are imported
         return failed(error)
@@ -92,7 +92,7 @@ def _run(args: argparse.Namespace) -> int:
 
     from app.folder_run.journal import JournalError
     from app.folder_run.prompts import PromptsError, read_prompts
-    from app.loading import EXPLAINED
+    from app.loading import EXPLAINED, choose
     from app.predictor import PredictorError, open_predictor
 
     try:
@@ -101,7 +101,9 @@ def _run(args: argparse.Namespace) -> int:
             prompts = read_prompts(args.prompts, sources.images, args.score_threshold)
             for note in prompts.notes:
                 print(f"box2mask: {note}", file=sys.stderr)
-        with open_predictor(_chosen(settings, args), args.url) as predictor:
+            settings = settings.model_copy(update={"detector": "none"})
+        choice = choose(settings, typed=typed(args)) if args.url is None else None
+        with open_predictor(settings, args.url, choice) as predictor:
             return _process(args, sources, prompts, predictor)
     except (PromptsError, JournalError, PredictorError, _RunError, *EXPLAINED) as error:
         return failed(error)
@@ -171,17 +173,9 @@ def _check(args: argparse.Namespace) -> None:
         raise _RunError("--detector: the boxes are those of --prompts; expected one of the two")
 
 
-def _chosen(settings: Settings, args: argparse.Namespace) -> Settings:
-    """The settings with what the command line says in their place."""
-    changes = {name: getattr(args, name) for name in ("detector", "segmenter", "device")}
-    if args.prompts is not None:
-        changes["detector"] = "none"
-    return settings.model_copy(update={name: value for name, value in changes.items() if value is not None})
-
-
 def _formats(text: str) -> tuple[str, ...]:
     names = [name.strip() for name in text.split(",") if name.strip()]
     unknown = [name for name in names if name not in FORMATS]
     if unknown or not names:
-        raise argparse.ArgumentTypeError(f"expected any of {','.join(FORMATS)}, got {text!r}")
+        raise argparse.ArgumentTypeError(f"expected any of {','.join(FORMATS)}, found {text!r}")
     return tuple(dict.fromkeys(names))

@@ -6,6 +6,9 @@ import argparse
 import sys
 from pathlib import Path
 
+DESCRIPTION = """\
+Fine-tune a detector on images with boxes, serve it, let its boxes prompt SAM, and measure the masks, in one command.
+"""
 NOTES = """\
 The steps: pull or draw the images; split them; fine-tune a detector on the boxes of 80 %; serve it; send the others to
 the service, whose detector's boxes prompt SAM; store the masks; measure them. Each is a box2mask command of its own,
@@ -26,8 +29,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command = commands.add_parser(
         "walkthrough",
         help="the whole walk from images with boxes to measured masks",
-        description="Fine-tune a detector on images with boxes, serve it, let its boxes prompt SAM, and measure the "
-        "masks, in one command.",
+        description=DESCRIPTION,
         epilog=NOTES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -49,7 +51,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--scenes", type=int, default=128, metavar="N", help="how many scenes to draw for demo (default: 128)"
     )
     command.add_argument("--detector", metavar="NAME_OR_DIR", help="where fine-tuning starts (see finetune --from)")
-    command.add_argument("--segmenter", metavar="NAME_OR_DIR", help="SAM, in place of BOX2MASK_SEGMENTER")
+    command.add_argument("--segmenter", metavar="NAME_OR_DIR", help="SAM of the service (default: BOX2MASK_SEGMENTER)")
     command.set_defaults(run=_run, takes_more=True)
 
 

@@ -8,15 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from app.images import ImageError, image_bytes
-from app.predictor import PredictedObject, PredictionError, Predictor, image_size_hw
-from models.data import Dataset, LabelledImage
+from app.images import ImageError, image_size_hw
+from app.predictor import PredictedObject, PredictionError, Predictor, read_image
+from models.data import Annotation, Dataset, LabelledImage
 from models.evaluation import Found, Rle, middle_point, truth_masks
 
 Prompts = Literal["ground-truth", "detected", "points"]
@@ -116,18 +115,17 @@ def ask(
 
 
 def prompted(image: LabelledImage, truths: Sequence[Rle | None]) -> list[int]:
-    """The annotations that are prompts: single objects that have a true mask to compare with."""
-    return [i for i, one in enumerate(image.annotations) if truths[i] is not None and not one.crowd]
+    """The annotations that are prompts: single objects in the image that have a true mask to compare with."""
+    return [
+        i for i, one in enumerate(image.annotations) if truths[i] is not None and not one.crowd and inside(one, image)
+    ]
 
 
-def read_image(path: Path | str) -> bytes:
-    """The encoded image at a path or a URL. Raises PredictionError."""
-    try:
-        return path.read_bytes() if isinstance(path, Path) else image_bytes(path)
-    except ImageError as error:
-        raise PredictionError(str(error)) from error
-    except OSError as error:
-        raise PredictionError(f"cannot be read: {error.strerror or error}") from error
+def inside(annotation: Annotation, image: LabelledImage) -> bool:
+    """Whether any of the annotated box is in the image; a box that is not would be no prompt."""
+    height, width = image.size_hw
+    x1, y1, x2, y2 = annotation.box_xyxy
+    return x1 < width and y1 < height and x2 > 0 and y2 > 0
 
 
 @dataclass(frozen=True)
@@ -156,7 +154,7 @@ class _Question:
             try:
                 known = None if detections is None else detections[index]
                 return self.answer(dataset.images[index], truths[index], known)
-            except PredictionError as error:
+            except (PredictionError, ImageError) as error:
                 return str(error)
 
         with ThreadPoolExecutor(IMAGES_AT_ONCE) as pool:
@@ -168,7 +166,7 @@ class _Question:
     def answer(self, image: LabelledImage, truths: Sequence[Rle | None], detections: Sequence[Found] | None) -> _Answer:
         """detections: those of an earlier predictor, or None. Raises PredictionError."""
         data = read_image(image.path)
-        size_hw = image_size_hw(data)
+        size_hw = image_size_hw(data, exif_orientation=True)
         if size_hw != image.size_hw:
             raise PredictionError(
                 f"expected an image of width {image.size_hw[1]} and height {image.size_hw[0]}, as in the annotations, "

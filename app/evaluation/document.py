@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from app.evaluation.answers import Answers, MaskAnswers, Prompts, prompted
+from app.evaluation.answers import Answers, MaskAnswers, Prompts, inside, prompted
 from models.data import Annotation
 from models.evaluation import (
     IOU_THRESHOLD,
@@ -146,6 +146,11 @@ def _notes(answers: Answers, annotations: Sequence[Annotation], has_masks: bool)
         notes.append(
             f"{_many(missing, 'annotation')} with a box only: the masks' figures leave them out, and mask AP their "
             "images."
+        )
+    if outside := sum(not inside(one, image) for image, one in answers.dataset.annotations()):
+        notes.append(
+            f"{_many(outside, 'annotation')} with a box wholly outside the image: no mask is asked for them, and as "
+            "detected objects they count as not found."
         )
     used = {one.label for one in annotations}
     if answers.class_names is not None:

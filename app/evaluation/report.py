@@ -13,12 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from app.evaluation.answers import read_image
 from app.evaluation.document import Evaluation, MaskRow
 from app.evaluation.pictures import FOUND_RGB, TRUE_RGB, cutout, ranked
 from app.evaluation.tables import Table, shown, tables
 from app.images import ImageError, decode_image
-from app.predictor import PredictionError
+from app.predictor import PredictionError, read_image
 from models.data import Dataset
 from models.evaluation import ScoredObject
 
@@ -167,7 +166,8 @@ def _figure(scored: ScoredObject, evaluation: Evaluation, pixels: Callable[[int]
 def _pixels(dataset: Dataset, index: int) -> np.ndarray:
     image = dataset.images[index]
     try:
-        pixels = decode_image(read_image(image.path), max_pixels=sys.maxsize)  # what was measured is not too large
+        # What was measured is not too large.
+        pixels = decode_image(read_image(image.path), exif_orientation=True, max_pixels=sys.maxsize)
     except (PredictionError, ImageError):
         pixels = np.zeros((0, 0, 3), np.uint8)
     if pixels.shape[:2] != image.size_hw:

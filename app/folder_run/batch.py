@@ -21,8 +21,8 @@ from app.folder_run.journal import FAILED, Journal, Stamp
 from app.folder_run.outputs import Outputs
 from app.folder_run.prompts import BoxPrompt, BoxPrompts
 from app.folder_run.sources import SourceImage, Sources
-from app.images import ImageError, decode_image
-from app.predictor import PredictedObject, PredictionError, Predictor, image_size_hw
+from app.images import ImageError, decode_image, image_size_hw
+from app.predictor import PredictedObject, PredictionError, Predictor
 from app.results.image_result import ImageResult
 
 # Images in work: while some are in the networks, others are read, and their masks written.
@@ -105,6 +105,9 @@ def process(
         result = journal.result(source.name)
         if outputs.lacks(result):  # a format that was not asked for then
             todo.append((source, boxes, result))
+    others = [(source, None, result) for source, result in _of_earlier_runs(sources, journal) if outputs.lacks(result)]
+    todo += others
+    total = len(sources.images) + len(others)
 
     turns = threading.Semaphore(in_networks)
 
@@ -125,7 +128,7 @@ def process(
 
     with (
         _failures(journal.folder / FAILED) as tell,
-        tqdm(total=len(sources.images), initial=len(sources.images) - len(todo), unit="image", disable=None) as bar,
+        tqdm(total=total, initial=total - len(todo), unit="image", disable=None) as bar,
     ):
         for source, future in _in_parallel(work, todo):
             try:
@@ -144,13 +147,24 @@ def process(
     return Summary(resumed, len(sources.images) - resumed - failed, failed)
 
 
+def _of_earlier_runs(sources: Sources, journal: Journal) -> Iterator[tuple[SourceImage, ImageResult]]:
+    """The results of images that are not among these, whose files are still as they were."""
+    own = {source.name for source in sources.images}
+    for result in journal:
+        if result.name not in own:
+            source = SourceImage(sources.root / result.name, result.name)
+            before, now = journal.stamp(result.name), _stamp(source, None)
+            if before is not None and now is not None and before | {"boxes": None} == now:
+                yield source, result
+
+
 def _result(source: SourceImage, boxes: tuple[BoxPrompt, ...] | None, objects: list[PredictedObject]) -> ImageResult:
     if objects and objects[0].rle is not None:
         height, width = objects[0].rle["size"]
     elif boxes is None:
-        height, width = image_size_hw(source.path.read_bytes())
+        height, width = image_size_hw(source.path.read_bytes(), exif_orientation=True)
     else:  # nothing was asked of the predictor, which would have found out whether the image is whole
-        height, width = decode_image(source.path.read_bytes()).shape[:2]
+        height, width = decode_image(source.path.read_bytes(), exif_orientation=True).shape[:2]
     return ImageResult(source.name, (height, width), tuple(objects))
 
 

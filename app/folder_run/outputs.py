@@ -58,7 +58,7 @@ class Outputs:
             mask_pngs.write(self._path("masks"), result)
         if "overlay" in self.formats:
             height, width = result.size_hw
-            pixels = decode_image(path.read_bytes(), max_pixels=height * width)
+            pixels = decode_image(path.read_bytes(), exif_orientation=True, max_pixels=height * width)
             overlays.write(self._path("overlay"), result, Image.fromarray(pixels))
 
     def remove_image(self, name: str) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -18,6 +18,8 @@ from typing import Any
 
 from app.folder_run.sources import SourceImage
 from models.data import DataError, load
+from models.data.formats import find
+from models.evaluation.predictions import read_scores
 
 _SHOWN = 20  # problems in an error, images in a note
 
@@ -81,8 +83,15 @@ def read_prompts(path: Path, images: Sequence[SourceImage], score_threshold: flo
 
 
 def _parse(path: Path) -> Any:
+    def unlike(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        """The object, if no two of its names are the same; json would take the last one's value."""
+        if len(found := dict(pairs)) < len(pairs):
+            double = next(name for name, times in Counter(name for name, _ in pairs).items() if times > 1)
+            raise PromptsError(f"{path}: expected one entry for {double}, found another")
+        return found
+
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=unlike)
     except json.JSONDecodeError as error:
         raise PromptsError(f"{path}:{error.lineno}: not JSON: {error.msg} (column {error.colno})") from error
     except (OSError, UnicodeDecodeError, RecursionError) as error:
@@ -148,15 +157,27 @@ def _from_results(path: Path, content: list[Any], images: Sequence[SourceImage])
 
 def _from_dataset(path: Path, notes: list[str]) -> tuple[dict[str, list[BoxPrompt]], tuple[str, ...]]:
     try:
+        kind, file = find(path)
         dataset = load(path)
+        scores: list[list[float | None]] = [[None] * len(image.annotations) for image in dataset.images]
+        if kind == "coco":
+            scores = read_scores(file)
     except DataError as error:
         raise PromptsError(str(error)) from error
     boxes: dict[str, list[BoxPrompt]] = {}
     crowds = 0
-    for image in dataset.images:
+    problems = []
+    for image, of_image in zip(dataset.images, scores, strict=True):
         key = image.path if isinstance(image.path, str) else _relative(image.path, path)
+        if key in boxes:
+            problems.append(f"{image.place or path}: expected one entry for {key}, found another")
         crowds += sum(one.crowd for one in image.annotations)
-        boxes[key] = [BoxPrompt(one.box_xyxy, one.label) for one in image.annotations if not one.crowd]
+        boxes[key] = [
+            BoxPrompt(one.box_xyxy, one.label, score)
+            for one, score in zip(image.annotations, of_image, strict=True)
+            if not one.crowd
+        ]
+    _tell(problems)
     if crowds:
         notes.append(f"{path}: {crowds} regions of many objects (crowd) are left out")
     return boxes, dataset.class_names
@@ -178,13 +199,16 @@ def _given_to_images(
     """
     of_name: dict[str, list[tuple[str, ...]]] = defaultdict(list)
     keys: dict[tuple[str, ...], str] = {}
+    problems = []
     for key in boxes:
         parts = PurePosixPath(key.split("?")[0] if "://" in key else key).parts
+        if parts in keys:
+            problems.append(f"{path}: expected one entry for {keys[parts]}, found {key} too")
+            continue
         keys[parts] = key
         of_name[parts[-1] if parts else ""].append(parts)
     exact = {PurePosixPath(image.name).parts for image in images}.intersection(keys)
     taken: dict[str, list[str]] = defaultdict(list)
-    problems = []
     for image in images:
         own, name = image.path.parts, PurePosixPath(image.name).parts
         found: dict[int, list[tuple[str, ...]]] = defaultdict(list)

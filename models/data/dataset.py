@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,12 +72,16 @@ class Annotation:
 
     def mask(self, size_hw: tuple[int, int]) -> np.ndarray | None:
         """The object's mask (H, W) bool as COCO's own rasteriser draws it; None where only its box is known."""
-        if self.rle is not None:
-            return coco_mask.decode(self.rle).astype(bool)
+        rle = self.to_rle(size_hw)
+        return None if rle is None else coco_mask.decode(rle).astype(bool)
+
+    def to_rle(self, size_hw: tuple[int, int]) -> dict[str, Any] | None:
+        """The mask of `mask` as COCO's compressed RLE, {"size": [H, W], "counts": str}."""
         if self.polygons is None:
-            return None
+            return self.rle
         parts = coco_mask.frPyObjects([list(polygon) for polygon in self.polygons], *size_hw)
-        return coco_mask.decode(coco_mask.merge(parts)).astype(bool)
+        whole = coco_mask.merge(parts)
+        return {"size": [int(side) for side in whole["size"]], "counts": whole["counts"].decode("ascii")}
 
 
 @dataclass(frozen=True)
@@ -95,8 +100,10 @@ class LabelledImage:
 
     @property
     def name(self) -> str:
-        """The file's name with its suffix."""
-        return self.path.name if isinstance(self.path, Path) else self.path.rsplit("/", 1)[-1].split("?")[0]
+        """The file's name with its suffix; of a URL, the last part of its path."""
+        if isinstance(self.path, Path):
+            return self.path.name
+        return re.split("[?#]", self.path, maxsplit=1)[0].rsplit("/", 1)[-1]
 
     @property
     def boxes_xyxy(self) -> np.ndarray:

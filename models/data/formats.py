@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, get_args
 
-from models.data import coco, jsonl, mltable, voc
+from models.data import classes, coco, jsonl, mltable, voc
 from models.data.dataset import DataError, Dataset, Place, Problem
-from models.data.images import Placing, Sources, place, unique_names
+from models.data.images import Placing, Sources, occupied, place, unique_names
 
 Format = Literal["coco", "voc", "jsonl", "mltable"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -22,7 +23,10 @@ _EXPECTED = (
 def load(
     path: Path, *, format: Format | None = None, prefixes: Mapping[str, str] | None = None, images: Path | None = None
 ) -> Dataset:
-    """The data set at `path`, whole. Raises DataError with every problem that kept something from being read."""
+    """The data set at `path`, whole. Raises DataError with every problem that kept something from being read.
+
+    What is merely odd, or is left out because the data set itself asks for it, is known to `read` alone.
+    """
     dataset, problems = read(path, format=format, prefixes=prefixes, images=images)
     if fatal := [problem for problem in problems if problem.fatal]:
         raise DataError(fatal)
@@ -83,8 +87,9 @@ def _candidates(folder: Path) -> list[tuple[Format, Path]]:
         found.append(("mltable", folder))
     if voc.find(folder) is not None:
         found.append(("voc", folder))
-    found += [("jsonl", file) for file in sorted(folder.glob("[!.]*.jsonl"))]
-    found += [("coco", file) for file in sorted((*folder.glob("[!.]*.json"), *folder.glob("annotations/[!.]*.json")))]
+    found += [("jsonl", file) for file in sorted(folder.glob("[!.]*")) if file.suffix.lower() == ".jsonl"]
+    files = (*folder.glob("[!.]*"), *folder.glob("annotations/[!.]*"))
+    found += [("coco", file) for file in sorted(files) if file.suffix.lower() == ".json"]
     return found
 
 
@@ -106,32 +111,49 @@ def write(
         `azureml://.../images/`, for a data set that is to be uploaded there.
     outline: makes polygons in 0..1 of a mask (H, W) bool; JSONL and MLTable need it for run-length encoded masks.
 
-    Raises DataError when there is something at `path` already or an image file is missing; OSError as writing does;
-    ValueError for what the format cannot hold in any form.
+    Raises, before anything is written, DataError when there is something already at `path` or where an image is to go,
+    or an image file is missing; ValueError for what the format cannot hold in any form, and for a `url_prefix` that it
+    has no place for. OSError as writing does.
     """
     path = Path(path)
     file = _target(path, format)
     folder = path if file is None else file.parent
-    missing = [
-        Problem(image.place or Place(image.path), f"the image file {image.path} is missing")
-        for image in dataset.images
-        if images != "reference" and isinstance(image.path, Path) and not image.path.is_file()
-    ]
-    if missing:
-        raise DataError(missing)
-    folder.mkdir(parents=True, exist_ok=True)
     names = unique_names(dataset)
+    if url_prefix is not None and format not in ("jsonl", "mltable"):
+        raise ValueError(f"a URL prefix is for jsonl and mltable: {format} has no image_url")
+    for text in (*dataset.class_names, *(str(image.path) for image in dataset.images)):
+        if text != text.encode("utf-8", "ignore").decode("utf-8"):  # half a surrogate pair
+            raise ValueError(f"{text!r} cannot be written as UTF-8")
+    if format == "voc":
+        voc.check(dataset, names)
+    elif format != "coco":
+        jsonl.check(dataset, outline)
+    if images != "reference":
+        wrong = [
+            Problem(image.place or Place(image.path), f"the image file {image.path} is missing")
+            for image in dataset.images
+            if isinstance(image.path, Path) and not image.path.is_file()
+        ]
+        reason = "is there already: images are never overwritten; write to another folder"
+        wrong += [Problem(Place(taken), reason) for taken in occupied(dataset, names, folder / "images")]
+        if wrong:
+            raise DataError(wrong)
+    folder.mkdir(parents=True, exist_ok=True)
     start = folder / voc.ANNOTATION_FOLDERS[0] if format == "voc" else folder
     references = place(dataset, names, folder / "images", start, images)
-    if url_prefix is not None and format in ("jsonl", "mltable"):
+    if url_prefix is not None:
         references = [
             reference if isinstance(image.path, str) else f"{url_prefix.rstrip('/')}/{name}"
             for image, name, reference in zip(dataset.images, names, references, strict=True)
         ]
     notes = []
-    renamed = sum(name != image.name for name, image in zip(names, dataset.images, strict=True))
-    if renamed and (images != "reference" or format == "voc"):
-        notes.append(f"{renamed} images renamed: another image has the same name")
+    renamed = [
+        f"{image.path} is {name}"
+        for name, image in zip(names, dataset.images, strict=True)
+        if name != image.name and (format == "voc" or isinstance(image.path, Path))
+    ]
+    if renamed and (images != "reference" or format == "voc" or url_prefix is not None):
+        notes.append(f"{len(renamed)} images renamed, as another has the same name: {renamed[0]}")
     if format == "coco":
         coco.write(dataset, file or folder / "annotations.json", references)
     elif format == "voc":
@@ -147,11 +169,12 @@ def _target(path: Path, format: Format) -> Path | None:
     """The file that `path` names; None when it is a folder. Raises DataError where something is there."""
     suffix = {"coco": ".json", "jsonl": ".jsonl"}.get(format)
     if suffix is not None and path.suffix.lower() == suffix:
-        if path.exists():
-            raise DataError([Problem(Place(path), "is there already: expected a new file")])
+        for one in (path, classes.beside(path)) if format == "jsonl" else (path,):
+            if os.path.lexists(one):
+                raise DataError([Problem(Place(one), "is there already: expected a new file")])
         return path
     if path.is_dir() and any(path.iterdir()):
         raise DataError([Problem(Place(path), "is there already: expected a new or empty folder")])
-    if path.exists() and not path.is_dir():
+    if os.path.lexists(path) and not path.is_dir():
         raise DataError([Problem(Place(path), "is a file: expected a new or empty folder")])
     return None

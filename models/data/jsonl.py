@@ -56,15 +56,26 @@ def read_lines(path: Path, sources: Sources, encoding: str = "utf-8-sig") -> tup
     return images, problems
 
 
+def check(dataset: Dataset, outline: Outline | None) -> None:
+    """Raises ValueError for what JSONL cannot hold: a class that is not one line of text, and masks that are
+    run-length encoded where there is no `outline` to make polygons of them.
+    """
+    classes.check(dataset.class_names)
+    if outline is None:
+        for image, one in dataset.annotations():
+            if one.rle is not None:
+                raise ValueError(f"{image.path}: a mask that is run-length encoded needs an outline for JSONL")
+
+
 def write(dataset: Dataset, path: Path, references: Iterable[str], outline: Outline | None) -> list[str]:
     """Writes the file and its classes; returns a line for each kind of thing that JSONL could not hold as it was.
 
     references: for each image, the `image_url`. outline: makes the polygons of a mask that is run-length encoded.
 
     An object with polygons has no corners, as Azure writes it, except where its box is another than that around them.
-    Raises ValueError for such masks without `outline`, and for a class that is not one line of text.
+    Raises ValueError, before anything is written, as `check` does.
     """
-    classes.check(dataset.class_names)
+    check(dataset, outline)
     traced = inexact = 0
     lines = []
     for image, reference in zip(dataset.images, references, strict=True):
@@ -73,9 +84,7 @@ def write(dataset: Dataset, path: Path, references: Iterable[str], outline: Outl
         label = []
         for one in image.annotations:
             parts = [_normalized(part, width, height) for part in one.polygons] if one.polygons else None
-            if one.rle is not None:
-                if outline is None:
-                    raise ValueError(f"{image.path}: a mask that is run-length encoded needs an outline for JSONL")
+            if one.rle is not None and outline is not None:
                 traced += 1
                 parts = outline(one.mask(image.size_hw)) or None  # type: ignore[arg-type]  # it has a mask
                 inexact += not _same(one, parts, image)

@@ -73,7 +73,9 @@ def read(folder: Path, sources: Sources) -> tuple[Dataset, list[Problem]]:
                 problems += error.problems
                 continue
             images += more
-            problems += [Problem(one.place, one.reason, fatal=one.fatal and not drop) for one in wrong]
+            if drop:
+                wrong = [Problem(one.place, f"{one.reason} (dropped, as invalid_lines asks)", False) for one in wrong]
+            problems += wrong
             if known is None or names is None:
                 names = None
             else:
@@ -125,7 +127,7 @@ def _transformations(value: Any, file: Path, lines: dict[str, int]) -> tuple[str
             raise DataError([Problem(place, reason)])
         settings = settings if isinstance(settings, dict) else {}
         known, invalid = settings.get("encoding", "utf8"), settings.get("invalid_lines", "error")
-        if known not in ENCODINGS:
+        if not isinstance(known, str) or known not in ENCODINGS:
             reason = f"encoding: expected one of {', '.join(ENCODINGS)}, found {shown(known)}"
             raise DataError([Problem(place, reason)])
         if invalid not in ("error", "drop"):
@@ -147,12 +149,16 @@ def _files(entry: Any, folder: Path, sources: Sources) -> list[Path]:
         raise BadValueError(f"{kind}: expected a path here, found {mapped!r} (say where it is with --prefix FROM=TO)")
     if kind == "file":
         return [folder / mapped]
+    start, pattern = folder, mapped
     if kind == "folder":
-        found = sorted((folder / mapped).glob("**/*.jsonl"))
+        start, pattern = folder / mapped, "**/*.jsonl"
     elif Path(mapped).is_absolute():
-        found = sorted(Path(Path(mapped).anchor).glob(str(Path(mapped).relative_to(Path(mapped).anchor))))
-    else:
-        found = sorted(folder.glob(mapped))
+        start = Path(Path(mapped).anchor)
+        pattern = str(Path(mapped).relative_to(start))
+    try:
+        found = sorted(start.glob(pattern))
+    except (ValueError, IndexError) as error:  # as pathlib refuses `a**` and `.`
+        raise BadValueError(f"{kind}: expected a pattern of file names, found {mapped!r}") from error
     if not found:
         raise BadValueError(f"{kind}: expected JSONL files in {mapped!r}, found none")
     return found

@@ -62,7 +62,7 @@ class _ElementError(Exception):
 def find(folder: Path) -> Path | None:
     """The folder that has the XML files of a VOC folder; None where there are none."""
     candidates = (*(folder / name for name in ANNOTATION_FOLDERS), folder)
-    return next((path for path in candidates if path.is_dir() and any(path.glob("[!.]*.xml"))), None)
+    return next((path for path in candidates if any(map(_is_xml, path.glob("[!.]*")))), None)
 
 
 def read(folder: Path, sources: Sources) -> tuple[Dataset, list[Problem]]:
@@ -76,7 +76,7 @@ def read(folder: Path, sources: Sources) -> tuple[Dataset, list[Problem]]:
     problems: list[Problem] = []
     images = []
     for file in sorted(annotations.glob("[!.]*"), key=_natural):
-        if file.suffix != ".xml":
+        if not _is_xml(file):
             if annotations != folder:  # else images may well stand beside the XML files
                 problems.append(Problem(Place(file), "not an annotation: expected XML files only", fatal=False))
             continue
@@ -92,19 +92,24 @@ def read(folder: Path, sources: Sources) -> tuple[Dataset, list[Problem]]:
     return dataset, problems
 
 
+def check(dataset: Dataset, names: Iterable[str]) -> None:
+    """Raises ValueError for a class or a file name that VOC cannot hold: one that is not one line of text."""
+    classes.check(dataset.class_names)
+    for name in names:
+        if not name.isprintable() or name.startswith("."):
+            raise ValueError(f"the file name {name!r} is hidden or not one line of text: VOC cannot hold it")
+
+
 def write(dataset: Dataset, folder: Path, references: Iterable[str], names: Iterable[str]) -> list[str]:
     """Writes the XML files and classes.txt; returns a line for each kind of thing that VOC could not hold.
 
     references: for each image its path from the folder of the XML files, or URL. names: its file name, of a stem
     that no other has. Pose and truncation, which a data set does not know, are written as not specified.
 
-    Raises ValueError for a class or a file name that is not one line of text.
+    Raises ValueError, before anything is written, as `check` does.
     """
     names = list(names)
-    classes.check(dataset.class_names)
-    for name in names:
-        if not name.isprintable():
-            raise ValueError(f"the file name {name!r} is not one line of text: VOC cannot hold it")
+    check(dataset, names)
     annotations = folder / ANNOTATION_FOLDERS[0]
     annotations.mkdir(parents=True, exist_ok=True)
     for image, reference, name in zip(dataset.images, references, names, strict=True):
@@ -116,6 +121,10 @@ def write(dataset: Dataset, folder: Path, references: Iterable[str], names: Iter
     classes.write(folder / "classes.txt", dataset.class_names)
     lost = sum(one.has_mask for _, one in dataset.annotations())
     return [f"{lost} masks left out: VOC holds boxes only"] if lost else []
+
+
+def _is_xml(path: Path) -> bool:
+    return path.suffix.lower() == ".xml"
 
 
 def _natural(path: Path) -> list[tuple[int, str]]:
@@ -229,7 +238,7 @@ def _masks(file: Path, hw: tuple[int, int], root: Element, problems: list[Proble
 
 
 def _without_annotation(folder: Path, annotations: Path) -> list[Problem]:
-    stems = {file.stem for file in annotations.glob("*.xml")}
+    stems = {file.stem for file in annotations.iterdir() if _is_xml(file)}
     return [
         Problem(Place(file), "an image without an XML file: it is not part of the data set", fatal=False)
         for name in IMAGE_FOLDERS

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 from pycocotools import mask as coco_mask
 
 from models import evaluation
-from models.data import Annotation, DataError, Dataset, LabelledImage, Place, Problem, load
-from models.demo.scenes import render_scene
+from models.data import DataError, Dataset, LabelledImage, Place, Problem, load
+from models.demo.dataset import demo_scene, held_out_numbers, labelled
 from models.demo.things import CLASS_NAMES
 from models.evaluation import Predicted, Rle
 from models.sam import Segmenter
@@ -24,8 +24,6 @@ from models.types import Prompts
 from models.weights import WEIGHTS_ROOT
 from models.yolof import Detector
 
-# Far from the seeds that training starts from; a scene is drawn from its number alone.
-FIRST_SCENE = 9_000_000
 # What is not a container: the segmenter is to find it, and the detector to leave it alone.
 CLUTTER = "clutter"
 SURE = 0.3
@@ -42,16 +40,10 @@ class Measured:
 def scenes(count: int, longest: int = 480) -> Measured:
     """Scenes that no demo weights were trained on."""
     pictures, images = [], []
-    for number in range(count):
-        rng = np.random.default_rng(FIRST_SCENE + number)
-        scene = render_scene(rng, (longest, int(rng.integers(longest * 5 // 8, longest + 1))), clutter=(0, 3))
-        annotations = []
-        for mask, box, label in zip(scene.masks, scene.boxes_xyxy.tolist(), scene.labels, strict=True):
-            rle = coco_mask.encode(np.asfortranarray(mask.view(np.uint8)))
-            text = {"size": list(mask.shape), "counts": rle["counts"].decode("ascii")}
-            annotations.append(Annotation(CLASS_NAMES[label] if label >= 0 else CLUTTER, tuple(box), rle=text))
+    for index, number in enumerate(held_out_numbers(count)):
+        scene = demo_scene(number, longest)
         pictures.append(scene.image)
-        images.append(LabelledImage(Path(f"scene{number}"), scene.image.shape[:2], tuple(annotations)))
+        images.append(labelled(Path(f"scene{index}"), scene, CLUTTER))
     return Measured(Dataset((*CLASS_NAMES, CLUTTER), tuple(images)), pictures.__getitem__)
 
 
@@ -64,7 +56,7 @@ def photos(folder: Path) -> Measured:
 
     def pixels(index: int) -> np.ndarray:
         with Image.open(dataset.images[index].path) as image:
-            return np.asarray(image.convert("RGB"))
+            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))  # as the boxes are: upright
 
     return Measured(dataset, pixels)
 

@@ -20,11 +20,6 @@ from models.allocator import keep_freed_memory
 
 Loss = Callable[[Any, Any, int], tuple[Tensor, dict[str, Tensor]]]
 
-# Gradients that have all but vanished are denormal numbers, on which a CPU is a hundred times slower. Worker
-# threads take the setting over from the thread that starts them, so it is made before the first of them.
-torch.set_flush_denormal(True)
-keep_freed_memory()
-
 
 def train(
     model: nn.Module,
@@ -43,6 +38,7 @@ def train(
     by time, not by steps, so that the result is a finished one however fast the machine is; a training that is given
     more minutes later has lost little. The state is kept in `out`/training.pt.
     """
+    prepare_process()
     out.mkdir(parents=True, exist_ok=True)
     averaged = AveragedModel(model, multi_avg_fn=_average, use_buffers=True)
     learnt = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -86,6 +82,16 @@ def train(
     keep()
 
 
+def prepare_process() -> None:
+    """Set the process up for training: best before it computes anything.
+
+    Gradients that have all but vanished are denormal numbers, on which a CPU is a hundred times slower. Threads and
+    workers take the setting over from the thread that starts them, those that run already do without it.
+    """
+    torch.set_flush_denormal(True)
+    keep_freed_memory()
+
+
 @torch.no_grad()
 def _average(averaged: tuple[Tensor, ...] | list[Tensor], now: Any, count: Any) -> None:
     """A moving average over about 500 steps, or over the last tenth of all steps while there are fewer."""
@@ -103,7 +109,8 @@ def loaded(batches: IterableDataset) -> Iterator[Any]:
 
 
 def arguments(description: str | None, minutes: float, batch: int) -> argparse.Namespace:
-    """Read the command line that both training scripts share."""
+    """Read the command line that both training scripts share, which is the first that they do."""
+    prepare_process()
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("out", type=Path, help="folder to write, and to go on from")
     parser.add_argument("--start", type=Path, metavar="FOLDER", help="begin with the weights of this folder")

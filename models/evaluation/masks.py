@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from models.data import Annotation, Dataset
+from models.data import Dataset
 from models.evaluation.matching import Found, match
 
 Rle = Mapping[str, Any]
@@ -97,15 +97,7 @@ def _boundary_iou(found: Rle, truth: Rle) -> float:
 
 def truth_masks(dataset: Dataset) -> list[list[Rle | None]]:
     """For each image the mask of every annotation, None where only its box is known."""
-    return [[annotation_rle(one, image.size_hw) for one in image.annotations] for image in dataset.images]
-
-
-def annotation_rle(annotation: Annotation, size_hw: tuple[int, int]) -> Rle | None:
-    """The annotation's mask as COCO's own rasteriser draws its polygons; None where only its box is known."""
-    if annotation.polygons is None:
-        return annotation.rle
-    parts = coco_mask.frPyObjects([list(polygon) for polygon in annotation.polygons], *size_hw)
-    return _as_text(coco_mask.merge(parts))
+    return [[one.to_rle(image.size_hw) for one in image.annotations] for image in dataset.images]
 
 
 def score_prompted(
@@ -113,16 +105,16 @@ def score_prompted(
 ) -> list[ScoredObject]:
     """Every object whose own annotation was the prompt, so that no matching is needed.
 
-    masks: for each image the mask by the annotation's index; crowd regions and annotations without a mask need none.
+    masks: for each image the masks that were found, by the annotation's index. What has none there was no prompt, and
+    is no object here.
     """
     objects = []
     for number, (image, of_image) in enumerate(zip(dataset.images, masks, strict=True)):
-        for index, annotation in enumerate(image.annotations):
-            truth = truths[number][index]
-            if truth is not None and not annotation.crowd:
-                found = of_image[index]
-                blank = ScoredObject(number, index, annotation.label, truth, annotation.box_xyxy)
-                objects.append(replace(blank, found=found, scores=compare(found, truth)))
+        for index, found in sorted(of_image.items()):
+            annotation, truth = image.annotations[index], truths[number][index]
+            assert truth is not None
+            blank = ScoredObject(number, index, annotation.label, truth, annotation.box_xyxy)
+            objects.append(replace(blank, found=found, scores=compare(found, truth)))
     return objects
 
 

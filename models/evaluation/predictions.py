@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from models.data import DataError, Dataset, Place, Problem, coco
 from models.data.images import Sources
 from models.data.values import BadValueError, number
-from models.evaluation.masks import Rle, annotation_rle
+from models.evaluation.masks import Rle
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ def read_predictions(path: Path, dataset: Dataset) -> list[list[Predicted]]:
     problems = [problem for problem in problems if problem.fatal]
     if problems:
         raise DataError(problems)
-    scores = _scores(path)
+    scores = read_scores(path)
 
     def problem(reason: str) -> None:
         problems.append(Problem(Place(path), reason))
@@ -59,7 +59,7 @@ def read_predictions(path: Path, dataset: Dataset) -> list[list[Predicted]]:
             )
             continue
         found[meant[0]] = [
-            Predicted(one.label, score, one.box_xyxy, annotation_rle(one, image.size_hw))
+            Predicted(one.label, 1.0 if score is None else score, one.box_xyxy, one.to_rle(image.size_hw))
             for one, score in zip(answered.annotations, its_scores, strict=True)
         ]
     for image, its in zip(dataset.images, found, strict=True):
@@ -70,14 +70,18 @@ def read_predictions(path: Path, dataset: Dataset) -> list[list[Predicted]]:
     return [its or [] for its in found]
 
 
-def _scores(path: Path) -> list[list[float]]:
-    """The scores of every image's annotations, all in the file's order, of a file that `coco.read` could read."""
+def read_scores(path: Path) -> list[list[float | None]]:
+    """The scores of every image's annotations, all in the file's order, of a file that `coco.read` could read.
+
+    None of an annotation that has none. Raises DataError.
+    """
     content = json.loads(path.read_text("utf-8-sig"))
-    scores: dict[int | str, list[float]] = {entry["id"]: [] for entry in content["images"]}
+    scores: dict[int | str, list[float | None]] = {entry["id"]: [] for entry in content["images"]}
     problems = []
     for index, entry in enumerate(content["annotations"]):
         try:
-            scores[entry["image_id"]].append(number(entry.get("score", 1.0), "score"))
+            known = entry.get("score")
+            scores[entry["image_id"]].append(None if known is None else number(known, "score"))
         except BadValueError as error:
             problems.append(Problem(Place(path), f"annotations[{index}]: {error}"))
     if problems:

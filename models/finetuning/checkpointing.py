@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 import random
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,8 @@ class Checkpointing(Hook):
         figures = {"epoch": round(epoch, 3), "step": runner.iter, "training_loss": self.history.loss_since(since)}
         if self.history.add_epoch({**figures, **(metrics or {})}):
             self._save_best(runner)
+        if not runner.iter:  # of the start, from which the same command begins anyway
+            return
         stop = self._patience is not None and self.history.stalled(self._patience)
         if runner.iter % self._accumulated == 0 or runner.iter == runner.max_iters or stop:
             self._save(runner, runner.epoch, runner.iter)
@@ -139,12 +142,18 @@ class Checkpointing(Hook):
 
     @master_only
     def _keep(self, epoch: int) -> None:
-        """Give the latest checkpoint a name of its own, at no cost in space, and remove those over the limit."""
+        """Give the latest checkpoint a name of its own, where links work at no cost in space, and remove those over the
+        limit."""
         if self._limit == 0:
             return
         own = self.folder / f"epoch_{epoch}.pth"
         own.unlink(missing_ok=True)
-        os.link(self.folder / LATEST, own)
+        try:
+            os.link(self.folder / LATEST, own)
+        except OSError:  # as on FAT, and on many a network's file system
+            part = self.folder / (own.name + ".part")
+            shutil.copyfile(self.folder / LATEST, part)
+            install(part, own)
         if self._limit > 0:
             kept = sorted(self.folder.glob("epoch_*.pth"), key=lambda path: int(path.stem.removeprefix("epoch_")))
             for path in kept[: -self._limit]:

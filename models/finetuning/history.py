@@ -13,7 +13,7 @@ class History:
     """Plain values throughout, so that a checkpoint can hold it.
 
     metric: the figure that decides. losses: (step, mean loss since the point before). epochs: one dict of figures for
-    each validation, with "epoch" and "step".
+    each validation, with "epoch" and "step"; 0 is the start's.
     """
 
     metric: str
@@ -51,8 +51,10 @@ class History:
         return best
 
     def stalled(self, patience: int) -> bool:
-        """Whether none of the last `patience` validations was better than the best before them."""
-        before, last = self.epochs[:-patience], self.epochs[-patience:]
+        """Whether none of the last `patience` validations was better than the best before them. That of the start is
+        not asked: a training often has to leave it before it can better it."""
+        trained = [one for one in self.epochs if one["step"]]
+        before, last = trained[:-patience], trained[-patience:]
         if not before:
             return False
         mark = History(self.metric, epochs=before).best

@@ -9,11 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from mmengine.dataset import BaseDataset, DefaultSampler
+from mmengine.registry import DefaultScope
+from mmengine.runner import Runner
 from PIL import Image, ImageOps, UnidentifiedImageError
+from torch.utils.data import DataLoader
 
 from models.data import Annotation, DataError, Dataset, LabelledImage, Place, Problem
+from models.data.images import size_hw
+from models.data.values import BadValueError
+from models.finetuning.crop import SafeCrop
 
+LEAST_PART = 0.6  # of an image's sides, that a crop leaves
 LEAST_SIDE = 1.0  # pixels; losses of boxes that are thinner have no meaning
 
 
@@ -71,17 +79,17 @@ class RejoinableSampler(DefaultSampler):
 class LoadImage:
     """The first transform: an image file as (H, W, 3) uint8 BGR, in the frame that its annotations are in.
 
-    That is as stored; or upright by EXIF, where the size that the data set states is the upright one. Raises DataError
-    for a file that cannot be decoded, or has another size.
+    That is upright by EXIF; or as stored, where the size that the data set states is only that of the stored pixels.
+    Raises DataError for a file that cannot be decoded, or has another size.
     """
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
         path, size_hw = Path(results["img_path"]), (results["height"], results["width"])
         try:
             with Image.open(path) as opened:
-                image: Image.Image = opened
-                if (opened.height, opened.width) != size_hw:
-                    image = ImageOps.exif_transpose(opened)
+                upright = ImageOps.exif_transpose(opened)
+                as_stored = (upright.height, upright.width) != size_hw == (opened.height, opened.width)
+                image = opened if as_stored else upright
                 if image.mode.startswith("I"):  # 16-bit grey
                     image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
                 pixels = np.asarray(image.convert("RGB"))
@@ -95,8 +103,8 @@ class LoadImage:
 
 
 def training_pipeline(steps: Sequence[dict[str, Any]], preprocessor: dict[str, Any], augment: bool) -> list[Any]:
-    """The test pipeline's steps with the annotations, and with Azure's augmentations around them: an image is put on
-    a larger canvas, a part with every object in it is cut out, and half of the images are mirrored."""
+    """The test pipeline's steps with the annotations, and with augmentations like Azure's around them: an image is put
+    on a larger canvas, a part with every object whole in it is cut out, and half of the images are mirrored."""
     pipeline: list[Any] = [LoadImage(), {"type": "LoadAnnotations", "with_bbox": True}]
     if augment:
         mean = list(preprocessor.get("mean") or (0, 0, 0))
@@ -108,7 +116,7 @@ def training_pipeline(steps: Sequence[dict[str, Any]], preprocessor: dict[str, A
                 "ratio_range": (1, 1.6),
                 "prob": 0.4,
             },
-            {"type": "MinIoURandomCrop", "min_ious": (0.5, 0.7, 0.9), "min_crop_size": 0.6},
+            SafeCrop(LEAST_PART),
         ]
     for step in steps:
         packing = step["type"] == "PackDetInputs"
@@ -116,6 +124,26 @@ def training_pipeline(steps: Sequence[dict[str, Any]], preprocessor: dict[str, A
             pipeline.append({"type": "RandomFlip", "prob": 0.5})
         pipeline.append({"type": "PackDetInputs"} if packing else step)
     return pipeline
+
+
+def loader(
+    dataset: Dataset, pipeline: Sequence[Any], batch_size: int, workers: int, seed: int, *, training: bool
+) -> DataLoader:
+    """MMEngine's data loader: for training in another order in every epoch, for validation in the data set's."""
+    with DefaultScope.overwrite_default_scope("mmdet"):
+        images = TrainingImages(dataset, pipeline, seed if training else None)
+    return Runner.build_dataloader(
+        {
+            "dataset": images,
+            "sampler": (RejoinableSampler if training else DefaultSampler)(images, shuffle=training, seed=seed),
+            "batch_size": batch_size,
+            "num_workers": workers,
+            "persistent_workers": workers > 0,
+            # Beginning an epoch draws a number: from torch's own generator, rejoining one would shift all after it.
+            "generator": torch.Generator().manual_seed(seed),
+        },
+        seed=seed,
+    )
 
 
 def usable_box(annotation: Annotation, image: LabelledImage) -> list[float] | None:
@@ -143,15 +171,13 @@ def _problem(image: LabelledImage) -> Problem | None:
     if not isinstance(image.path, Path):
         return Problem(place, f"expected an image on this machine, found the URL {image.path}")
     try:
-        with Image.open(image.path) as opened:  # reads the header only
-            size_hw = opened.height, opened.width
-            if size_hw != image.size_hw and opened.getexif().get(0x0112, 1) > 4:
-                size_hw = size_hw[::-1]
-    except FileNotFoundError:
-        return Problem(place, f"the image file {image.path} is missing")
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        return Problem(place, f"the image file {image.path} cannot be read: {error}")
-    return None if size_hw == image.size_hw else _other_size(image.path, image.size_hw, size_hw)
+        if size_hw(image.path) != image.size_hw:
+            LoadImage()({"img_path": image.path, "height": image.size_hw[0], "width": image.size_hw[1]})
+    except BadValueError as error:
+        return Problem(place, str(error))
+    except DataError as error:
+        return error.problems[0]
+    return None
 
 
 def _other_size(path: Path, expected_hw: tuple[int, int], found_hw: tuple[int, ...]) -> Problem:

@@ -40,8 +40,9 @@ class OptionError(ValueError):
 
 def _option(default: Any, help: str, why: str = "", azure: Any = _SAME, **more: Any) -> Any:
     """A field. azure: Azure's default where it differs. why: what speaks for ours. affects: False where it changes
-    only how the training runs and not what comes out."""
-    metadata = {"help": help, "why": why, "azure": default if azure is _SAME else azure, "affects": True, **more}
+    only how the training runs and not what comes out. kept: True where `by_azure` keeps ours all the same."""
+    same = azure is _SAME
+    metadata = {"help": help, "why": why, "azure": default if same else azure, "affects": True, "kept": same, **more}
     return field(default=default, metadata=metadata)
 
 
@@ -56,18 +57,20 @@ class TrainingOptions:
     number_of_epochs: int = _option(
         40,
         "how often the training sees every image",
-        "a new head on 100 images needs a thousand steps",
+        "100 images in batches of 4 make a thousand steps in 40 epochs, in 10 only 250",
         azure=10,
         least=1,
     )
     training_batch_size: int = _option(
-        4, "images per step, on each device", "steadier gradients; fits 8 GB with R50 at 1333 x 800", azure=2, least=1
+        4, "images per step, on each device", "meant to steady the gradients; not measured", azure=2, least=1
     )
-    validation_batch_size: int = _option(4, "images at once in validation", azure=2, least=1, affects=False)
+    validation_batch_size: int = _option(
+        4, "images at once in validation", "no figure depends on it", azure=2, least=1, affects=False
+    )
     learning_rate: float | None = _option(
         None,
         f"highest learning rate (default: {LEARNING_RATE:g}; {LEARNING_RATES['sgd']:g} with sgd, adagrad, adafactor)",
-        "at 1e-5 a new head has hardly moved after ten epochs",
+        "at 1e-5 a new head has hardly moved after ten epochs (measured below)",
         azure=1e-5,
         above=0,
     )
@@ -81,18 +84,22 @@ class TrainingOptions:
     warmup_steps: int | None = _option(
         None,
         f"steps in which the learning rate rises (default: a twentieth of all, at most {MOST_WARMUP_STEPS})",
-        "a new head's first gradients are far too large for full steps",
+        "meant to spare the trained layers a new head's first gradients; not measured",
         azure=1,
         least=0,
     )
     weight_decay: float = _option(
-        0.01, "how much weights shrink; biases and norms never do", "few images overfit soon", azure=1.468e-5, least=0
+        0.01,
+        "how much weights shrink; biases and norms never do",
+        "AdamW's usual value; not measured",
+        azure=1.468e-5,
+        least=0,
     )
     gradient_accumulation_step: int = _option(1, "batches whose gradients make one step", least=1)
     max_grad_norm: float | None = _option(
         10.0,
         "longest gradient; longer ones are scaled down; 0: never",
-        "detection losses have gradients of norm 3 to 10 throughout: a limit of 1 would flatten all of them",
+        "meant for outliers only: in our runs gradients mostly had norms of 3 to 10, all of which 1 scales down",
         azure=1.0,
         least=0,
     )
@@ -112,7 +119,7 @@ class TrainingOptions:
     box_score_threshold: float | None = _option(
         None,
         "score from which the trained detector keeps boxes (default: the detector's own)",
-        "average precision is made of low scores too, and a client can always cut higher",
+        "average precision counts low scores too, and a client can always cut higher",
         azure=0.3,
         least=0,
         most=1,
@@ -132,27 +139,34 @@ class TrainingOptions:
     early_stopping_patience: int = _option(
         5,
         "validations in a row without a better figure after which to stop",
-        "one epoch's dip is noise",
+        "with few validation images a figure may dip for an epoch; not measured",
         azure=1,
         least=1,
     )
     save_total_limit: int = _option(
         1,
         "checkpoints of epochs to keep beside the best weights; -1: all",
-        "each is 0.5 GB",
+        "one of YOLOF-R50 takes about 0.5 GB",
         azure=5,
         least=-1,
         affects=False,
     )
     save_steps: int | None = _option(
-        None, "steps between checkpoints within an epoch (default: about a minute)", azure=500, least=1, affects=False
+        None,
+        "steps between checkpoints within an epoch (default: about a minute)",
+        "a lost minute is soon made good, whatever a step takes",
+        azure=500,
+        least=1,
+        affects=False,
     )
     resume_from_checkpoint: bool = _option(
         True,
         "go on with the unfinished training in the out folder; false: begin anew",
-        "the same command again is what one types after an interruption",
+        "the same command again is what one types after an interruption; `--azure-defaults` keeps `true` too, or that "
+        "command would delete the unfinished training",
         azure=False,
         affects=False,
+        kept=True,
     )
     auto_find_batch_size: bool = _option(
         True, "halve the batch while it does not fit into memory", "a smaller batch is better than none", azure=False
@@ -160,7 +174,7 @@ class TrainingOptions:
     number_of_workers: int | None = _option(
         None,
         "processes that prepare images (default: 1, with a GPU up to 4)",
-        "more than there are processors only get into each other's way",
+        "eight would be more than many machines have processors; not measured",
         azure=8,
         least=0,
         affects=False,
@@ -178,8 +192,9 @@ class TrainingOptions:
 
     @classmethod
     def by_azure(cls, chosen: Mapping[str, Any]) -> TrainingOptions:
-        """Azure's defaults for everything that is not chosen."""
-        return cls(**{one.name: one.metadata["azure"] for one in fields(cls)} | dict(chosen))
+        """Azure's defaults for everything that is not chosen, but for what would delete an unfinished training."""
+        azures = {one.name: one.metadata["azure"] for one in fields(cls) if not one.metadata["kept"]}
+        return cls(**azures | dict(chosen))
 
     def optimizer_arguments(self) -> dict[str, Any]:
         """`extra_optim_args` as arguments by name."""

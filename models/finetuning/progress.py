@@ -56,6 +56,9 @@ class Progress(Hook):
             for key, name in NAMES.items()
             if key in last
         ]
+        if not last["step"]:
+            self._line("before the training: " + "  ".join(figures))
+            return
         loss = last["training_loss"]
         line = f"epoch {last['epoch']:g}/{runner.max_epochs}: " + "  ".join(
             ([f"loss {loss:.3f}"] if loss is not None else []) + figures

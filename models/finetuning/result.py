@@ -14,24 +14,40 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from models.finetuning.checkpointing import install
-from models.finetuning.start import forget_downloads
+from models.detector_files import candidates, forget_downloads
+from models.finetuning.checkpointing import TrainingError, install
+from models.finetuning.options import TrainingOptions
+from models.finetuning.start import Start, steps_after_loading
 
 METADATA = "model_metadata.json"
 PACKAGES = ("torch", "mmdet", "mmengine", "safetensors")
 
 
-def deployed_config(
-    config: Any,
-    class_names: Sequence[str],
-    steps: Sequence[dict[str, Any]],
-    score_threshold: float | None,
-    iou_threshold: float | None,
-) -> dict[str, Any]:
-    """A config that needs no other file: the model, the classes, and how images reach it.
+def check_folder(out: Path, name: str, start: Path) -> None:
+    """Raises TrainingError where a detector by that name could not be written to `out`, or not be told there from what
+    is there already. start: the config of the detector that the training starts from."""
+    if Path(name).name != name or name.startswith(("_", ".")):
+        raise TrainingError(f"name: expected a file's name that does not begin with _ or a dot, found {name!r}")
+    if start.parent.resolve() == out.resolve():
+        raise TrainingError(f"{out} holds the detector to start from: choose another out folder")
+    own = {f"{name}.py", f"{name}.safetensors"}
+    found = [path for place in (out, out / "artifacts") for paths in candidates(place) for path in paths]
+    others = [path for path in found if path.parent != out or path.name not in own]
+    if others:
+        raise TrainingError(
+            f"{out} holds another detector's files, and which of them to serve could not be told: "
+            f"{', '.join(path.name for path in others)}: choose another out folder"
+        )
 
-    config: MMDetection's, for these classes already. steps: of the test pipeline after the image is loaded.
-    """
+
+def deployed_config(begun: Start, class_names: Sequence[str], options: TrainingOptions) -> Any:
+    """MMDetection's config of the trained detector, which needs no other file: the model, the classes, and how images
+    reach it. Raises ModelFilesError."""
+    from mmengine.config import Config
+
+    config = begun.config_for(class_names)
+    steps = steps_after_loading(config, begun.path, options.image_min_size, options.image_max_size)
+    score_threshold, iou_threshold = options.box_score_threshold, options.iou_threshold
     model: dict[str, Any] = copy.deepcopy(config.model.to_dict())
     forget_downloads(model)
     test_cfg = model.get("test_cfg") or {}
@@ -41,12 +57,12 @@ def deployed_config(
         if iou_threshold is not None and part.get("nms"):
             part["nms"].pop("iou_thr", None)
             part["nms"]["iou_threshold"] = iou_threshold
-    pipeline = [{"type": "LoadImageFromFile", "backend_args": None}, *copy.deepcopy(list(steps))]
+    pipeline = [{"type": "LoadImageFromFile", "backend_args": None}, *steps]
     names = {"classes": tuple(class_names)}
     deployed: dict[str, Any] = {"default_scope": config.get("default_scope", "mmdet")}
     if config.get("custom_imports"):
         deployed["custom_imports"] = config.custom_imports.to_dict()
-    return deployed | {
+    deployed |= {
         "metainfo": names,
         "model": model,
         "test_pipeline": pipeline,
@@ -56,12 +72,13 @@ def deployed_config(
             "dataset": {"type": "CocoDataset", "metainfo": names, "test_mode": True, "pipeline": pipeline},
         },
     }
+    return Config(deployed)
 
 
 def write(
     out: Path,
     name: str,
-    config: dict[str, Any],
+    config: Any,
     weights: Path,
     class_names: Sequence[str],
     metadata: Mapping[str, Any],
@@ -70,17 +87,15 @@ def write(
 
     weights: a safetensors file. Raises OSError.
     """
-    from mmengine.config import Config
-
     part = out / "part.safetensors.part"
-    save_file(load_file(weights), part, {"format": "pt", "classes": json.dumps(list(class_names))})
+    save_file(load_file(weights), part, {"classes": json.dumps(list(class_names))})
     install(part, out / f"{name}.safetensors")
     sha256 = hashlib.sha256((out / f"{name}.safetensors").read_bytes()).hexdigest()
 
     part = out / "part.py.part"
     part.write_text(
         f'"""{name}: a detector of {len(class_names)} classes, complete; its weights lie beside it."""\n\n'
-        + Config(config).pretty_text,
+        + config.pretty_text,
         encoding="utf-8",
     )
     install(part, out / f"{name}.py")

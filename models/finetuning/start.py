@@ -13,7 +13,14 @@ import torch
 
 from models import mmcv_ops
 from models.checkpoints import CheckpointError, ModelFilesError, StateDict, load_into, load_state_dict
-from models.detector_files import DetectorFiles, find_class_names, inference_pipeline, read_config, unprefixed
+from models.detector_files import (
+    DetectorFiles,
+    build_trainable,
+    find_class_names,
+    inference_pipeline,
+    read_config,
+    unprefixed,
+)
 
 Take = Literal["all", "backbone", "nothing"]
 Say = Callable[[str], None]
@@ -54,7 +61,7 @@ class Start:
             if take == "backbone":
                 return cls(files.config, config, files.checkpoint, _backbone(state_dict, files.checkpoint), None)
             try:
-                names = find_class_names(files, meta, config, build(config, files.config))
+                names = find_class_names(files, meta, config, build_trainable(config, files.config))
             except CheckpointError:
                 raise
             except ModelFilesError:  # names that are missing or do not fit: the head is made anew, which is said
@@ -76,6 +83,10 @@ class Start:
             return self.class_names
         return tuple(class_names)
 
+    def knows(self, class_names: Sequence[str]) -> bool:
+        """Whether it finds these very classes as it is."""
+        return self.class_names is not None and tuple(self.class_names) == tuple(class_names)
+
     def config_for(self, class_names: Sequence[str]) -> Any:
         """The config with as many classes. Raises ModelFilesError for a detector that boxes alone cannot train."""
         config = copy.deepcopy(self.config)
@@ -96,7 +107,7 @@ class Start:
         Raises ModelFilesError if the config makes no model, or weights are missing that the classes do not explain.
         """
         torch.manual_seed(seed)
-        model = build(config, self.path)
+        model = build_trainable(config, self.path)
         model.init_weights()
         if self.state_dict is None:
             say("weights: all new")
@@ -104,9 +115,9 @@ class Start:
         assert self.checkpoint is not None
         own = model.state_dict()
         anew: list[str] = []
-        if self.class_names is None or tuple(self.class_names) != tuple(class_names):
+        if not self.knows(class_names):
             # What depends on the classes is what has another shape in the same model for one class more.
-            larger = build(self.config_for([*class_names, ""]), self.path).state_dict()
+            larger = build_trainable(self.config_for([*class_names, ""]), self.path).state_dict()
             anew = [key for key, tensor in own.items() if larger[key].shape != tensor.shape]
         kept = {key: tensor for key, tensor in self.state_dict.items() if key not in anew}
         if not any(key.startswith(("neck.", "bbox_head.", "roi_head.")) for key in kept):  # a backbone
@@ -121,20 +132,6 @@ class Start:
         else:
             say(f"weights: {self.checkpoint}; the classes are the same, so its head is kept")
         return model
-
-
-def build(config: Any, path: Path) -> Any:
-    """A config's model. Its pretrained weights are not fetched; how its layers begin otherwise is as it says."""
-    from mmdet.registry import MODELS
-    from mmengine.registry import DefaultScope
-
-    node = copy.deepcopy(config.model)
-    forget_downloads(node)
-    try:
-        with DefaultScope.overwrite_default_scope(config.get("default_scope", "mmdet")):
-            return MODELS.build(node)
-    except (KeyError, TypeError, ValueError, AttributeError, AssertionError, ImportError) as error:
-        raise ModelFilesError(f"{path}: cannot build the model: {error}") from error
 
 
 def steps_after_loading(
@@ -171,20 +168,6 @@ def _set_classes(node: Any, count: int) -> bool:
     elif isinstance(node, (list, tuple)):
         found = any([_set_classes(value, count) for value in node])
     return found
-
-
-def forget_downloads(node: Any) -> None:
-    """Take the pretrained weights that it would fetch out of a model's config."""
-    if isinstance(node, dict):
-        if node.get("pretrained"):
-            node["pretrained"] = None
-        if isinstance(node.get("init_cfg"), dict) and node["init_cfg"].get("type") == "Pretrained":
-            node["init_cfg"] = None
-        for value in node.values():
-            forget_downloads(value)
-    elif isinstance(node, (list, tuple)):
-        for value in node:
-            forget_downloads(value)
 
 
 def _backbone(state_dict: StateDict, checkpoint: Path) -> StateDict:

@@ -7,7 +7,7 @@ import importlib.util
 import os
 import uuid
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,11 +24,12 @@ from models.finetuning.checkpointing import BEST, LATEST, Checkpointing, OutOfTi
 from models.finetuning.history import History
 from models.finetuning.loop import RejoinableLoop
 from models.finetuning.options import TrainingOptions
+from models.finetuning.processes import joined
 from models.finetuning.progress import Progress
-from models.finetuning.record import Record
+from models.finetuning.record import Record, check_apart
 from models.finetuning.schedule import optimizer_config, schedule_config
-from models.finetuning.start import Start, Take, steps_after_loading
-from models.finetuning.validation import SCORE_THRESHOLD, BoxFigures, ValidationLoss
+from models.finetuning.start import Start, Take
+from models.finetuning.validation import BoxFigures, StartValidation, ValidationLoss
 
 Say = Callable[[str], None]
 
@@ -63,16 +64,22 @@ def finetune(
     weights in `start`. name: of the config and weights; None for the start's. minutes: after which to stop, with the
     best so far as the result. say: takes lines for people. stream: for a progress bar, or None.
 
-    The same call on the same folder goes on with an unfinished training. Run by torchrun, the processes share the work.
+    A detector that knows these very classes is a candidate itself, as "epoch" 0. The same call on the same folder goes
+    on with an unfinished training. Run by torchrun, the processes share the work.
     Raises DataError, ModelFilesError, OptionError, TrainingError, or MissingOpError where mmcv has an op not compiled.
     """
     keep_freed_memory()
     torch.set_flush_denormal(True)  # vanishing gradients are slow on a CPU; workers and threads take this over
-    with _quiet(), _processes():
+    with _quiet(), joined():
         if not is_main_process():
             say, stream = _silent, None
         training, validation, begun = _prepared(training, validation, start, take, say)
+        name = begun.name if name is None else name
+        result.check_folder(out, name, begun.path)
+        check_apart(out / "training", (start, *_files(training), *_files(validation)))
         optimizer_config(options, None)  # refuses arguments that the optimiser lacks before anything is written
+        config = result.deployed_config(begun, training.class_names, options)
+        task = _Task(begun, training, validation, out, options, config, name)
         asked = {
             **options.deciding(),
             "start": result.file_hash(begun.checkpoint) or str(begun.path),
@@ -85,15 +92,16 @@ def finetune(
         if record.finished:
             say(f"{out} is finished already; --resume_from_checkpoint false would train it anew")
         while not record.finished:
+            fits = True
             try:
-                whole = _Run(begun, training, validation, out, options, record, minutes, say, stream).train()
+                record.finished = _Run(task, record, minutes, say, stream).train()
             except torch.OutOfMemoryError as error:
                 _halve(record, options, say, error)
-                gc.collect()
-                torch.cuda.empty_cache()
-                continue
-            record.finished = whole
-            break
+                fits = False
+            if fits:
+                break
+            gc.collect()  # not before the error is gone, whose traceback holds all that did not fit
+            torch.cuda.empty_cache()
         if is_main_process():
             record.save()
         barrier()  # the main process has written what the others read next
@@ -101,49 +109,48 @@ def finetune(
         assert history.best is not None
         if is_main_process():
             curve.draw(history, record.folder / "curve.png")
-            _write_result(begun, training, validation, out, options, record, history, name or begun.name)
+            _write_result(task, record, history)
         barrier()
         return Finetuned(out, training.class_names, history.best, record.finished)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What there is to do. config: the trained detector's, as it will be served. name: of its files."""
+
+    begun: Start
+    training: Dataset
+    validation: Dataset
+    out: Path
+    options: TrainingOptions
+    config: Any
+    name: str
 
 
 class _Run:
     """One life of a training, in one process, from building MMEngine's Runner to its end."""
 
-    def __init__(
-        self,
-        begun: Start,
-        training: Dataset,
-        validation: Dataset,
-        out: Path,
-        options: TrainingOptions,
-        record: Record,
-        minutes: float | None,
-        say: Say,
-        stream: TextIO | None,
-    ) -> None:
+    def __init__(self, task: _Task, record: Record, minutes: float | None, say: Say, stream: TextIO | None) -> None:
         from mmengine.evaluator import Evaluator
         from mmengine.runner import Runner
 
+        begun, training, options = task.begun, task.training, task.options
         self._checkpoints = record.folder / "checkpoints"
         self._checkpoints.mkdir(parents=True, exist_ok=True)
         self._history = History(options.metric_for_best_model)
         latest = self._checkpoints / LATEST
         resume = latest.is_file()
-        class_names = training.class_names
-        config = begun.config_for(class_names)
-        steps = steps_after_loading(config, begun.path, options.image_min_size, options.image_max_size)
-        deployed = result.deployed_config(
-            config, class_names, steps, options.box_score_threshold, options.iou_threshold
-        )
-        config.model = deployed["model"]
-        model = begun.model_for(class_names, config, _silent if resume else say, options.random_seed)
+        model = begun.model_for(training.class_names, task.config, _silent if resume else say, options.random_seed)
         model.init_weights = _initialised  # the Runner would do it again, and undo what was loaded
 
-        pipeline = images.training_pipeline(steps, config.model["data_preprocessor"], options.apply_augmentations)
-        batches = _loader(training, pipeline, record.batch_size, options, options.random_seed)
-        tested = _loader(
-            validation, images.training_pipeline(steps, {}, False), options.validation_batch_size, options, None
-        )
+        steps, seed = task.config.test_pipeline[1:], options.random_seed
+        workers = options.number_of_workers
+        if workers is None:
+            workers = min(4, os.cpu_count() or 1) if torch.cuda.is_available() else 1
+        augmented = images.training_pipeline(steps, task.config.model["data_preprocessor"], options.apply_augmentations)
+        plain = images.training_pipeline(steps, {}, False)
+        batches = images.loader(training, augmented, record.batch_size, workers, seed, training=True)
+        tested = images.loader(task.validation, plain, options.validation_batch_size, workers, seed, training=False)
         half = _half(options, say)
         total = options.number_of_epochs * len(batches)
         self._progress = Progress(self._history, say, stream)
@@ -161,6 +168,8 @@ class _Run:
         ]
         if options.metric_for_best_model == "loss":
             hooks.append(ValidationLoss())
+        if begun.knows(training.class_names):
+            hooks.append(StartValidation())
         if get_world_size() > 1:
             hooks.append({"type": "SyncBuffersHook"})
         runner_config: dict[str, Any] = {}
@@ -178,7 +187,7 @@ class _Run:
             val_dataloader=tested,
             train_cfg={"type": RejoinableLoop, "max_epochs": options.number_of_epochs},
             val_cfg={"fp16": half is not None},
-            val_evaluator=Evaluator([BoxFigures(validation, options.box_score_threshold or SCORE_THRESHOLD)]),
+            val_evaluator=Evaluator([BoxFigures(task.validation, options.box_score_threshold)]),
             optim_wrapper=optimizer_config(options, half, begun.factors),
             param_scheduler=schedule_config(options, total),
             default_hooks={"checkpoint": None},
@@ -234,6 +243,15 @@ def _prepared(
     return training, validation, begun
 
 
+def _files(dataset: Dataset) -> Iterator[Path]:
+    """Of the data set, all those on this machine."""
+    for image in dataset.images:
+        if isinstance(image.path, Path):
+            yield image.path
+        if image.place is not None:
+            yield image.place.file
+
+
 def _opened(folder: Path, asked: dict[str, Any], options: TrainingOptions) -> Record:
     """The folder's record, opened by the main process for all of them."""
     box: list[Any] = [None]
@@ -250,8 +268,15 @@ def _opened(folder: Path, asked: dict[str, Any], options: TrainingOptions) -> Re
 
 
 def _halve(record: Record, options: TrainingOptions, say: Say, error: Exception) -> None:
-    """Begin again with half the batch. Raises TrainingError where that is not wanted or not possible."""
+    """Begin again with half the batch. Raises TrainingError where that is not wanted or not possible, or where the
+    batch did fit before and there is progress to lose."""
     size = record.batch_size
+    if (record.folder / "checkpoints" / LATEST).exists():
+        raise TrainingError(
+            "the device's memory ran out; the training is kept as of its last checkpoint. The same command goes on "
+            "with it once there is more memory; --resume_from_checkpoint false begins anew, as with a smaller "
+            "training_batch_size"
+        ) from error
     if not options.auto_find_batch_size or size == 1 or get_world_size() > 1:
         raise TrainingError(
             f"a batch of {size} does not fit into the device's memory: choose a smaller training_batch_size or "
@@ -262,34 +287,6 @@ def _halve(record: Record, options: TrainingOptions, say: Say, error: Exception)
         path.unlink()
     record.save()
     say(f"a batch of {size} does not fit into the device's memory: beginning again with {record.batch_size}")
-
-
-def _loader(
-    dataset: Dataset, pipeline: Sequence[Any], batch_size: int, options: TrainingOptions, seed: int | None
-) -> Any:
-    """MMEngine's data loader. seed: for training; None for validation, in order."""
-    from mmengine.dataset import DefaultSampler
-    from mmengine.registry import DefaultScope
-    from mmengine.runner import Runner
-
-    workers = options.number_of_workers
-    if workers is None:
-        workers = min(4, os.cpu_count() or 1) if torch.cuda.is_available() else 1
-    with DefaultScope.overwrite_default_scope("mmdet"):
-        loaded = images.TrainingImages(dataset, pipeline, seed)
-    sampler = (
-        DefaultSampler(loaded, shuffle=False, seed=0) if seed is None else images.RejoinableSampler(loaded, seed=seed)
-    )
-    return Runner.build_dataloader(
-        {
-            "dataset": loaded,
-            "sampler": sampler,
-            "batch_size": batch_size,
-            "num_workers": workers,
-            "persistent_workers": workers > 0,
-        },
-        seed=options.random_seed,
-    )
 
 
 def _half(options: TrainingOptions, say: Say) -> torch.dtype | None:
@@ -318,21 +315,8 @@ def _history(folder: Path, metric: str) -> History:
     return History(metric, [(step, loss) for step, loss in kept["losses"]], kept["epochs"])
 
 
-def _write_result(
-    begun: Start,
-    training: Dataset,
-    validation: Dataset,
-    out: Path,
-    options: TrainingOptions,
-    record: Record,
-    history: History,
-    name: str,
-) -> None:
-    config = begun.config_for(training.class_names)
-    steps = steps_after_loading(config, begun.path, options.image_min_size, options.image_max_size)
-    deployed = result.deployed_config(
-        config, training.class_names, steps, options.box_score_threshold, options.iou_threshold
-    )
+def _write_result(task: _Task, record: Record, history: History) -> None:
+    begun, options = task.begun, task.options
     metadata = {
         "started_from": {
             "config": begun.path.name,
@@ -348,7 +332,7 @@ def _write_result(
                 "images": len(dataset),
                 "objects": sum(1 for _ in dataset.annotations()),
             }
-            for use, dataset in (("training", training), ("validation", validation))
+            for use, dataset in (("training", task.training), ("validation", task.validation))
         },
         "options": {
             **options.plain(),
@@ -356,24 +340,8 @@ def _write_result(
             "learning_rate": options.highest_learning_rate,
         },
     }
-    result.write(out, name, deployed, record.folder / "checkpoints" / BEST, training.class_names, metadata)
-
-
-@contextmanager
-def _processes() -> Iterator[None]:
-    """Join the other processes, where torchrun started this one."""
-    import torch.distributed as distributed
-
-    if not distributed.is_torchelastic_launched():
-        yield
-        return
-    if torch.cuda.is_available():
-        torch.cuda.set_device(distributed.get_node_local_rank())
-    distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-    try:
-        yield
-    finally:
-        distributed.destroy_process_group()
+    weights = record.folder / "checkpoints" / BEST
+    result.write(task.out, task.name, task.config, weights, task.training.class_names, metadata)
 
 
 @contextmanager

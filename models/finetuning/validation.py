@@ -17,14 +17,17 @@ SCORE_THRESHOLD = 0.3  # from which score on a box counts for precision and reca
 
 
 class BoxFigures(BaseMetric):
-    """`models.evaluation.box_figures`, under the names that Azure gives them."""
+    """`models.evaluation.box_figures`, under the names that Azure gives them.
+
+    score_threshold: for precision and recall; None for SCORE_THRESHOLD.
+    """
 
     default_prefix = ""
 
-    def __init__(self, dataset: Dataset, score_threshold: float) -> None:
+    def __init__(self, dataset: Dataset, score_threshold: float | None) -> None:
         super().__init__(collect_device="gpu")  # by messages; "cpu" means files in the working directory
         self._dataset = dataset
-        self._score_threshold = score_threshold
+        self._score_threshold = SCORE_THRESHOLD if score_threshold is None else score_threshold
 
     def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
         for sample in data_samples:
@@ -59,6 +62,16 @@ class BoxFigures(BaseMetric):
             "recall": figures["recall"],
             **{f"average_precision/{name}": one["voc_AP50"] for name, one in figures["per_class"].items()},
         }
+
+
+class StartValidation(Hook):
+    """Validates a detector that knows the classes already before it is trained, as that may only make it worse."""
+
+    priority = "LOWEST"
+
+    def before_train(self, runner: Any) -> None:
+        if not runner.iter:
+            runner.val_loop.run()
 
 
 class ValidationLoss(Hook):

@@ -93,6 +93,45 @@ def test_models_in_this_process_and_in_a_service_measure_the_same(
     assert local["masks"][0]["filled_box"]["average_iou"] == pytest.approx(0.5)
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_images_are_measured_as_they_are_shown(model_folders: Any, write_data: Any, tmp_path: Path) -> None:
+    folder = write_data(coco(BOXES))
+    models = ("--detector", str(model_folders.detector), "--segmenter", str(model_folders.segmenter))
+    figures = []
+    for orientations in ((1, 1), (3, 6)):
+        for name, orientation in zip(("0.png", "1.png"), orientations, strict=True):
+            exif = Image.Exif()
+            exif[0x0112] = orientation
+            stored = np.rot90(np.asarray(Image.open(folder / name)), {1: 0, 3: 2, 6: 1}[orientation])
+            Image.fromarray(np.ascontiguousarray(stored)).save(folder / name, exif=exif)
+        out = tmp_path / f"out{orientations[0]}"
+        assert main(["evaluate", str(folder), *models, "--score-threshold", "0.1", "--out", str(out)]) == 0
+        figures.append([(out / name).read_text() for name in ("evaluation.json", "report.html")])
+    assert figures[0] == figures[1]
+
+
+def test_every_segmenter_is_looked_for_before_the_first_is_asked(
+    write_data: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("app.evaluation.answers.ask", None)
+    several = ("--segmenter", "demo-sam", "--segmenter", "no/such")
+    assert main(["evaluate", str(write_data(coco(BOXES))), *several, "--out", str(tmp_path / "out")]) == 1
+    assert capsys.readouterr().err.startswith("box2mask: --segmenter no/such: there is no such folder")
+
+
+def test_boxes_alone_are_measured_by_a_service_and_from_a_file_whatever_the_settings_here(
+    service: Any, write_data: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BOX2MASK_DETECTOR", "none")
+    folder = write_data(coco(BOXES, segmentation=[]))
+    file = tmp_path / "mine.json"
+    file.write_text(json.dumps(coco(BOXES, segmentation=[], score=0.8)))
+    for options in (("--url", service.url), ("--predictions", str(file))):
+        assert main(["evaluate", str(folder), *options, "--out", str(tmp_path / "out")]) == 0
+        document = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+        assert document["boxes"]["objects"] == 3 and document["masks"] == []
+
+
 def test_predictions_are_measured_without_any_model(
     write_data: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -131,7 +170,9 @@ def test_data_that_cannot_be_used_is_told_with_every_reason(
         (coco(BOXES), ("--url", "http://localhost:1", "--detector", "none"), "--url and --detector exclude each other"),
         (coco(BOXES), ("--predictions", "x.json", "--url", "u"), "--predictions and --url exclude each other"),
         (coco(BOXES), ("--predictions", "no/x.json"), "no/x.json"),
-        (coco(BOXES), ("--detector", "no/such"), "BOX2MASK_DETECTOR=no/such: there is no such folder"),
+        (coco(BOXES), ("--predictions", "x.json", "--prompts", "detected"), "--predictions and --prompts exclude"),
+        (coco(BOXES), ("--url", "http://localhost:1", "--device", "cpu"), "--url and --device exclude each other"),
+        (coco(BOXES), ("--detector", "no/such"), "--detector no/such: there is no such folder"),
         (coco(BOXES), ("--url", "http://127.0.0.1:1"), "there is no box2mask service"),
         (coco([[], []]), (), "there is nothing to measure: it has no annotations"),
         (coco(BOXES, segmentation=[]), ("--detector", "none"), "it has no masks, and there is no detector"),

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from app.images import ImageError, ImageLimits, decode_image, image_bytes
+from app.images import ImageError, ImageLimits, decode_image, image_bytes, image_size_hw
 
 COLOURS = np.array([[(255, 0, 0), (0, 255, 0), (0, 0, 255)], [(255, 255, 255), (0, 0, 0), (255, 255, 0)]], np.uint8)
 LUMA = np.array([[76, 150, 29], [255, 0, 226]], np.uint8)  # of COLOURS, by ITU-R 601
@@ -241,6 +241,8 @@ def test_orientation_is_ignored_by_default_and_honoured_when_asked(file_format, 
     assert np.abs(middles(stored) - COLOURS).max() <= 3
     assert np.abs(middles(upright) - UPRIGHT[orientation](COLOURS)).max() <= 3
     assert stored.flags.c_contiguous and upright.flags.c_contiguous
+    assert image_size_hw(data) == stored.shape[:2]
+    assert image_size_hw(data, exif_orientation=True) == upright.shape[:2]
 
 
 def test_orientation_of_sixteen_bit_tiff():

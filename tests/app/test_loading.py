@@ -250,3 +250,34 @@ def test_a_folder_that_holds_no_sam_is_refused_with_what_it_holds(tmp_path: Path
     chosen = settings(detector="none", segmenter=str(write_detector(tmp_path / "detector")), device="cpu")
     with pytest.raises(ModelFilesError, match="looked for a config.json whose model_type is 'sam'; found model_meta"):
         load(chosen, choose(chosen))
+
+
+def test_a_hash_is_of_the_files_that_are_loaded_and_no_others(tmp_path: Path) -> None:
+    shutil.copytree(DEMO / "yolof", tmp_path / "yolof")
+    shutil.copytree(DEMO / "sam", tmp_path / "sam")
+    named = settings(detector=str(tmp_path / "yolof"), segmenter=str(tmp_path / "sam"))
+
+    def hashes() -> tuple[str, str]:
+        found = choose(named).hashes
+        return found["detector"], found["segmenter"]
+
+    before = hashes()
+    for folder in ("yolof", "sam"):  # results of a run, say
+        (tmp_path / folder / "results").mkdir()
+        (tmp_path / folder / "results" / "coco.json").write_text("{}")
+    (tmp_path / "sam" / "pytorch_model.bin").write_bytes(b"not the form that is read")
+    assert hashes() == before
+
+    seen = set(before)
+    for file in ("sam/model.safetensors", "yolof/model.safetensors"):  # one bit, far from both ends
+        content = bytearray((tmp_path / file).read_bytes())
+        content[len(content) // 2] ^= 1
+        (tmp_path / file).write_bytes(content)
+        seen |= set(hashes())
+    config = tmp_path / "yolof" / "yolof_r18_demo.py"
+    config.rename(tmp_path / "base.py")
+    for limit in (7, 8):  # what a config inherits is a part of it
+        (tmp_path / "base.py").write_text((tmp_path / "base.py").read_text() + f"\nmax_per_img = {limit}\n")
+        config.write_text("_base_ = ['../base.py']\n")
+        seen |= set(hashes())
+    assert len(seen) == 6

@@ -28,8 +28,8 @@ from transformers import SamModel
 
 from app import schemas
 from app.cli import main
-from app.loading import Choice, Chosen
-from app.mlflow_export import ExportError, _stage_detector, _stage_segmenter, export_mlflow, model_requirements
+from app.loading import Choice, Chosen, detector_files, segmenter_files
+from app.mlflow_export import ExportError, _stage, export_mlflow, model_requirements
 from app.mlflow_model import MlflowModel
 from app.settings import Settings
 from models.demo.scenes import render_scene
@@ -300,7 +300,9 @@ def test_what_is_to_be_installed_is_pinned_as_here(folders: dict[str, Path]) -> 
     assert needed == list(model_requirements())
     assert all(re.fullmatch(r"[\w-]+==[\w.]+", line) for line in needed)
     left_out = set(project["dependencies"]) - set(needed)
-    assert {line.split("==")[0] for line in left_out} == {"fastapi", "uvicorn", "tqdm"}
+    assert {line.split("==")[0] for line in left_out} == {
+        "fastapi", "matplotlib", "pyyaml", "tensorboard", "tqdm", "uvicorn",
+    }  # fmt: skip
     assert set(project["optional-dependencies"]["mlflow"]) <= set(needed)
     versions = dict(line.split("==") for line in needed)
     assert versions["opencv-python"] == version("opencv-python-headless")
@@ -411,7 +413,7 @@ def test_a_config_that_inherits_is_written_out(model_folders: Any, tmp_path: Pat
     (source / "child.py").write_text("_base_ = ['../base.py']\nmodel = dict(test_cfg=dict(max_per_img=7))\n")
     shutil.copy(model_folders.detector / "weights.pth", source)
     (source / "model_metadata.json").write_text('{"classes": ["a", "b", "c", "d"]}')
-    _stage_detector(source, tmp_path / "weights" / "detector")
+    _stage(detector_files(source), tmp_path / "weights" / "detector")
     (tmp_path / "base.py").unlink()
     moved = (tmp_path / "weights").rename(tmp_path / "moved")
     model = MlflowModel(moved, Settings(device="cpu"))  # type: ignore[call-arg]
@@ -424,12 +426,12 @@ def test_a_config_that_inherits_is_written_out(model_folders: Any, tmp_path: Pat
 
 
 def test_of_the_segmenters_files_those_are_taken_that_are_read(model_folders: Any, tmp_path: Path) -> None:
-    _stage_segmenter(model_folders.segmenter, tmp_path / "whole")
+    _stage(segmenter_files(model_folders.segmenter), tmp_path / "whole")
     assert {file.name for file in (tmp_path / "whole").iterdir()} == {"config.json", "model.safetensors"}
 
     SamModel.from_pretrained(model_folders.segmenter).save_pretrained(tmp_path / "shards", max_shard_size="50KB")
     (tmp_path / "shards" / "tf_model.h5").write_bytes(b"of no use")
-    _stage_segmenter(tmp_path / "shards", tmp_path / "staged")
+    _stage(segmenter_files(tmp_path / "shards"), tmp_path / "staged")
     names = {file.name for file in (tmp_path / "staged").iterdir()}
     assert names == {file.name for file in (tmp_path / "shards").iterdir()} - {"tf_model.h5"}
     assert len(names) > 3

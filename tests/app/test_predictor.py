@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +24,6 @@ from app.predictor import (
     PredictionError,
     PredictorError,
     ServicePredictor,
-    image_size_hw,
 )
 from app.settings import Settings, SettingsError
 from models.demo.scenes import render_scene
@@ -101,13 +101,18 @@ def test_boxes_are_in_pixels_and_masks_are_those_of_the_boxes(local: LocalPredic
     assert all(one.rle is None and one.iou_score is None for one in local.detect(image))
 
 
-def test_an_exif_orientation_is_not_looked_at(local: LocalPredictor) -> None:
+@pytest.mark.parametrize("file_format", ["PNG", "TIFF"])
+@pytest.mark.parametrize(("orientation", "turns"), [(3, 2), (6, 1)])
+def test_answers_are_for_the_image_as_it_is_shown(
+    local: LocalPredictor, orientation: int, turns: int, file_format: str
+) -> None:
     exif = Image.Exif()
-    exif[0x0112] = 6
+    exif[0x0112] = orientation
     buffer = BytesIO()
-    Image.open(BytesIO(scene(3))).save(buffer, "PNG", exif=exif)
-    assert image_size_hw(buffer.getvalue()) == (90, 120)
+    stored = np.rot90(np.asarray(Image.open(BytesIO(scene(3)))), turns)
+    Image.fromarray(np.ascontiguousarray(stored)).save(buffer, file_format, exif=exif)
     assert local.detect(buffer.getvalue()) == local.detect(scene(3))
+    assert local.segment(buffer.getvalue(), BOXES) == local.segment(scene(3), BOXES)
 
 
 def test_no_boxes_are_no_objects_and_boxes_of_another_shape_are_a_fault(local: LocalPredictor) -> None:
@@ -177,11 +182,18 @@ def test_a_file_over_the_limit_is_not_read(model_folders: Any, tmp_path: Path, l
         local.detect(large)
 
 
-def test_other_weights_have_another_identity(local: LocalPredictor, remote: ServicePredictor, tmp_path: Path) -> None:
+def test_identity_is_what_answers_depend_on(local: LocalPredictor, remote: ServicePredictor, scripted: Any) -> None:
     identity = local.identity()
-    assert identity["detector"].startswith("detector (float32, sha256 ")
-    assert remote.identity()["detector"] == "detector (float32)"
-    assert identity["detector"] != identity["segmenter"]
+    assert re.fullmatch(r"detector \(float32, fast, bgr, sha256 [0-9a-f]{16}\)", identity["detector"])
+    assert re.fullmatch(r"segmenter \(float32, fast, sha256 [0-9a-f]{16}\)", identity["segmenter"])
+    assert remote.identity() == identity
+    described = dict(local.description)
+    others = set()
+    for change in ({"sha256": "f" * 64}, {"dtype": "bfloat16"}, {"channel_order": "rgb"}, {"fast": False}):
+        version = (200, {}, described | {"detector": described["detector"] | change})
+        with ServicePredictor(scripted(version)) as predictor:
+            others.add(predictor.identity()["detector"])
+    assert len(others | {identity["detector"]}) == 5
 
 
 class Answers(BaseHTTPRequestHandler):
@@ -234,6 +246,25 @@ def test_a_busy_service_is_asked_again(scripted: Any) -> None:
         assert predictor.detect(scene(0)) == []
 
 
+def test_a_service_gets_no_more_prompts_than_it_takes(scripted: Any) -> None:
+    mask = {"mask_per_prediction": [{"rle": {"size": [90, 120], "counts": ""}, "iou_score": 0.5}]}
+    answers = [(200, {}, [{"predictions": [mask] * count}]) for count in (2, 1)]
+    with ServicePredictor(scripted((200, {}, VERSION[2] | {"max_prompts": 2}), *answers)) as predictor:
+        assert [one.box_xyxy for one in predictor.segment(scene(0), BOXES)] == [tuple(box) for box in BOXES]
+
+
+def test_no_proxy_is_asked_for_what_runs_here(scripted: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.setenv(name, "")
+    url = scripted(VERSION, VERSION)
+    for address in (url, url.replace("127.0.0.1", "localhost")):
+        ServicePredictor(address).close()
+    with pytest.raises(PredictorError, match="there is no box2mask service"):
+        ServicePredictor("http://198.51.100.1:5001")  # another machine: this proxy refuses
+
+
 def test_a_failing_service_fails_the_image_and_an_absent_model_all_of_them(scripted: Any) -> None:
     url = scripted(VERSION, (503, {}, {"message": "too little memory"}), (404, {}, {"message": "this service has no"}))
     with ServicePredictor(url) as predictor:
@@ -247,6 +278,8 @@ def test_a_failing_service_fails_the_image_and_an_absent_model_all_of_them(scrip
 def test_what_is_no_service_is_said(scripted: Any) -> None:
     with pytest.raises(PredictorError, match="expected the URL of a service"):
         ServicePredictor("localhost:5001")
+    with pytest.raises(PredictorError, match="expected the URL of a service"):
+        ServicePredictor("http://localhost:port")
     with pytest.raises(PredictorError, match="this is no box2mask service: /version answered 404"):
         ServicePredictor(scripted((404, {}, {"message": "?"})))
     with pytest.raises(PredictorError, match="this is no box2mask service"):

@@ -25,6 +25,7 @@ from app.commands import run as command
 from app.folder_run import outputs
 from app.folder_run.batch import images_in_networks
 from app.folder_run.journal import Journal, JournalError
+from app.loading import Choice
 from app.predictor import LocalPredictor, PredictedObject, Predictor, ServicePredictor
 from app.results.image_result import ImageResult
 from app.scoring import PIPELINE_SCORE_THRESHOLD
@@ -63,11 +64,11 @@ def run(monkeypatch: pytest.MonkeyPatch, loaded: dict[Settings, LocalPredictor])
     Models stay loaded from one command to the next, as loading them is what takes the time.
     """
 
-    def open_predictor(settings: Settings, url: str | None) -> AbstractContextManager[Predictor]:
+    def open_predictor(settings: Settings, url: str | None, choice: Choice | None) -> AbstractContextManager[Predictor]:
         if url is not None:
             return ServicePredictor(url)
         if settings not in loaded:
-            loaded[settings] = LocalPredictor(settings)
+            loaded[settings] = LocalPredictor(settings, choice)
         return nullcontext(loaded[settings])
 
     monkeypatch.setattr("app.predictor.open_predictor", open_predictor)
@@ -214,11 +215,12 @@ def test_other_settings_are_refused_until_a_restart(
     assert "made in another way (score_threshold 0.2, now 0.3): give another folder" in capsys.readouterr().err
     assert run(photos / "sub", "--out", out, "--score-threshold", "0.2", "--segmenter", "none") == 1
     said = capsys.readouterr().err
-    assert f"images {photos}, now {photos / 'sub'}" in said and "segmenter demo-sam (float32, sha256 " in said
+    assert f"images {photos}, now {photos / 'sub'}" in said and "segmenter demo-sam (float32, fast, sha256 " in said
     assert hashes(out) == files
 
     # More images, and another format: the files of before are kept in step.
-    assert run(photos / "b.png", "--out", out, "--formats", "cvat", "--score-threshold", "0.2") == 0
+    assert run(photos / "b.png", "--out", out, "--formats", "cvat,overlay", "--score-threshold", "0.2") == 0
+    assert {path.name for path in (out / "overlays").iterdir()} == {"a.jpg.jpg", "b.png.jpg"}
     assert [one["file_name"] for one in COCO(str(out / "coco.json")).dataset["images"]] == ["a.jpg", "b.png"]
     assert "a.jpg" in (out / "cvat.xml").read_text()
 
@@ -255,6 +257,33 @@ def test_boxes_from_elsewhere_prompt_the_segmenter(
     prompts.write_text(json.dumps({"a.jpg": [[10, 10, 60, 80], [300, 300, 400, 400]]}))
     assert run(photos / "a.jpg", "--out", tmp_path / "other", "--prompts", prompts) == 1
     assert "a.jpg: input_boxes: box 1: expected a box that meets the image of 128 x 96" in capsys.readouterr().err
+
+
+def test_objects_are_in_the_image_as_it_is_shown(run: Run, photos: Path, tmp_path: Path) -> None:
+    folder, out = tmp_path / "photos", tmp_path / "out"
+    folder.mkdir()
+    upright = np.asarray(Image.open(photos / "b.png"))
+    for name, orientation, turns in (("a.png", 1, 0), ("b.png", 3, 2), ("c.png", 6, 1), ("d.tiff", 6, 1)):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        Image.fromarray(np.ascontiguousarray(np.rot90(upright, turns))).save(folder / name, exif=exif)
+    assert run(folder, "--out", out, "--formats", "coco,masks,overlay", "--score-threshold", THRESHOLD) == 0
+    data = COCO(str(out / "coco.json"))
+    found = []
+    for image in data.dataset["images"]:
+        assert (image["height"], image["width"]) == (96, 128)
+        annotations = data.loadAnns(data.getAnnIds(imgIds=[image["id"]]))
+        found.append([(one["bbox"], one["score"], one["segmentation"]) for one in annotations])
+    assert found[0] and found[1:] == found[:1] * 3
+    overlays = {path.read_bytes() for path in (out / "overlays").iterdir()}
+    assert len(overlays) == 1
+
+    # Without objects the size is read from the file: from its header, or of given boxes from its pixels.
+    (folder / "none.json").write_text(json.dumps({path.name: [] for path in folder.iterdir()}))
+    for number, options in enumerate((("--score-threshold", "1"), ("--prompts", folder / "none.json"))):
+        assert run(folder, "--out", tmp_path / str(number), "--formats", "coco,overlay", *options) == 0
+        for image in json.loads((tmp_path / str(number) / "coco.json").read_text())["images"]:
+            assert (image["height"], image["width"]) == (96, 128)
 
 
 def test_a_detector_alone_gives_boxes_in_every_format_that_has_such(
@@ -297,7 +326,10 @@ def test_a_service_gives_what_this_process_gives(
             "there is no detector to find boxes: name one with --detector, or give boxes",
         ),
         (["a.jpg", "--detector", "none", "--segmenter", "none"], "both models are switched off"),
-        (["a.jpg", "--detector", "nonsense"], "there is no such folder, and no weights of that name"),
+        (
+            ["a.jpg", "--detector", "nonsense"],
+            "--detector nonsense: there is no such folder, and no weights of that name",
+        ),
         (["a.jpg", "--url", "http://127.0.0.1:1"], "http://127.0.0.1:1: there is no box2mask service"),
         (["a.jpg", "--url", "http://x", "--device", "cpu"], "--device: the service at --url has its own"),
         (["a.jpg", "--prompts", "boxes.json"], "boxes.json: a.jpg, box 1: expected .* found \\[3, 2, 1, 4\\]"),
@@ -324,10 +356,10 @@ def test_what_cannot_be_done_is_said_in_a_sentence(
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["--formats", "masks,word"], "expected any of masks,coco,jsonl,label-studio,cvat,overlay, got 'masks,word'"),
+        (["--formats", "masks,word"], "expected any of masks,coco,jsonl,label-studio,cvat,overlay, found 'masks,word'"),
         (["--formats", ","], "expected any of masks"),
-        (["--score-threshold", "2"], "expected a number from 0 to 1, got '2'"),
-        (["--score-threshold", "x"], "expected a number from 0 to 1, got 'x'"),
+        (["--score-threshold", "2"], "expected a number from 0 to 1, found '2'"),
+        (["--score-threshold", "x"], "expected a number from 0 to 1, found 'x'"),
     ],
 )
 def test_options_are_checked(arguments: list[str], reason: str, capsys: pytest.CaptureFixture[str]) -> None:

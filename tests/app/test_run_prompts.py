@@ -61,17 +61,21 @@ def test_a_coco_data_set_is_read_as_any_other(tmp_path: Path) -> None:
     content = {
         "images": [{"id": 1, "file_name": "a.png", "width": 40, "height": 30}],
         "annotations": [
-            {"id": 1, "image_id": 1, "category_id": 2, "bbox": [1, 2, 10, 20], "iscrowd": 0},
+            {"id": 1, "image_id": 1, "category_id": 2, "bbox": [1, 2, 10, 20], "iscrowd": 0, "score": 0.4},
             {"id": 2, "image_id": 1, "category_id": 2, "bbox": [0, 0, 40, 30], "iscrowd": 1},
         ],
         "categories": [{"id": 1, "name": "can"}, {"id": 2, "name": "carton"}],
     }
     path = tmp_path / "annotations.json"
     path.write_text(json.dumps(content))
-    prompts = read_prompts(path, images("a.png", root=tmp_path))
-    assert prompts.of_image == {"a.png": (BoxPrompt((1, 2, 11, 22), "carton"),)}
-    assert prompts.class_names == ("can", "carton")
-    assert prompts.notes == (f"{path}: 1 regions of many objects (crowd) are left out",)
+    for named in (path, tmp_path):
+        prompts = read_prompts(named, images("a.png", root=tmp_path))
+        assert prompts.of_image == {"a.png": (BoxPrompt((1, 2, 11, 22), "carton", 0.4),)}
+        assert prompts.class_names == ("can", "carton")
+        assert prompts.notes == (f"{named}: 1 regions of many objects (crowd) are left out",)
+        prompts = read_prompts(named, images("a.png", root=tmp_path), 0.5)
+        assert prompts.of_image == {"a.png": ()}
+        assert prompts.notes[1] == f"{named}: 1 boxes that score less than 0.5 are left out"
     content["annotations"][0]["bbox"] = [1, 2, -10, 20]
     path.write_text(json.dumps(content))
     with pytest.raises(PromptsError, match=r"annotations.json.*annotations\[0\].*expected x1 < x2"):
@@ -132,6 +136,10 @@ def test_names_that_fit_two_are_not_guessed_at(file: Any) -> None:
         read_prompts(file({"a.jpg": []}), images("x/a.jpg", "y/a.jpg"))
     with pytest.raises(PromptsError, match="expected one entry for a.jpg, found u/a.jpg and v/a.jpg"):
         read_prompts(file({"u/a.jpg": [], "v/a.jpg": []}), images("a.jpg"))
+    with pytest.raises(PromptsError, match="boxes.json: expected one entry for a.jpg, found ./a.jpg too"):
+        read_prompts(file({"a.jpg": [], "./a.jpg": []}), images("a.jpg"))
+    with pytest.raises(PromptsError, match="boxes.json: expected one entry for a.jpg, found another"):
+        read_prompts(file('{"a.jpg": [[1, 2, 3, 4]], "a.jpg": []}'), images("a.jpg"))
     with pytest.raises(PromptsError, match="image_id: expected one image of that number, found 07.jpg and 7.jpg"):
         read_prompts(file([{"image_id": 7, "bbox": [1, 1, 1, 1]}]), images("07.jpg", "7.jpg"))
 
@@ -204,4 +212,4 @@ def test_voc_and_jsonl_data_sets_are_prompts_too(tmp_path: Path) -> None:
         write(Dataset(("can",), (image,)), target, form)
         found = read_prompts(target, images("one.jpg", root=path.parent))
         (box,) = found.of_image["one.jpg"]
-        assert box.label == "can" and box.box_xyxy == pytest.approx((4, 5, 24, 25), abs=1e-6)
+        assert (box.label, box.score) == ("can", None) and box.box_xyxy == pytest.approx((4, 5, 24, 25), abs=1e-6)

@@ -519,7 +519,9 @@ def test_version_says_what_is_served(http: httpx.Client) -> None:
     assert said["segmenter"]["image_size"] == 128
     for model in ("detector", "segmenter"):
         assert said[model]["name"] == model and said[model]["demo_weights"] is False
-        assert (said[model]["device"], said[model]["dtype"]) == ("cpu", "float32")
+        assert (said[model]["device"], said[model]["dtype"], said[model]["fast"]) == ("cpu", "float32", True)
+        assert re.fullmatch("[0-9a-f]{64}", said[model]["sha256"])
+    assert said["max_prompts"] == 1024
     assert said["demo_weights"] is False and said["response_schema"] == "card"
     assert {"torch", "mmdet", "transformers"} <= set(said["packages"])
 

@@ -132,11 +132,30 @@ def test_another_walk_does_not_go_on_in_the_same_folder(out: Path, capfd: pytest
 def test_a_service_that_does_not_start_is_said(
     out: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("BOX2MASK_SEGMENTR", "none")
+    monkeypatch.setenv("BOX2MASK_DEVICE", "abacus")
     assert main(["walkthrough", "--out", str(out), *DEMO]) == 1
     (error,) = capfd.readouterr().err.splitlines()
     assert error == f"box2mask: Serve: the service did not become ready; {out / 'service.log'} says why"
-    assert "BOX2MASK_SEGMENTR" in (out / "service.log").read_text()
+    assert "BOX2MASK_DEVICE=abacus" in (out / "service.log").read_text()
+
+
+def test_masks_of_one_segmenter_are_not_gone_on_with_by_another(
+    out: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("BOX2MASK_SEGMENTER", "sam-base")
+    for named, now in (((), "sam-base"), (("--segmenter", "demo-sam"), "demo-sam")):
+        assert main(["walkthrough", "--out", str(out), *DEMO, *named]) == 1
+        told = capfd.readouterr()
+        (error,) = told.err.splitlines()
+        assert f"made with the segmenter auto and not {now}: choose another folder" in error
+        (command,) = re.findall(r"`box2mask (evaluate .*)`$", error)
+        args = build_parser().parse_args(command.split())
+        assert args.data == out / "split" / "validation" and args.detector == str(out / "detector")
+        assert args.segmenter == ["auto", now]
+        assert "== Serve" not in told.out
+    monkeypatch.setenv("BOX2MASK_SEGMENTR", "none")
+    assert main(["walkthrough", "--out", str(out), *DEMO]) == 1
+    assert capfd.readouterr().err == "box2mask: BOX2MASK_SEGMENTR: there is no such setting\n"
 
 
 def test_folders_of_others_are_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

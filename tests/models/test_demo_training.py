@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import os
 import sys
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import IterableDataset
 
+from models import allocator
 from models.demo import detector, scenes, segmenter, segmenter_examples, training
 from models.demo.scenes import Scene, render_scene, tight_boxes
 from models.demo.segmenter_examples import SegmenterExamples
@@ -108,6 +110,26 @@ def test_training_goes_on_where_it_was(toy: Toy) -> None:
     toy.train(minutes=2)  # nothing is left to do
     assert len(toy.steps) == toy.state()["step"]
     assert torch.equal(toy.state()["model"]["weight"], went_on.weight)
+
+
+def test_the_process_is_set_up_by_the_training_before_its_workers_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    monkeypatch.setattr(allocator, "keep_freed_memory", lambda: done.append("memory"))
+    monkeypatch.setattr(torch, "set_flush_denormal", lambda flush: done.append(f"denormal {flush}"))
+    spec = importlib.util.spec_from_file_location("imported_again", training.__file__)
+    assert spec is not None and spec.loader is not None
+    again = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(again)
+    assert done == [], "not by an import"
+
+    def batches(seed: int) -> Iterator[Tensor]:
+        done.append("workers")
+        return itertools.repeat(torch.zeros(1))
+
+    again.train(nn.Linear(1, 1), batches, None, lambda model, folder: None, tmp_path, minutes=0, lr=0.1)
+    assert done == ["denormal True", "memory", "workers"]
 
 
 def test_an_interrupted_training_goes_on_from_its_last_state(toy: Toy) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from app.evaluation.answers import ask
+from app.evaluation.document import evaluate
 from app.predictor import PredictorError
 from models.data import Annotation, Dataset, LabelledImage
 
@@ -74,6 +75,19 @@ def test_without_true_masks_none_are_asked_for(dataset: Dataset, box_filler: Any
     answers = ask(Dataset(dataset.class_names, images), [lambda: box_filler])
     assert answers.masks == [] and answers.detections is not None
     assert set(box_filler.asked) == {"detect from 0.05"}
+
+
+def test_a_box_outside_its_image_is_no_prompt_and_costs_nobody_else(dataset: Dataset, box_filler: Any) -> None:
+    first = dataset.images[0]
+    width = float(first.size_hw[1])
+    outside = Annotation("can", (width, 10, width + 20, 30), polygons=((width, 10, width + 20, 10, width + 20, 30),))
+    image = replace(first, annotations=(outside, *first.annotations))
+    answers = ask(Dataset(("can", "carton"), (image,)), [lambda: box_filler])
+    assert "5 boxes" in box_filler.asked and "2 points" in box_filler.asked and not answers.failures
+    document = evaluate(answers, "data", 0.3).document
+    assert [one["objects"] for one in document["masks"]] == [2, 3, 2]
+    assert [one["average_iou"] is not None for one in document["masks"]] == [True] * 3
+    assert any(note.startswith("1 annotation with a box wholly outside the image") for note in document["notes"])
 
 
 def test_a_mask_of_no_pixels_is_pointed_at_in_its_boxs_middle(dataset: Dataset, box_filler: Any) -> None:

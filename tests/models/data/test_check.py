@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 
-from models.data import Annotation, Dataset, LabelledImage, Place, check, counts
+from models.data import Annotation, Dataset, LabelledImage, Place, check, counts, load
 
 BOX = Annotation("can", (1.0, 1.0, 5.0, 6.0))
 TRIANGLE = (0.0, 0.0, 8.0, 0.0, 8.0, 10.0)
@@ -59,13 +60,27 @@ def test_sizes_that_are_not_those_of_the_file(image, tmp_path):
     assert reasons(dataclasses.replace(image, size_hw=(8, 10), annotations=())) == [
         f"{image.path}: expected 10 x 8 pixels, as the data set says, found 8 x 10 pixels"
     ]
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif"])
+@pytest.mark.parametrize("orientation", range(1, 10))  # 9 means nothing
+def test_sizes_are_those_of_the_upright_picture(tmp_path, orientation, suffix):
     exif = Image.Exif()
-    exif[274] = 8
-    path = tmp_path / "turned.jpg"
+    exif[ExifTags.Base.Orientation] = orientation
+    path = tmp_path / f"1{suffix}"
     Image.new("RGB", (8, 10)).save(path, exif=exif)
-    turned = dataclasses.replace(image, path=path, annotations=())
-    assert "found 10 x 8 pixels (after the turn" in reasons(turned)[0]
-    assert reasons(dataclasses.replace(turned, size_hw=(8, 10))) == []
+    with Image.open(path) as opened:
+        upright = ImageOps.exif_transpose(opened).size
+    assert upright == ((10, 8) if 5 <= orientation <= 8 else (8, 10))
+    entry = {"id": 1, "file_name": path.name}
+    (tmp_path / "x.json").write_text(json.dumps({"images": [entry], "annotations": [], "categories": []}))
+    dataset = load(tmp_path / "x.json")  # its size is taken from the file
+    [image] = dataset.images
+    assert image.size_hw == upright[::-1]
+    assert check(dataset) == []
+    [problem] = check(Dataset((), (dataclasses.replace(image, size_hw=upright),)))
+    assert f"found {upright[0]} x {upright[1]} pixels" in problem.reason
+    assert ("after the turn" in problem.reason) == (upright == (10, 8))
 
 
 def test_boxes_and_polygons_that_cannot_be(image):

@@ -114,7 +114,12 @@ def test_images_of_one_name_all_stay(tmp_path, format):
         Image.new("RGB", (10 + index, 10)).save(path)
         images.append(LabelledImage(path, (10, 10 + index), (Annotation("cat", (0.0, 0.0, 1.0 + index, 1.0)),)))
     notes = write(Dataset(("cat",), tuple(images)), tmp_path / "out", format)
-    assert notes == ("2 images renamed: another image has the same name",)
+    first = tmp_path / "b" / "cat.png"
+    note = f"2 images renamed, as another has the same name: {first} is cat_2.png"
+    assert notes == (note,)
+    if format in ("jsonl", "mltable"):  # whose addresses are to be uploaded under these names
+        options = {"images": "reference", "url_prefix": "azureml://here"}
+        assert write(Dataset(("cat",), tuple(images)), tmp_path / "up", format, **options) == (note,)
     again = load(tmp_path / "out")
     assert sorted(image.name for image in again.images) == ["cat.png", "cat_2.png", "cat_3.jpg"]
     for image in again.images:
@@ -163,19 +168,80 @@ def test_nothing_is_overwritten_and_missing_images_are_told_before_anything_is_w
     assert not (tmp_path / "new").exists()
 
 
-@pytest.mark.parametrize("format", ["voc", "jsonl", "mltable"])
-def test_a_class_that_is_not_a_line_is_refused(tmp_path, format):
-    with pytest.raises(ValueError, match="one line of text"):
-        write(Dataset(("two\nlines",), ()), tmp_path / "out", format)
+@pytest.mark.parametrize("images", ["copy", "link"])
+def test_images_beside_a_new_file_are_never_overwritten(scatter, tmp_path, images):
+    first, second = scatter(5, boxes_only=True), type(scatter)(tmp_path / "other")(5, boxes_only=True)
+    for image in second.images:
+        Image.new("RGB", (3, 3)).save(image.path)
+    write(first, tmp_path / "a.jsonl", "jsonl", images=images)
+    before = {path: path.read_bytes() for folder in ("images", "source") for path in (tmp_path / folder).iterdir()}
+    with pytest.raises(DataError, match="images are never overwritten") as caught:
+        write(second, tmp_path / "b.jsonl", "jsonl", images=images)
+    assert len(caught.value.problems) == len(second)
+    assert {path: path.read_bytes() for path in before} == before
+    assert not (tmp_path / "b.jsonl").exists()
+    write(second, tmp_path / "b.jsonl", "jsonl", images="reference")
+    with pytest.raises(DataError, match="c.classes.txt: is there already"):
+        (tmp_path / "c.classes.txt").write_text("mine\n")
+        write(second, tmp_path / "c.jsonl", "jsonl", images="reference")
 
 
-def test_run_lengths_need_an_outline_for_jsonl(scatter, tmp_path):
-    rle = {"size": [2, 2], "counts": "04"}
-    path = tmp_path / "1.png"
+def test_a_link_that_leads_nowhere_is_not_written_through(scatter, tmp_path):
+    dataset = scatter(5, boxes_only=True)
+    for name in ("x.json", f"images/{dataset.images[0].name}"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).symlink_to(tmp_path / "nowhere")
+    for name in ("x.json", "y.json"):
+        with pytest.raises(DataError, match="is there already"):
+            write(dataset, tmp_path / name, "coco")
+    assert not (tmp_path / "nowhere").exists() and not (tmp_path / "y.json").exists()
+
+
+RLE = {"size": [2, 2], "counts": "04"}
+
+
+@pytest.mark.parametrize(
+    ("format", "label", "name", "options", "reason"),
+    [
+        ("voc", "two\nlines", "1.png", {}, "one line of text"),
+        ("jsonl", "two\nlines", "1.png", {"outline": encode_polygons}, "one line of text"),
+        ("mltable", "two\nlines", "1.png", {"outline": encode_polygons}, "one line of text"),
+        ("voc", "a", "two\nlines.png", {}, "the file name 'two"),
+        ("voc", "a", ".1.png", {}, "the file name '.1.png' is hidden"),
+        ("coco", "half \udc80", "1.png", {}, "cannot be written as UTF-8"),
+        ("jsonl", "a", "1.png", {}, "needs an outline"),
+        ("mltable", "a", "1.png", {}, "needs an outline"),
+        ("coco", "a", "1.png", {"url_prefix": "azureml://x"}, "coco has no image_url"),
+        ("voc", "a", "1.png", {"url_prefix": "azureml://x"}, "voc has no image_url"),
+    ],
+)
+def test_what_a_format_cannot_hold_is_refused_before_anything_is_written(
+    tmp_path, format, label, name, options, reason
+):
+    path = tmp_path / name
     Image.new("RGB", (2, 2)).save(path)
-    dataset = Dataset(("a",), (LabelledImage(path, (2, 2), (Annotation("a", (0.0, 0.0, 2.0, 2.0), rle=rle),)),))
-    with pytest.raises(ValueError, match="outline"):
-        write(dataset, tmp_path / "out", "jsonl")
+    one = Annotation(label, (0.0, 0.0, 2.0, 2.0), rle=RLE)
+    with pytest.raises(ValueError, match=reason):
+        write(Dataset((label,), (LabelledImage(path, (2, 2), (one,)),)), tmp_path / "out", format, **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_suffixes_may_be_capital(scatter, tmp_path):
+    dataset = scatter(6, boxes_only=True)
+    for format in FORMATS:
+        write(dataset, tmp_path / format, format)
+    for file in [*tmp_path.glob("voc/annotations/*.xml"), *tmp_path.glob("coco/*.json"), *tmp_path.glob("jsonl/*l")]:
+        file.rename(file.with_suffix(file.suffix.upper()))
+    for format in FORMATS:
+        again, problems = read(tmp_path / format)
+        assert said(again) == said(dataset) and problems == []
+
+
+@pytest.mark.parametrize(
+    "url", ["http://h/a.jpg?sig=ab/cd", "http://h/x/a.jpg#b/c?d", "https://h/a.jpg", "http://h/a.jpg?x#/y"]
+)
+def test_the_name_of_an_address_is_the_last_part_of_its_path(url):
+    assert LabelledImage(url, (1, 1)).name == "a.jpg"
 
 
 def test_the_format_is_seen_from_what_is_there(scatter, tmp_path):

@@ -77,6 +77,7 @@ def test_lines_are_dropped_where_the_table_says_so_and_told_all_the_same(folder)
     assert names(folder) == ["1.jpg", "3.jpg"]
     _, [problem] = read(folder)
     assert problem.place.line == 2 and not problem.fatal
+    assert problem.reason.startswith("not JSON: ") and problem.reason.endswith(" (dropped, as invalid_lines asks)")
 
 
 @pytest.mark.parametrize(
@@ -87,6 +88,7 @@ def test_lines_are_dropped_where_the_table_says_so_and_told_all_the_same(folder)
         ("  - convert_column_types:", "  - take: 10\n  - convert_column_types:", 8, "found 'take'"),
         ("read_json_lines", "read_delimited", 4, "expected read_json_lines or convert_column_types"),
         ("encoding: utf8", "encoding: ebcdic", 4, "encoding: expected one of utf8, "),
+        ("encoding: utf8", "encoding: [utf8]", 4, "encoding: expected one of utf8, "),
         ("invalid_lines: error", "invalid_lines: ignore", 4, "invalid_lines: expected error or drop, found 'ignore'"),
         (SAMPLE[SAMPLE.index("  - read") :], "", 3, "transformations: expected read_json_lines, found none"),
         (SAMPLE, "- 1\n", 1, "expected paths and transformations, found [1]"),
@@ -107,6 +109,7 @@ def test_a_table_that_cannot_be_used_is_refused_with_its_line(folder, old, new, 
     [
         ("file: gone.jsonl", "cannot be read"),
         ("folder: empty", "paths[0]: folder: expected JSONL files in 'empty', found none"),
+        ("pattern: 'a**'", "paths[0]: pattern: expected a pattern of file names, found 'a**'"),
         ("pattern: '*.none'", "paths[0]: pattern: expected JSONL files in '*.none', found none"),
         ("files: x.jsonl", "paths[0]: expected file, folder or pattern, found {'files': 'x.jsonl'}"),
     ],

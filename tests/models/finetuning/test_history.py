@@ -62,3 +62,13 @@ def test_losses_are_averaged_to_a_bounded_number_of_points() -> None:
         made.add_loss(step, float(step % 3), steps)
     assert made.losses == [(step, 1.0) for step in range(3, steps + 1, 3)]
     assert made.loss_since(steps - 6) == 1.0 == made.recent_loss()
+
+
+def test_the_start_may_be_the_best_but_stops_nothing() -> None:
+    history = History("recall")
+    for step, recall in enumerate((0.9, 0.1, 0.2)):
+        history.add_epoch({"step": step, "recall": recall})
+        assert not history.stalled(1)
+    assert history.best is not None and history.best["step"] == 0
+    history.add_epoch({"step": 3, "recall": 0.1})
+    assert history.stalled(1)

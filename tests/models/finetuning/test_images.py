@@ -85,18 +85,40 @@ def test_sampler_goes_on_where_it_was(scenes: Dataset) -> None:
     assert [index % 12 for index in sampler] != [index % 12 for index in whole]
 
 
-@pytest.mark.parametrize(("size_hw", "turned"), [((40, 60), False), ((60, 40), True)])
-def test_the_frame_is_that_of_the_annotations(tmp_path: Path, size_hw: tuple[int, int], turned: bool) -> None:
-    pixels = np.zeros((40, 60, 3), np.uint8)
-    pixels[:10, :10] = 255  # the stored top left corner; upright by orientation 6 it is the top right one
+@pytest.mark.parametrize(
+    ("orientation", "size_hw", "corner"),
+    [
+        (1, (40, 60), (2, 2)),
+        (2, (40, 60), (2, -3)),
+        (3, (40, 60), (-3, -3)),
+        (4, (40, 60), (-3, 2)),
+        (5, (60, 40), (2, 2)),
+        (6, (60, 40), (2, -3)),
+        (7, (60, 40), (-3, -3)),
+        (8, (60, 40), (-3, 2)),
+        (6, (40, 60), (2, 2)),  # annotated on the stored pixels
+        (6, (60, 60), (2, -3)),  # a square tells nothing: upright
+    ],
+)
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_images_are_upright_unless_annotated_as_stored(
+    tmp_path: Path, orientation: int, size_hw: tuple[int, int], corner: tuple[int, int], suffix: str
+) -> None:
+    pixels = np.zeros((min(size_hw), 60, 3), np.uint8)
+    pixels[:10, :10] = 255  # the stored top left corner
     exif = Image.Exif()
-    exif[0x0112] = 6
-    Image.fromarray(pixels).save(tmp_path / "a.png", exif=exif)
-    image = LabelledImage(tmp_path / "a.png", size_hw, (Annotation("a", (0, 0, 9, 9)),))
-    check(Dataset(("a",), (image,)))
-    result = LoadImage()({"img_path": str(image.path), "height": size_hw[0], "width": size_hw[1]})
+    exif[0x0112] = orientation
+    path = tmp_path / f"a.{suffix}"
+    Image.fromarray(pixels).save(path, exif=exif)
+    dataset = Dataset(("a",), (LabelledImage(path, size_hw, (Annotation("a", (0, 0, 9, 9)),)),))
+    if suffix == "tif" and orientation > 4 and size_hw == (40, 60):  # Pillow gives these upright only
+        with pytest.raises(DataError, match="expected an image of 60 x 40 pixels as annotated, found 40 x 60"):
+            check(dataset)
+        return
+    check(dataset)
+    result = LoadImage()({"img_path": str(path), "height": size_hw[0], "width": size_hw[1]})
     assert result["img"].shape[:2] == size_hw
-    assert result["img"][2, -3 if turned else 2].tolist() == [255, 255, 255]
+    assert result["img"][corner].tolist() == [255, 255, 255]
 
 
 def test_images_that_cannot_be_used_are_all_named(tmp_path: Path) -> None:

@@ -46,6 +46,7 @@ def test_azure_defaults() -> None:
     assert (options.optimizer, options.learning_rate_scheduler, options.warmup_steps) == ("adamw", "warmup_cosine", 1)
     assert (options.weight_decay, options.max_grad_norm) == (1.468e-5, 1.0)
     assert (options.box_score_threshold, options.iou_threshold, options.random_seed) == (0.3, 0.5, 7)
+    assert options.resume_from_checkpoint, "or the same command again would delete what it has trained"
 
 
 @pytest.mark.parametrize(

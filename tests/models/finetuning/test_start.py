@@ -11,8 +11,8 @@ import torch
 
 from models.checkpoints import CheckpointError, ModelFilesError
 from models.demo.things import CLASS_NAMES
-from models.detector_files import read_config
-from models.finetuning.start import Start, build, steps_after_loading
+from models.detector_files import build_trainable, read_config
+from models.finetuning.start import Start, steps_after_loading
 
 CLASS_HEAD = {"bbox_head.cls_score.weight", "bbox_head.cls_score.bias"}
 
@@ -116,10 +116,12 @@ def test_sizes(tiny: Path, sizes: tuple[int | None, int | None], scale: tuple[in
     assert steps[0]["scale"] == scale
 
 
-def test_a_model_is_built_without_fetching_anything(tiny: Path) -> None:
+@pytest.mark.parametrize("several", [False, True])
+def test_a_model_is_built_without_fetching_anything(tiny: Path, several: bool) -> None:
     config = Start.read(tiny).config
-    config.model.backbone.init_cfg = {"type": "Pretrained", "checkpoint": "https://127.0.0.1:9/none.pth"}
-    build(config, tiny).init_weights()
+    fetched = {"type": "Pretrained", "checkpoint": "https://127.0.0.1:9/none.pth"}
+    config.model.backbone.init_cfg = [fetched] if several else fetched
+    build_trainable(config, tiny).init_weights()
 
 
 def test_shares_of_the_learning_rate_are_the_configs(tiny: Path) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
 import signal
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from models.demo.things import CLASS_NAMES
 from models.finetuning import checkpointing, curve, training
 from models.finetuning.checkpointing import TrainingError
 from models.finetuning.options import TrainingOptions
+from models.finetuning.start import Start
 from models.finetuning.training import Finetuned, finetune
 from models.yolof import Detector
 
@@ -53,19 +56,19 @@ finetune(*parts, Path(start), Path(out), TrainingOptions(**eval(options)))
 
 SHARED = """
 import sys, warnings
-from pathlib import Path
 warnings.simplefilter("ignore")
 from models import mmcv_ops
 mmcv_ops.install()
-from models.data import load
-from models.finetuning.options import TrainingOptions
-from models.finetuning.training import finetune
+from app.cli import main
+from models.finetuning import training
 
-data, start, out, options = sys.argv[1:]
-dataset = load(Path(data))
-parts = dataset.subset(range(8)), dataset.subset(range(8, 12))
-done = finetune(*parts, Path(start), Path(out), TrainingOptions(**eval(options)))
-print("figures", done.figures["mean_average_precision"], flush=True)
+finetune = training.finetune
+def shown(*args, **kwargs):
+    done = finetune(*args, **kwargs)
+    print("figures", done.figures["mean_average_precision"], flush=True)
+    return done
+training.finetune = shown
+sys.exit(main(sys.argv[1:]))
 """
 
 
@@ -122,6 +125,7 @@ def test_it_learns(learnt: Any) -> None:
     assert done.figures["mean_average_precision"] > max(0.2, first["mean_average_precision"])
     assert done.finished
     assert any(line.startswith("epoch 12/12: loss ") for line in lines)
+    assert not any(line.startswith("before the training") for line in lines), "it does not know these classes"
 
 
 def test_the_result_is_served_with_the_figures_of_its_training(learnt: Any) -> None:
@@ -241,6 +245,35 @@ def assert_same(out: Path, other: Path) -> None:
     assert histories[0] == histories[1]
 
 
+def test_models_that_draw_numbers_are_resumed_the_same(
+    scenes: Dataset, tiny: Path, tmp_path: Path, said: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mmdet.models.detectors import YOLOF
+
+    options = TrainingOptions(**HALVED)
+    extract = YOLOF.extract_feat
+
+    def dropping(self: Any, inputs: torch.Tensor) -> Any:
+        return [torch.nn.functional.dropout(one, 0.5, self.training) for one in extract(self, inputs)]
+
+    monkeypatch.setattr(YOLOF, "extract_feat", dropping)
+    finetune(*parts(scenes), tiny, tmp_path / "whole", options, say=said)
+    add = checkpointing.Checkpointing.after_train_iter
+
+    def interrupted(self: Any, runner: Any, *args: Any, **kwargs: Any) -> None:
+        if runner.iter == 6:
+            raise KeyboardInterrupt
+        add(self, runner, *args, **kwargs)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpointing.Checkpointing, "after_train_iter", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            finetune(*parts(scenes), tiny, tmp_path / "out", options, say=said)
+    finetune(*parts(scenes), tiny, tmp_path / "out", options, say=said)
+    assert any("going on at step 6 of 8" in line for line in said.lines)
+    assert_same(tmp_path / "out", tmp_path / "whole")
+
+
 def test_killed_in_validation_repeats_the_validation(
     scenes: Dataset, tiny: Path, whole: Finetuned, tmp_path: Path, said: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -272,10 +305,10 @@ def test_another_training_in_the_folder_is_not_mixed_with_this_one(
 
 def test_time_is_over_and_the_next_run_goes_on(scenes: Dataset, tiny: Path, tmp_path: Path, said: Any) -> None:
     options = TrainingOptions(**HALVED)
-    stopped = finetune(*parts(scenes), tiny, tmp_path, options, minutes=1e-9, say=said)
+    stopped = finetune(*parts(scenes), tiny, tmp_path, options, take="backbone", minutes=1e-9, say=said)
     assert not stopped.finished and stopped.figures["step"] == 1
     assert Detector.load(tmp_path).class_names == CLASS_NAMES
-    done = finetune(*parts(scenes), tiny, tmp_path, options, say=said)
+    done = finetune(*parts(scenes), tiny, tmp_path, options, take="backbone", say=said)
     assert done.finished
     history = torch.load(tmp_path / "training" / "checkpoints" / "latest.pth", weights_only=True)["history"]
     assert [one["step"] for one in history["epochs"]] == [1, 4, 8]
@@ -287,7 +320,27 @@ def test_loss_as_the_metric(scenes: Dataset, tiny: Path, tmp_path: Path, said: A
     done = finetune(*parts(scenes), tiny, tmp_path, options, say=said)
     epochs = torch.load(tmp_path / "training" / "checkpoints" / "latest.pth", weights_only=True)["history"]["epochs"]
     assert done.figures["loss"] == min(one["loss"] for one in epochs) > 0
-    assert len({one["loss"] for one in epochs}) == 2
+    assert len({one["loss"] for one in epochs}) == 3
+
+
+def test_what_only_got_worse_is_left_as_it_was(
+    scenes: Dataset, tiny: Path, tmp_path: Path, said: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also on a file system without hard links."""
+
+    def no_links(*_: Any) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr("os.link", no_links)
+    spoiling = {"learning_rate": 3.0, "optimizer": "sgd", "metric_for_best_model": "loss", "warmup_steps": 0}
+    options = TrainingOptions(**QUICK | spoiling | {"number_of_epochs": 1})
+    done = finetune(*parts(scenes), tiny, tmp_path, options, say=said)
+    assert done.figures["step"] == 0
+    ours, theirs = load_file(tmp_path / "tiny.safetensors"), load_file(tiny / "tiny.safetensors")
+    assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+    assert any(line.startswith("before the training: mAP@50 ") for line in said.lines)
+    checkpoints = tmp_path / "training" / "checkpoints"
+    assert (checkpoints / "epoch_1.pth").read_bytes() == (checkpoints / "latest.pth").read_bytes()
 
 
 def test_early_stopping(scenes: Dataset, tiny: Path, tmp_path: Path, said: Any) -> None:
@@ -295,34 +348,96 @@ def test_early_stopping(scenes: Dataset, tiny: Path, tmp_path: Path, said: Any) 
         **QUICK
         | {
             "number_of_epochs": 9,
-            "box_score_threshold": 1.0,  # finds nothing, and gets no better at it
+            "box_score_threshold": 1,  # finds nothing, and gets no better at it
             "early_stopping": True,
             "early_stopping_patience": 2,
         }
     )
     done = finetune(*parts(scenes), tiny, tmp_path, options, say=said)
     epochs = torch.load(tmp_path / "training" / "checkpoints" / "latest.pth", weights_only=True)["history"]["epochs"]
-    assert done.finished and len(epochs) == 3
+    assert done.finished and [one["epoch"] for one in epochs] == [0, 1, 2, 3]
 
 
 def test_half_the_batch_when_memory_is_short(
     scenes: Dataset, tiny: Path, tmp_path: Path, said: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add = checkpointing.Checkpointing.after_train_iter
+    failed: list[weakref.ref[Any]] = []
 
     def short(self: Any, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         if len(data_batch["inputs"]) > 2:
+            failed.append(weakref.ref(runner.model))
             raise torch.OutOfMemoryError("CUDA out of memory")
         add(self, runner, batch_idx, data_batch, outputs)
 
+    build = Start.model_for
+
+    def again(self: Any, *args: Any) -> Any:
+        assert not failed or failed[-1]() is None, "the memory of what did not fit is free again"
+        return build(self, *args)
+
     monkeypatch.setattr(checkpointing.Checkpointing, "after_train_iter", short)
+    monkeypatch.setattr(Start, "model_for", again)
     options = {**QUICK, "number_of_epochs": 1}
     with pytest.raises(TrainingError, match="a batch of 4 does not fit"):
         finetune(*parts(scenes), tiny, tmp_path / "a", TrainingOptions(**options, auto_find_batch_size=False), say=said)
-    finetune(*parts(scenes), tiny, tmp_path / "b", TrainingOptions(**options), say=said)
+    failed.clear()
+    gc.disable()  # or it might be free by chance
+    try:
+        finetune(*parts(scenes), tiny, tmp_path / "b", TrainingOptions(**options), say=said)
+    finally:
+        gc.enable()
     assert any("beginning again with 2" in line for line in said.lines)
     metadata = json.loads((tmp_path / "b" / "model_metadata.json").read_text())
     assert metadata["options"]["training_batch_size"] == 2
+
+
+def test_memory_that_runs_out_later_costs_no_progress(
+    scenes: Dataset, tiny: Path, tmp_path: Path, said: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add = checkpointing.Checkpointing.after_train_iter
+
+    def short(self: Any, runner: Any, *args: Any, **kwargs: Any) -> None:
+        if runner.iter == 5:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        add(self, runner, *args, **kwargs)
+
+    monkeypatch.setattr(checkpointing.Checkpointing, "after_train_iter", short)
+    with pytest.raises(TrainingError, match="memory ran out; the training is kept as of its last checkpoint"):
+        finetune(*parts(scenes), tiny, tmp_path, TrainingOptions(**HALVED), say=said)
+    checkpoints = tmp_path / "training" / "checkpoints"
+    assert torch.load(checkpoints / "latest.pth", weights_only=True)["meta"]["iter"] == 5
+    assert (checkpoints / "best.safetensors").is_file()
+
+
+def test_a_folder_that_cannot_take_the_result_is_refused_first(
+    scenes: Dataset, tiny: Path, tmp_path: Path, said: Any
+) -> None:
+    def refused(out: Path, expected: str, **more: Any) -> None:
+        with pytest.raises(TrainingError, match=expected):
+            finetune(*parts(scenes), tiny, out, TrainingOptions(**QUICK), say=said, **more)
+        assert not (out / "training").exists()
+
+    refused(tiny, "holds the detector to start from")
+    for name in ("other.py", "other.safetensors", "other.pth"):
+        out = tmp_path / name
+        out.mkdir()
+        (out / name).touch()
+        refused(out, f"another detector's files.*: {name}:")
+    refused(tmp_path / "new", "name: expected a file's name", name="a/b")
+    inside = tmp_path / "project" / "training"
+    inside.mkdir(parents=True)
+    shutil.copy(scenes.images[0].path, inside / "0.png")
+    photo = LabelledImage(inside / "0.png", scenes.images[0].size_hw, scenes.images[0].annotations)
+    with pytest.raises(TrainingError, match="0.png lies in .*training, where the training keeps its own files"):
+        finetune(
+            Dataset(scenes.class_names, (photo,)),
+            parts(scenes)[1],
+            tiny,
+            tmp_path / "project",
+            TrainingOptions(**QUICK),
+        )
+    assert photo.path.is_file()
 
 
 def test_a_loss_that_is_no_number_ends_it(scenes: Dataset, tiny: Path, tmp_path: Path, said: Any) -> None:
@@ -346,17 +461,25 @@ def test_data_that_cannot_be_trained_on(scenes: Dataset, tiny: Path, tmp_path: P
 
 def test_two_processes_share_the_work(scenes: Dataset, tiny: Path, tmp_path: Path) -> None:
     write(scenes, tmp_path / "data", "coco", images="reference")
+    (file,) = (tmp_path / "data").glob("*.json")
+    content = json.loads(file.read_text())
+    content["annotations"][1]["id"] = content["annotations"][0]["id"]
+    file.write_text(json.dumps(content))
     (tmp_path / "shared.py").write_text(SHARED)
     options = {**QUICK, "number_of_epochs": 1, "training_batch_size": 2}
     command = [
         *(sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"),
-        *(tmp_path / "shared.py", tmp_path / "data", tiny, tmp_path / "out", repr(options)),
+        *(tmp_path / "shared.py", "finetune", tmp_path / "data", "--every", "3", "--from", tiny),
+        *("--out", tmp_path / "out", *(f"--{name}={value}" for name, value in options.items())),
     ]
     root = Path(__file__).parents[3]
     outcome = subprocess.run(command, capture_output=True, text=True, cwd=root, env=_environment(root))
     assert outcome.returncode == 0, outcome.stderr
-    figures = [line for line in outcome.stdout.splitlines() if line.startswith("figures")]
+    lines = outcome.stdout.splitlines()
+    figures = [line for line in lines if line.startswith("figures")]
     assert len(figures) == 2 and figures[0] == figures[1]
+    assert sum(f"{tmp_path / 'out'}: the detector " in line for line in lines) == 1, "one of them speaks"
+    assert outcome.stderr.count("expected each id once") == 1
     state = torch.load(tmp_path / "out" / "training" / "checkpoints" / "latest.pth", weights_only=True)
     assert state["meta"]["iter"] == 2, "8 images in batches of 2 on each of 2 processes"
     assert Detector.load(tmp_path / "out").class_names == CLASS_NAMES
