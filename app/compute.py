@@ -189,12 +189,16 @@ class Compute:
 
     def _serve(self, batch: list[_Job]) -> None:
         """Compute a batch that was taken, and leave none of its jobs without an answer."""
+        lives_on = False
         try:
             self._compute(batch)
+            lives_on = True
         finally:
             with self._changed:
                 for job in batch:
                     self._running.remove(job)
+                # Before anyone is told that it has ended, it has.
+                self._closing = self._closing or not lives_on
             for job in batch:  # without one only if the thread ends here
                 job.finish(error=Unavailable("the compute thread has ended"))
 
