@@ -86,7 +86,9 @@ def test_the_walkthrough_shows_pictures_and_the_measured_figures(
     assert averages["published: odFridgeObjects, SAM ViT-H"] == ["0.951", "0.928"]
     for measured in figures["masks"]:
         name = f"demo-sam, {measured['prompts']} boxes: {measured['matched']} of {measured['objects']} objects"
-        assert averages[name] == [f"{measured[key]:.3f}" for key in ("average_iou", "average_accuracy")]
+        values = [measured[key] for key in ("average_iou", "average_accuracy")]
+        # After one epoch on eight pictures it may be that no detection matches.
+        assert averages[name] == ["-" if value is None else f"{value:.3f}" for value in values]
     assert len(rows) == 3 * len(figures["masks"]) + 1 == 7
 
     (port,) = re.findall(r"^ready at http://127\.0\.0\.1:(\d+)", text_of(notebook, "service"), re.MULTILINE)
