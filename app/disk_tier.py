@@ -1,7 +1,7 @@
 """Embeddings in files that survive a restart, any of which may be damaged or vanish at any time without harm.
 
 DiskTier    the files in a folder, under a byte budget
-model_key   a model's files and numbers -> what keeps its embeddings apart from another's
+model_key   the hash of a model's files, and numbers -> what keeps its embeddings apart from another's
 """
 
 from __future__ import annotations
@@ -43,7 +43,6 @@ _TEMPORARY_NAME = re.compile(r"\.embedding-\w+\.tmp")
 _FORMAT = "box2mask embedding 1"
 _CHECKSUM = b'"sha256":"'  # in the JSON of safetensors' header; quotes within a value are escaped there
 _BLANK = b"0" * 64
-_MODEL_SUFFIXES = (".json", ".safetensors", ".bin")
 
 
 @dataclass(frozen=True)
@@ -305,16 +304,10 @@ def _unpack(data: bytes, name: str) -> Embedding | None:
     return Embedding(stored.permute([axes.index(axis) for axis in range(len(axes))]), tuple(size_hw), tuple(resized_hw))
 
 
-def model_key(folder: Path, numbers: Mapping[str, str]) -> str:
+def model_key(files_sha256: str, numbers: Mapping[str, str]) -> str:
     """What two models must share to share embeddings on disk, as 64 hex digits.
 
-    folder: a Hugging Face folder; its configs and weights are read in whole, a second or two per GB.
-    numbers: whatever else changes an embedding's values: dtype, fast paths, versions of the libraries that decode and
-    resize. Raises OSError for files that cannot be read.
+    files_sha256: of the model's configs and weights. numbers: whatever else changes an embedding's values: dtype, fast
+    paths, versions of the libraries that decode and resize.
     """
-    contents = []
-    for path in sorted(folder.iterdir()):
-        if path.suffix in _MODEL_SUFFIXES and path.is_file():
-            with path.open("rb") as file:
-                contents.append((path.name, hashlib.file_digest(file, "sha256").hexdigest()))
-    return hashlib.sha256(repr((sorted(numbers.items()), contents)).encode()).hexdigest()
+    return hashlib.sha256(repr((sorted(numbers.items()), files_sha256)).encode()).hexdigest()

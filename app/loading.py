@@ -17,7 +17,9 @@ from models.checkpoints import ModelFilesError, files_of
 from models.mmcv_ops import MissingOpError
 
 if TYPE_CHECKING:
-    from app.engine import Engine
+    from app.disk_tier import DiskTier
+    from app.engine import Engine, Models
+    from models.sam import Segmenter
 
 # What choosing and loading may fail with that says in a sentence what to do; anything else deserves its traceback.
 EXPLAINED = (SettingsError, ModelFilesError, MissingOpError, OSError)
@@ -188,35 +190,39 @@ def _hash(files: ModelFiles) -> str:
 
 def load(settings: Settings, choice: Choice) -> Engine:
     """Load the models onto every device. Raises one of EXPLAINED for files that make no model."""
+    from app.cache import EmbeddingCache
+    from app.engine import Engine
+
     _ = choice.files  # on this thread: a config is a program, and mmengine runs one at a time
     # Beside the loading, which waits for the same bytes of the same disk; hashing does not hold the GIL.
     with ThreadPoolExecutor(1, thread_name_prefix="hash") as beside:
         hashes = beside.submit(lambda: choice.hashes)
-        engine = _load(settings, choice)
-        hashes.result()
-    return engine
+        models = _load_models(settings, choice)
+        disk = _disk_tier(settings, models[0].segmenter, hashes.result().get("segmenter"))
+    cache = EmbeddingCache(int(settings.embedding_cache_mb * 2**20), disk)
+    return Engine(models, cache, workers=settings.workers)
 
 
-def _load(settings: Settings, choice: Choice) -> Engine:
+def _load_models(settings: Settings, choice: Choice) -> list[Models]:
+    """One for each device."""
     import cv2
     import torch
 
-    from app.cache import EmbeddingCache
-    from app.disk_tier import DiskTier, model_key
-    from app.engine import Engine, Models
+    from app.engine import Models
     from models.devices import fastest_dtype, usable_device
-    from models.sam import Segmenter, find_folder
+    from models.sam import Segmenter
     from models.yolof import Detector
 
     cv2.setNumThreads(1)  # photos are resized in the pool; a second pool within it would take the networks' cores
+    shown = f"the device {settings.device} (BOX2MASK_DEVICE or --device)"
     try:
         devices = [usable_device(name) for name in settings.devices]
     except ValueError as error:
-        raise SettingsError(f"BOX2MASK_DEVICE={settings.device}: cannot be used here: {error}") from error
+        raise SettingsError(f"{shown} cannot be used here: {error}") from error
     if len({device.type for device in devices}) > 1:
-        raise SettingsError(f"BOX2MASK_DEVICE={settings.device}: expected devices of one kind")
+        raise SettingsError(f"{shown}: expected devices of one kind")
     if devices[0].type == "cuda" and len(set(devices)) < len(devices):
-        raise SettingsError(f"BOX2MASK_DEVICE={settings.device}: a GPU is named twice")
+        raise SettingsError(f"{shown}: a GPU is named twice")
     # One for all, so that answers and embeddings do not depend on where they were computed.
     native = {fastest_dtype(device) for device in devices} == {torch.bfloat16}
     dtype = getattr(torch, settings.dtype if settings.dtype != "auto" else "bfloat16" if native else "float32")
@@ -231,23 +237,23 @@ def _load(settings: Settings, choice: Choice) -> Engine:
         if choice.segmenter is not None:
             segmenter = Segmenter.load(choice.segmenter.path, device, dtype, fast=settings.fast)
         models.append(Models(detector, segmenter))
+    return models
 
-    disk = None
-    if settings.embedding_cache_dir is not None and choice.segmenter is not None and settings.embedding_disk_mb:
-        segmenter = models[0].segmenter
-        assert segmenter is not None
-        numbers = {"device": segmenter.device.type, "dtype": str(segmenter.dtype), "fast": str(settings.fast)}
-        packages = {package: version(package) for package in ("box2mask", "pillow", "torch", "transformers")}
-        folder = settings.embedding_cache_dir.expanduser()
-        try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as error:
-            raise SettingsError(f"BOX2MASK_EMBEDDING_CACHE_DIR={folder}: {error.strerror}") from error
-        disk = DiskTier(
-            folder,
-            int(settings.embedding_disk_mb * 2**20),
-            model_key(find_folder(choice.segmenter.path), numbers | packages),
-            segmenter.device,
-        )
-    cache = EmbeddingCache(int(settings.embedding_cache_mb * 2**20), disk)
-    return Engine(models, cache, workers=settings.workers)
+
+def _disk_tier(settings: Settings, segmenter: Segmenter | None, files_sha256: str | None) -> DiskTier | None:
+    """Where embeddings survive a restart, if the settings want that."""
+    from app.disk_tier import DiskTier, model_key
+
+    if settings.embedding_cache_dir is None or not settings.embedding_disk_mb:
+        return None
+    if segmenter is None or files_sha256 is None:
+        return None
+    numbers = {"device": segmenter.device.type, "dtype": str(segmenter.dtype), "fast": str(settings.fast)}
+    packages = {package: version(package) for package in ("box2mask", "pillow", "torch", "transformers")}
+    folder = settings.embedding_cache_dir.expanduser()
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingsError(f"BOX2MASK_EMBEDDING_CACHE_DIR={folder}: {error.strerror}") from error
+    key = model_key(files_sha256, numbers | packages)
+    return DiskTier(folder, int(settings.embedding_disk_mb * 2**20), key, segmenter.device)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from app.commands.arguments import FORMATS, add_data_arguments, failed, read_data
 
 if TYPE_CHECKING:
-    from models.data import Dataset
+    from models.data import Dataset, Format
 
 PLACINGS = ("copy", "link", "reference")
 KNOWN = ("odFridgeObjects", "odFridgeObjectsMask")
@@ -186,14 +186,17 @@ def _convert(args: argparse.Namespace) -> int:
 
 
 def _split(args: argparse.Namespace) -> int:
-    from models.data import find, split
+    from models.data import check_writable, find, split
 
     if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
         raise ValueError(f"{args.out} is there already: expected a new or empty folder")
     dataset = read_data(args, args.src, skip_bad=args.skip_bad)
     format = args.to or find(args.src, args.format)[0]
     parts = split(dataset, every=args.every, fraction=args.fraction, seed=args.seed)
-    for part, name in zip(parts, ("train", "validation"), strict=True):
+    named = list(zip(parts, ("train", "validation"), strict=True))
+    for part, name in named:  # both, before the first is written
+        check_writable(part, args.out / name, format, **_writing(args))
+    for part, name in named:
         _write(args, part, args.out / name, format)
     return 0
 
@@ -245,18 +248,17 @@ def _demo(args: argparse.Namespace) -> int:
     return 0
 
 
-def _write(args: argparse.Namespace, dataset: Dataset, path: Path, format: str) -> None:
+def _writing(args: argparse.Namespace) -> dict[str, Any]:
+    """How data sets are written."""
     from app.masks import encode_polygons
+
+    return {"images": args.images, "url_prefix": args.url_prefix, "outline": encode_polygons}
+
+
+def _write(args: argparse.Namespace, dataset: Dataset, path: Path, format: Format) -> None:
     from models.data import write
 
-    notes = write(
-        dataset,
-        path,
-        format,  # type: ignore[arg-type]  # argparse let only a format through
-        images=args.images,
-        url_prefix=args.url_prefix,
-        outline=encode_polygons,
-    )
+    notes = write(dataset, path, format, **_writing(args))
     objects = sum(1 for _ in dataset.annotations())
     print(f"{path}: {len(dataset)} images, {objects} objects, {len(dataset.class_names)} classes, {format}")
     for note in notes:

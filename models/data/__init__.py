@@ -2,7 +2,7 @@
 
 from models.data.check import ClassCount, check, counts
 from models.data.dataset import Annotation, DataError, Dataset, LabelledImage, Place, Polygon, Problem, data_hash
-from models.data.formats import FORMATS, Format, find, load, read, write
+from models.data.formats import FORMATS, Format, check_writable, find, load, read, write
 from models.data.images import PLACINGS, Placing
 from models.data.split import split
 
@@ -20,6 +20,7 @@ __all__ = [
     "Polygon",
     "Problem",
     "check",
+    "check_writable",
     "counts",
     "data_hash",
     "find",

@@ -111,33 +111,11 @@ def write(
         `azureml://.../images/`, for a data set that is to be uploaded there.
     outline: makes polygons in 0..1 of a mask (H, W) bool; JSONL and MLTable need it for run-length encoded masks.
 
-    Raises, before anything is written, DataError when there is something already at `path` or where an image is to go,
-    or an image file is missing; ValueError for what the format cannot hold in any form, and for a `url_prefix` that it
-    has no place for. OSError as writing does.
+    Raises what `check_writable` does, before anything is written, and OSError as writing does.
     """
-    path = Path(path)
-    file = _target(path, format)
-    folder = path if file is None else file.parent
+    check_writable(dataset, path, format, images=images, url_prefix=url_prefix, outline=outline)
+    folder, file = _target(path, format)
     names = unique_names(dataset)
-    if url_prefix is not None and format not in ("jsonl", "mltable"):
-        raise ValueError(f"a URL prefix is for jsonl and mltable: {format} has no image_url")
-    for text in (*dataset.class_names, *(str(image.path) for image in dataset.images)):
-        if text != text.encode("utf-8", "ignore").decode("utf-8"):  # half a surrogate pair
-            raise ValueError(f"{text!r} cannot be written as UTF-8")
-    if format == "voc":
-        voc.check(dataset, names)
-    elif format != "coco":
-        jsonl.check(dataset, outline)
-    if images != "reference":
-        wrong = [
-            Problem(image.place or Place(image.path), f"the image file {image.path} is missing")
-            for image in dataset.images
-            if isinstance(image.path, Path) and not image.path.is_file()
-        ]
-        reason = "is there already: images are never overwritten; write to another folder"
-        wrong += [Problem(Place(taken), reason) for taken in occupied(dataset, names, folder / "images")]
-        if wrong:
-            raise DataError(wrong)
     folder.mkdir(parents=True, exist_ok=True)
     start = folder / voc.ANNOTATION_FOLDERS[0] if format == "voc" else folder
     references = place(dataset, names, folder / "images", start, images)
@@ -165,16 +143,53 @@ def write(
     return tuple(notes)
 
 
-def _target(path: Path, format: Format) -> Path | None:
-    """The file that `path` names; None when it is a folder. Raises DataError where something is there."""
+def check_writable(
+    dataset: Dataset,
+    path: Path,
+    format: Format,
+    *,
+    images: Placing = "copy",
+    url_prefix: str | None = None,
+    outline: jsonl.Outline | None = None,
+) -> None:
+    """Sees whether `write` of the same arguments can do what it is asked to.
+
+    Raises DataError when there is something already at `path` or where an image is to go, or an image file is missing;
+    ValueError for what the format cannot hold in any form, and for a `url_prefix` that it has no place for.
+    """
+    folder, _ = _target(path, format)
+    names = unique_names(dataset)
+    if url_prefix is not None and format not in ("jsonl", "mltable"):
+        raise ValueError(f"a URL prefix is for jsonl and mltable: {format} has no image_url")
+    for text in (*dataset.class_names, *(str(image.path) for image in dataset.images)):
+        if text != text.encode("utf-8", "ignore").decode("utf-8"):  # half a surrogate pair
+            raise ValueError(f"{text!r} cannot be written as UTF-8")
+    if format == "voc":
+        voc.check(dataset, names)
+    elif format != "coco":
+        jsonl.check(dataset, outline)
+    if images != "reference":
+        wrong = [
+            Problem(image.place or Place(image.path), f"the image file {image.path} is missing")
+            for image in dataset.images
+            if isinstance(image.path, Path) and not image.path.is_file()
+        ]
+        reason = "is there already: images are never overwritten; write to another folder"
+        wrong += [Problem(Place(taken), reason) for taken in occupied(dataset, names, folder / "images")]
+        if wrong:
+            raise DataError(wrong)
+
+
+def _target(path: Path, format: Format) -> tuple[Path, Path | None]:
+    """The folder that is written to, and the file when `path` names one. Raises DataError where something is there."""
     suffix = {"coco": ".json", "jsonl": ".jsonl"}.get(format)
     if suffix is not None and path.suffix.lower() == suffix:
         for one in (path, classes.beside(path)) if format == "jsonl" else (path,):
             if os.path.lexists(one):
                 raise DataError([Problem(Place(one), "is there already: expected a new file")])
-        return path
+        return path.parent, path
     if path.is_dir() and any(path.iterdir()):
         raise DataError([Problem(Place(path), "is there already: expected a new or empty folder")])
     if os.path.lexists(path) and not path.is_dir():
         raise DataError([Problem(Place(path), "is a file: expected a new or empty folder")])
-    return None
+    return path, None

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, IterableDataset
 
-from models.allocator import keep_freed_memory
+from models.training_process import prepare_process
 
 Loss = Callable[[Any, Any, int], tuple[Tensor, dict[str, Tensor]]]
 
@@ -80,16 +80,6 @@ def train(
         if step % save_every == 0:
             keep()
     keep()
-
-
-def prepare_process() -> None:
-    """Set the process up for training: best before it computes anything.
-
-    Gradients that have all but vanished are denormal numbers, on which a CPU is a hundred times slower. Threads and
-    workers take the setting over from the thread that starts them, those that run already do without it.
-    """
-    torch.set_flush_denormal(True)
-    keep_freed_memory()
 
 
 @torch.no_grad()

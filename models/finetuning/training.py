@@ -17,7 +17,6 @@ import torch
 from mmengine.dist import barrier, broadcast_object_list, get_world_size, is_main_process
 
 from models import mmcv_ops
-from models.allocator import keep_freed_memory
 from models.data import Dataset, data_hash
 from models.finetuning import curve, images, result
 from models.finetuning.checkpointing import BEST, LATEST, Checkpointing, OutOfTime, TrainingError
@@ -30,6 +29,7 @@ from models.finetuning.record import Record, check_apart
 from models.finetuning.schedule import optimizer_config, schedule_config
 from models.finetuning.start import Start, Take
 from models.finetuning.validation import BoxFigures, StartValidation, ValidationLoss
+from models.training_process import prepare_process
 
 Say = Callable[[str], None]
 
@@ -68,8 +68,7 @@ def finetune(
     on with an unfinished training. Run by torchrun, the processes share the work.
     Raises DataError, ModelFilesError, OptionError, TrainingError, or MissingOpError where mmcv has an op not compiled.
     """
-    keep_freed_memory()
-    torch.set_flush_denormal(True)  # vanishing gradients are slow on a CPU; workers and threads take this over
+    prepare_process()
     with _quiet(), joined():
         if not is_main_process():
             say, stream = _silent, None

@@ -86,6 +86,13 @@ def test_split_by_the_samples_rule_and_at_random(source, tmp_path, capsys):
     assert capsys.readouterr().err == "box2mask: every: expected 2 or more, found 1\n"
 
 
+def test_a_split_that_lacks_an_image_of_its_second_part_writes_neither(source, tmp_path, capsys):
+    (source / "images" / "5.png").unlink()
+    assert main(["data", "split", str(source), str(tmp_path / "parts"), "--every", "5"]) == 1
+    assert "5.png is missing" in capsys.readouterr().err
+    assert not (tmp_path / "parts").exists()
+
+
 def test_check_is_content_with_a_sound_data_set(source, capsys):
     assert main(["data", "check", str(source), "--classes", "can, carton"]) == 0
     assert capsys.readouterr().out == (

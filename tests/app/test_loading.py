@@ -228,7 +228,9 @@ def test_both_of_azures_folders_load_and_run(tmp_path: Path) -> None:
 
 def test_a_device_that_is_not_here_is_refused(root: Path) -> None:
     chosen = settings(device="abacus")
-    with pytest.raises(SettingsError, match="^BOX2MASK_DEVICE=abacus: cannot be used here: "):
+    with pytest.raises(
+        SettingsError, match=r"^the device abacus \(BOX2MASK_DEVICE or --device\) cannot be used here: "
+    ):
         load(chosen, choose(chosen, root))
 
 

@@ -136,7 +136,7 @@ def test_a_service_that_does_not_start_is_said(
     assert main(["walkthrough", "--out", str(out), *DEMO]) == 1
     (error,) = capfd.readouterr().err.splitlines()
     assert error == f"box2mask: Serve: the service did not become ready; {out / 'service.log'} says why"
-    assert "BOX2MASK_DEVICE=abacus" in (out / "service.log").read_text()
+    assert "the device abacus (BOX2MASK_DEVICE or --device) cannot be used here" in (out / "service.log").read_text()
 
 
 def test_masks_of_one_segmenter_are_not_gone_on_with_by_another(

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import IterableDataset
 
-from models import allocator
+from models import training_process
 from models.demo import detector, scenes, segmenter, segmenter_examples, training
 from models.demo.scenes import Scene, render_scene, tight_boxes
 from models.demo.segmenter_examples import SegmenterExamples
@@ -116,7 +116,7 @@ def test_the_process_is_set_up_by_the_training_before_its_workers_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done: list[str] = []
-    monkeypatch.setattr(allocator, "keep_freed_memory", lambda: done.append("memory"))
+    monkeypatch.setattr(training_process, "keep_freed_memory", lambda: done.append("memory"))
     monkeypatch.setattr(torch, "set_flush_denormal", lambda flush: done.append(f"denormal {flush}"))
     spec = importlib.util.spec_from_file_location("imported_again", training.__file__)
     assert spec is not None and spec.loader is not None

@@ -9,12 +9,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from models import allocator
+from models import training_process
 
 # Whether it was done, and how many megabytes the process has more, with four blocks of 64 MB taken and freed.
 FREED = """
 import resource, sys
-from models.allocator import keep_freed_memory
+from models.training_process import keep_freed_memory
 
 def resident():
     with open("/proc/self/statm") as file:
@@ -45,6 +45,6 @@ def test_freed_blocks_are_kept() -> None:
 def test_elsewhere_nothing_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
         patched.setattr(ctypes, "CDLL", lambda name: SimpleNamespace())  # a C library without mallopt
-        assert not allocator.keep_freed_memory()
+        assert not training_process.keep_freed_memory()
     monkeypatch.setattr(sys, "platform", "darwin")
-    assert not allocator.keep_freed_memory()
+    assert not training_process.keep_freed_memory()
