@@ -203,13 +203,13 @@ def drawn_from_masks(draws: list[tuple[int, int]]) -> Callable[..., Scene]:
     return render
 
 
-def test_the_stream_mirrors_and_recolours_picture_masks_and_boxes_together(
+def test_the_stream_mirrors_turns_and_recolours_picture_masks_and_boxes_together(
     no_cutouts: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     draws: list[tuple[int, int]] = []
     monkeypatch.setattr(scenes, "render_scene", drawn_from_masks(draws))
     shown = list(islice(scene_stream(0, longest=40, shows=5, keep=30), 400))
-    places, tones = set(), set()
+    places, tones, lying = set(), set(), []
     for one in shown:
         light = one.image.astype(int)
         assert max(one.image.shape[:2]) == 40 and min(one.image.shape[:2]) >= 25
@@ -217,10 +217,12 @@ def test_the_stream_mirrors_and_recolours_picture_masks_and_boxes_together(
         np.testing.assert_array_equal(light > (light.max() + light.min()) / 2, one.masks.any(0)[..., None].repeat(3, 2))
         np.testing.assert_array_equal(one.boxes_xyxy, tight_boxes(one.masks))
         assert one.labels.tolist() == [2, CLUTTER]
-        (x1, _, x2, _), width = one.boxes_xyxy[0], one.image.shape[1]
+        (x1, y1, x2, y2), width = one.boxes_xyxy[0], one.image.shape[1]
         places.add(bool(x1 + x2 < width))
+        lying.append(bool(x2 - x1 > y2 - y1))
         tones.add(int(light.max()))
     assert places == {True, False}  # some are mirrored
+    assert 0.2 < np.mean(lying) < 0.4  # and some turned: they are drawn standing
     assert len(tones) > 20  # and many recoloured
     # A quarter of the draws is empty and shown never, the others about five times each.
     assert 400 / 5 < len(draws) * 0.75 < 400 / 5 * 1.7
