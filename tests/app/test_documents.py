@@ -6,7 +6,6 @@ import json
 import re
 import shlex
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -40,17 +39,6 @@ def test_the_readmes_curl_answers_as_it_says(service: Any, photo: Path) -> None:
     for box in row["boxes"]:
         assert box.keys() == shown["boxes"][0].keys()
         assert box["mask_per_prediction"][0].keys() == shown["boxes"][0]["mask_per_prediction"][0].keys()
-
-
-def test_the_overlay_example_draws_what_the_service_found(service: Any, photo: Path) -> None:
-    out = photo.parent / "overlay.png"
-    command = [sys.executable, REPOSITORY / "examples" / "overlay.py", photo, out, service.url]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    assert re.match(r"[1-9]\d* objects: ", done.stdout)
-    with Image.open(photo) as before, Image.open(out) as after:
-        assert after.size == before.size
-        assert np.any(np.asarray(before) != np.asarray(after))
 
 
 def test_every_box2mask_command_in_the_documents_is_one_that_the_command_line_takes(
