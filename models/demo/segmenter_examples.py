@@ -57,7 +57,7 @@ class SegmenterExamples(IterableDataset):
         all_boxes = tight_boxes(cover > 0.5)
         boxes = all_boxes[chosen]
         sides = np.tile(boxes[:, 2:] - boxes[:, :2], 2)
-        jitter = rng.normal(0, 0.05, (count, 4)) * sides * (rng.random((count, 1)) < 0.7)
+        jitter = rng.normal(0, 0.05, (count, 4)) * sides * (rng.random((count, 1)) < 0.4)
         boxes = np.clip(boxes + np.clip(jitter, -12, 12), 0, size).astype(np.float32)
         points = np.zeros((count, 2, 2), np.float32)
         labels = np.full((count, 2), -1, np.float32)

@@ -34,7 +34,7 @@ def train(
     """Train `model` for `minutes` of work over all runs together, and `save` its moving average to `out`.
 
     batches: given a seed, the batches. loss: given the model, a batch and the step, the loss and figures to show.
-    The learning rate stays where it is for the first three fifths of the time, and then falls along a line. It goes
+    The learning rate stays where it is for the first two fifths of the time, and then falls along a line. It goes
     by time, not by steps, so that the result is a finished one however fast the machine is; a training that is given
     more minutes later has lost little. The state is kept in `out`/training.pt.
     """
@@ -64,7 +64,7 @@ def train(
     while (worked := time.monotonic() - began) < 60 * minutes:
         for group in optimizer.param_groups:
             left = 1 - worked / (60 * minutes)
-            group["lr"] = lr * min(1.0, (step + 1) / 100) * min(1.0, max(left / 0.4, 0.02))
+            group["lr"] = lr * min(1.0, (step + 1) / 100) * min(1.0, max(left / 0.6, 0.02))
         total, now = loss(model, next(stream), step)
         optimizer.zero_grad(set_to_none=True)
         total.backward()

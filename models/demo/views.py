@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from models.demo.scenes import Scene
+from models.demo.things import CLUTTER
 
 WHOLE_SIZE = 256
 CLOSE_UP_SIZE = 128
@@ -37,11 +38,16 @@ class View:
 Take = Callable[[np.random.Generator, Scene], View]
 
 
-def batches(rng: np.random.Generator, scenes: Iterator[Scene], size: int) -> Iterator[list[View]]:
-    """Views with a thing in them, in batches without end: four times `size` close-ups, then half as many wholes."""
+def batches(
+    rng: np.random.Generator, scenes: Iterator[Scene], size: int, near: Take | None = None
+) -> Iterator[list[View]]:
+    """Views with a thing in them, in batches without end: four times `size` close-ups, then half as many wholes.
+
+    near: takes a close-up; `close_up` unless given.
+    """
     while True:
         for number in range(5):
-            take: Take = whole if number == 4 else close_up
+            take = whole if number == 4 else near or close_up
             wanted = max(1, size // 2) if number == 4 else size
             views: list[View] = []
             while len(views) < wanted:
@@ -58,8 +64,21 @@ def whole(rng: np.random.Generator, scene: Scene) -> View:
 
 def close_up(rng: np.random.Generator, scene: Scene) -> View:
     """A square around one of the scene's things, resized to CLOSE_UP_SIZE."""
+    return _close_up(rng, scene, scene.boxes_xyxy)
+
+
+def container_close_up(rng: np.random.Generator, scene: Scene) -> View:
+    """The same, nearly always of a container where the scene has one."""
+    containers = scene.labels != CLUTTER
+    return _close_up(
+        rng, scene, scene.boxes_xyxy[containers if containers.any() and rng.random() < 0.85 else slice(None)]
+    )
+
+
+def _close_up(rng: np.random.Generator, scene: Scene, boxes_xyxy: np.ndarray) -> View:
+    """A square around one of some boxes (N, 4)."""
     height, width = scene.image.shape[:2]
-    x1, y1, x2, y2 = scene.boxes_xyxy[int(rng.integers(len(scene.masks)))]
+    x1, y1, x2, y2 = boxes_xyxy[int(rng.integers(len(boxes_xyxy)))]
     side = int(np.clip(max(x2 - x1, y2 - y1) * rng.uniform(1.1, 2.2), 100, 230))
     corner: list[int] = []
     for low, high, length in ((x1, x2, width), (y1, y2, height)):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import IterableDataset
 
 from models import training_process
-from models.demo import detector, scenes, segmenter, segmenter_examples, training
+from models.demo import detector, scenes, segmenter, segmenter_examples, training, views
 from models.demo.scenes import Scene, render_scene, tight_boxes
 from models.demo.segmenter_examples import SegmenterExamples
 from models.demo.things import CLASS_NAMES, CLUTTER
@@ -288,6 +288,16 @@ def test_the_detector_is_not_asked_for_what_is_hardly_in_view(one_scene: Scene) 
             else:
                 assert bright.sum() < 0.5 * whole_area and (cells == detector.BACKGROUND).all()
     assert asked == {0, 1}
+
+
+def test_close_ups_for_the_detector_are_nearly_always_of_containers(one_scene: Scene) -> None:
+    rng = np.random.default_rng(0)
+    counts = []
+    for take in (views.close_up, views.container_close_up):
+        counts.append(sum((take(rng, one_scene).labels == CLASS_NAMES.index("can")).any() for _ in range(60)))
+    assert counts[0] < 45 < counts[1]
+    clutter = Scene(one_scene.image, one_scene.masks[1:], one_scene.boxes_xyxy[1:], one_scene.labels[1:])
+    assert (views.container_close_up(rng, clutter).labels == CLUTTER).all()
 
 
 def test_close_ups_are_cut_where_their_masks_are(one_scene: Scene) -> None:
