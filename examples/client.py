@@ -364,7 +364,9 @@ def size_of(image: bytes | str, *, upright: bool = False) -> tuple[int, int] | N
     try:
         with Image.open(BytesIO(image)) as opened:
             width, height = opened.size
-            turned = upright and opened.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+            stated_upright = opened.format == "TIFF"  # Pillow states the size of this format alone after the turn
+            sideways = opened.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+            turned = sideways and upright != stated_upright
     except UnidentifiedImageError:  # the service says better what is wrong with it
         return None
     return (width, height) if turned else (height, width)

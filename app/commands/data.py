@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -188,8 +189,7 @@ def _convert(args: argparse.Namespace) -> int:
 def _split(args: argparse.Namespace) -> int:
     from models.data import check_writable, find, split
 
-    if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
-        raise ValueError(f"{args.out} is there already: expected a new or empty folder")
+    _expect_new_or_empty(args.out)
     dataset = read_data(args, args.src, skip_bad=args.skip_bad)
     format = args.to or find(args.src, args.format)[0]
     parts = split(dataset, every=args.every, fraction=args.fraction, seed=args.seed)
@@ -239,13 +239,17 @@ def _demo(args: argparse.Namespace) -> int:
     for name, value, least in (("scenes", args.scenes, 1), ("seed", args.seed, 0), ("size", args.size, 64)):
         if value < least:
             raise ValueError(f"--{name}: expected {least} or more, found {value}")
-    if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
-        raise ValueError(f"{args.out} is there already: expected a new or empty folder")
+    _expect_new_or_empty(args.out)
     with tqdm(total=args.scenes, desc="scenes", unit="scene", disable=None) as bar:
         dataset = draw_dataset(args.out, args.scenes, args.seed, args.size, lambda done: bar.update(done - bar.n))
     objects = sum(1 for _ in dataset.annotations())
     print(f"{args.out}: {len(dataset)} images, {objects} objects, {len(dataset.class_names)} classes, coco")
     return 0
+
+
+def _expect_new_or_empty(folder: Path) -> None:
+    if os.path.lexists(folder) and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"{folder} is there already: expected a new or empty folder")
 
 
 def _writing(args: argparse.Namespace) -> dict[str, Any]:
