@@ -109,7 +109,7 @@ def detection_loss(model: Any, batch: list[Example]) -> tuple[Tensor, dict[str, 
     features = model.extract_feat(data["inputs"])
     losses = model.bbox_head.loss(features, data["data_samples"])
     cells = F.cross_entropy(model.cells(features[0]), torch.stack([b[3] for b in batch]), weight=_cell_weights())
-    loss = 2 * losses["loss_cls"] + losses["loss_bbox"] + cells
+    loss = 2 * losses["loss_cls"] + losses["loss_bbox"] + 2 * cells
     return loss, {name: value.detach() for name, value in {**losses, "loss_cells": cells}.items()}
 
 

@@ -16,8 +16,9 @@ from models.demo.cutouts import system_cutouts
 from models.demo.textures import random_texture, smooth_noise
 from models.demo.things import CLUTTER, Sprite, clutter_sprite, container_sprite
 
-# Things that lie are a quarter of all and are told apart worst: so often a scene is shown to a training on its side.
-QUARTER_TURNS = 0.3
+# Things that lie are a quarter of all and are told apart worst: so often a scene is shown to a training on its side,
+# which makes them half.
+QUARTER_TURNS = 0.5
 
 
 @dataclass(frozen=True)
