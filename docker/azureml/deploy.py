@@ -67,8 +67,6 @@ def steps(client: MLClient | None, args: argparse.Namespace) -> Iterator[Step]:
     endpoint.name = args.endpoint or endpoint.name
     if args.way == "kubernetes":
         endpoint.compute = args.compute or endpoint.compute
-    if batch:
-        endpoint.defaults = None  # there is no deployment yet
     yield Step(
         f"Make the endpoint {endpoint.name}",
         lambda: _endpoints(client, batch).get(endpoint.name),
