@@ -108,7 +108,7 @@ def test_a_bad_file_is_told_in_its_own_line(loaded: ModuleType, tmp_path: Path) 
     assert found[0]["error"].startswith("image: ")
     assert found[2]["error"].startswith("image: expected a JPEG, PNG, ")
     assert found[3]["error"] == "No such file or directory"
-    assert found[1]["answer"] == found[4]["answer"]
+    assert_same(json.loads(found[1]["answer"]), json.loads(found[4]["answer"]))
 
 
 def test_the_catalogs_csv_gets_masks(loaded: ModuleType, service: Service, tmp_path: Path) -> None:
