@@ -1,9 +1,12 @@
-# make setup | serve | test | bench: everything runs in .venv, which `setup` makes and keeps up to date.
+# make setup | serve | test | bench: everything runs in .venv, which `setup` makes and keeps up to date. Only the tests of
+# what is for Azure need .venv-azureml besides.
 .PHONY: setup serve test lint bench clean
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 STAMP := $(VENV)/.installed
+AZUREML := .venv-azureml
+AZUREML_STAMP := $(AZUREML)/.installed
 
 setup: $(STAMP)
 
@@ -25,6 +28,16 @@ $(STAMP): pyproject.toml constraints.txt Makefile
 	@$(PIP) install --force-reinstall --no-deps opencv-python-headless==5.0.0.93
 	@touch $(STAMP)
 
+# AzureML's own packages, whose pins exclude ours. What they do not bring, torch above all, is found in .venv behind them.
+$(AZUREML_STAMP): $(STAMP) docker/azureml/constraints.txt Makefile
+	@echo "Installing AzureML's packages into $(AZUREML), for the tests"
+	@"$(PYTHON)" -m venv --clear $(AZUREML)
+	@$(AZUREML)/bin/python -m pip --quiet --quiet --disable-pip-version-check install --upgrade pip==26.3
+	@$(AZUREML)/bin/python -m pip --quiet --quiet --disable-pip-version-check install \
+		--constraint docker/azureml/constraints.txt azureml-inference-server-http azure-ai-ml azure-identity
+	@printf '%s\n' "$(CURDIR)/$(VENV)/lib/python3.11/site-packages" "$(CURDIR)" > $(AZUREML)/lib/python3.11/site-packages/box2mask.pth
+	@touch $(AZUREML_STAMP)
+
 serve: setup
 	@exec $(VENV)/bin/box2mask serve
 
@@ -33,7 +46,7 @@ lint: setup
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
-test: lint
+test: lint $(AZUREML_STAMP)
 	$(VENV)/bin/python -m pytest
 
 # Takes a while; `.venv/bin/python -m benchmarks --help` has the cases and sizes to choose from.
@@ -41,4 +54,4 @@ bench: setup
 	$(VENV)/bin/python -m benchmarks
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	rm -rf $(VENV) $(AZUREML) .pytest_cache .mypy_cache .ruff_cache *.egg-info

@@ -55,9 +55,12 @@ class MethodNotAllowed(ServiceError):
 
 
 class PayloadTooLarge(ServiceError):
-    """The request's body is over the limit."""
+    """The request's body is over the limit, which is `most` bytes."""
 
     status = 413
+
+    def __init__(self, most: int) -> None:
+        super().__init__(f"expected a body of at most {most} bytes, got more")
 
 
 class TooManyRequests(ServiceError):

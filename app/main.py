@@ -25,9 +25,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import loading, openapi, schemas
 from app.admission import Admission
-from app.errors import ClientGone, DeadlineExceeded, MethodNotAllowed, NotFound, PayloadTooLarge, ServiceError
+from app.errors import ClientGone, MethodNotAllowed, NotFound, PayloadTooLarge, ServiceError
 from app.images import ImageLimits
-from app.scoring import Scorer
+from app.scoring import Scorer, within
 from app.settings import Settings
 
 log = logging.getLogger("box2mask")
@@ -77,14 +77,9 @@ def create_app(settings: Settings) -> FastAPI:
     async def score(http: HttpRequest, answer: Answer) -> Response:
         scorer: Scorer = app.state.scorer
         with app.state.admission.admit():
-            try:
-                async with asyncio.timeout(settings.request_timeout_s) as deadline:
-                    body = await _body(http, int(settings.max_body_mb * 2**20))
-                    content = await _while_connected(http, _score(http, scorer, body, answer))
-            except TimeoutError as error:
-                if not deadline.expired():
-                    raise  # another's
-                raise DeadlineExceeded(f"not answered within {settings.request_timeout_s:g} s") from error
+            async with within(settings.request_timeout_s):
+                body = await _body(http, int(settings.max_body_mb * 2**20))
+                content = await _while_connected(http, _score(http, scorer, body, answer))
             return Response(content, media_type="application/json")
 
     async def _score(http: HttpRequest, scorer: Scorer, body: bytes, answer: Answer) -> bytes:
@@ -95,27 +90,11 @@ def create_app(settings: Settings) -> FastAPI:
         http.scope["box2mask.ms"] = 1000 * (time.perf_counter() - began)
         return await scorer.engine.aside(_to_json, answers)
 
-    async def by_columns(scorer: Scorer, request: schemas.Request) -> list[dict[str, Any]]:
-        return await (segment if request.has_prompts else detect)(scorer, request)
-
-    async def detect(scorer: Scorer, request: schemas.Request) -> list[dict[str, Any]]:
-        _need(choice.detector, "detector")
-        return await scorer.detect(request)
-
-    async def segment(scorer: Scorer, request: schemas.Request) -> list[dict[str, Any]]:
-        _need(choice.segmenter, "segmenter")
-        return await scorer.segment(request)
-
-    async def detect_and_segment(scorer: Scorer, request: schemas.Request) -> list[dict[str, Any]]:
-        _need(choice.detector, "detector")
-        _need(choice.segmenter, "segmenter")
-        return await scorer.detect_and_segment(request)
-
     for path, answer in (
-        ("/score", by_columns),
-        ("/yolof/score", detect),
-        ("/sam/score", segment),
-        ("/pipeline/score", detect_and_segment),
+        ("/score", Scorer.by_columns),
+        ("/yolof/score", Scorer.detect),
+        ("/sam/score", Scorer.segment),
+        ("/pipeline/score", Scorer.detect_and_segment),
     ):
         app.add_route(path, _route(score, answer), methods=["POST"])
 
@@ -187,12 +166,6 @@ def describe(scorer: Scorer, choice: loading.Choice, settings: Settings) -> dict
     }
 
 
-def _need(model: loading.Chosen | None, kind: str) -> None:
-    if model is None:
-        purpose = {"detector": "requests with only images", "segmenter": "requests with points and boxes"}[kind]
-        raise NotFound(f"this service has no {kind}, which answers {purpose}: start it with BOX2MASK_{kind.upper()}")
-
-
 def _route(score: Callable[[HttpRequest, Answer], Awaitable[Response]], answer: Answer) -> Any:
     async def endpoint(http: HttpRequest) -> Response:
         try:
@@ -230,7 +203,7 @@ async def _body(http: HttpRequest, most: int) -> bytes:
         async for chunk in http.stream():
             body += chunk
             if len(body) > most:
-                raise PayloadTooLarge(f"expected a body of at most {most} bytes, got more")
+                raise PayloadTooLarge(most)
     except ClientDisconnect as error:
         raise ClientGone("the client went away before the body was there") from error
     return bytes(body)

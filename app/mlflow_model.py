@@ -76,7 +76,7 @@ class MlflowModel:
         columns = [str(column) for column in model_input.columns]
         try:
             request = schemas.parse_request(_body(columns, model_input, params), self._max_rows)
-            answers = self._thread.wait(self._answer(request))
+            answers = self._thread.wait(self._thread.scorer.by_models(request))
         except BadRequest as error:
             from mlflow.exceptions import MlflowException
 
@@ -88,22 +88,9 @@ class MlflowModel:
         """Wait for what is running, and end the threads."""
         self._thread.close()
 
-    async def _answer(self, request: schemas.Request) -> list[dict[str, Any]]:
-        if self._prompted(request):
-            return await self._thread.scorer.segment(request)
-        if self._thread.engine.segmenter is None:
-            return await self._thread.scorer.detect(request)
-        return await self._thread.scorer.detect_and_segment(request)
-
-    def _prompted(self, request: schemas.Request) -> bool:
-        """Whether the request is one for SAM and its prompts; as the service, by its columns where both could be."""
-        if self._thread.engine.segmenter is None:
-            return False
-        return self._thread.engine.detector is None or request.has_prompts
-
     def _key(self, request: schemas.Request) -> str:
         """What the answer to a request without rows would be called."""
-        if not self._prompted(request):
+        if not self._thread.scorer.is_prompted(request):
             return "boxes"
         live = (request.params.response_schema or self._thread.scorer.response_schema) == "live"
         return "response" if live else "predictions"

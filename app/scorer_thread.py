@@ -36,8 +36,12 @@ class ScorerThread:
             raise
 
     def wait(self, work: Coroutine[Any, Any, T]) -> T:
-        """What a call of the scorer gives, or raises."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+        """What a call of the scorer gives, or raises. A wait that is broken off, by a signal's handler, drops it."""
+        call = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return call.result()
+        finally:
+            call.cancel()
 
     def close(self) -> None:
         """Wait for what is running, and end the threads."""

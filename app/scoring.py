@@ -6,8 +6,8 @@ A request is checked whole, images included, before any network runs. It knows n
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar, cast
@@ -17,7 +17,7 @@ import numpy as np
 from app import masks, schemas
 from app.cache import content_key
 from app.engine import FETCHES, Engine
-from app.errors import BadRequest
+from app.errors import BadRequest, DeadlineExceeded, NotFound
 from app.images import ImageError, ImageLimits, decode_image, image_bytes, is_url
 from app.schemas import Params, Request, ResponseSchema, Row
 from models import sam, yolof
@@ -46,7 +46,9 @@ class _Image:
 
 @dataclass(frozen=True)
 class Scorer:
-    """Answers requests with an engine. Every method raises BadRequest for what the client got wrong.
+    """Answers requests with an engine.
+
+    Every method raises BadRequest for what the client got wrong, and NotFound for want of a model that it takes.
 
     limits: what an image may cost. max_prompts: per row. response_schema: where a request names none.
     """
@@ -56,8 +58,28 @@ class Scorer:
     max_prompts: int
     response_schema: ResponseSchema
 
+    async def by_columns(self, request: Request) -> list[dict[str, Any]]:
+        """SAM's answer to a request with any of SAM's prompt columns, YOLOF's to one without."""
+        return await (self.segment if request.has_prompts else self.detect)(request)
+
+    async def by_models(self, request: Request) -> list[dict[str, Any]]:
+        """All that the models here can say: as `by_columns`, but with both models images alone get boxes and masks.
+
+        With one model it is asked, whatever the columns.
+        """
+        if self.is_prompted(request):
+            return await self.segment(request)
+        return await (self.detect if self.engine.segmenter is None else self.detect_and_segment)(request)
+
+    def is_prompted(self, request: Request) -> bool:
+        """Whether `by_models` takes the request for one for SAM and its prompts."""
+        if self.engine.segmenter is None:
+            return False
+        return self.engine.detector is None or request.has_prompts
+
     async def detect(self, request: Request) -> list[dict[str, Any]]:
         """YOLOF's answer: `{"boxes": [...]}` per row."""
+        _need(self.engine.detector, "detector")
         images, of_row = await self._images(schemas.detector_rows(request), request.params, detect=True)
         found = await _together(self._detections(image, request.params) for image in images)
         answers = [{"boxes": schemas.detected_boxes(one, self._detector.class_names)} for one in found]
@@ -65,6 +87,7 @@ class Scorer:
 
     async def segment(self, request: Request) -> list[dict[str, Any]]:
         """SAM's answer: the masks of every prompt, per row. Rows of one image share its embedding."""
+        _need(self.engine.segmenter, "segmenter")
         rows = schemas.segmenter_rows(request, self.max_prompts)
         images, of_row = await self._images(rows, request.params, segment=True)
         prompts = [
@@ -83,6 +106,8 @@ class Scorer:
 
     async def detect_and_segment(self, request: Request) -> list[dict[str, Any]]:
         """YOLOF's answer with a mask for every box: `{"boxes": [{..., "mask_per_prediction": [...]}]}` per row."""
+        _need(self.engine.detector, "detector")
+        _need(self.engine.segmenter, "segmenter")
         params = request.params
         images, of_row = await self._images(schemas.detector_rows(request), params, detect=True, segment=True)
 
@@ -204,6 +229,24 @@ class Scorer:
         }
         key, function = encoders[params.mask_format]
         return await _together(self.engine.aside(encode, index) for index in range(len(raw)))
+
+
+@asynccontextmanager
+async def within(seconds: float) -> AsyncIterator[None]:
+    """Drop what is awaited inside as soon as it has taken longer. Raises DeadlineExceeded then."""
+    try:
+        async with asyncio.timeout(seconds) as deadline:
+            yield
+    except TimeoutError as error:
+        if not deadline.expired():
+            raise  # another's
+        raise DeadlineExceeded(f"not answered within {seconds:g} s") from error
+
+
+def _need(model: object | None, kind: str) -> None:
+    if model is None:
+        purpose = {"detector": "requests with only images", "segmenter": "requests with points and boxes"}[kind]
+        raise NotFound(f"this service has no {kind}, which answers {purpose}: start it with BOX2MASK_{kind.upper()}")
 
 
 @contextmanager

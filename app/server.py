@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import signal
 import socket
 import sys
@@ -10,6 +9,7 @@ import sys
 import uvicorn
 from starlette.types import Message, Receive, Scope, Send
 
+from app import logs
 from app.loading import Choice
 from app.main import create_app
 from app.settings import Settings, SettingsError
@@ -21,9 +21,7 @@ def serve(settings: Settings) -> None:
     Raises one of `loading.EXPLAINED` where the settings cannot be used. Where the models do not load, uvicorn logs
     the reason and ends the process with status 3, as AzureML's scoring server does when its init() fails.
     """
-    logging.basicConfig(level=settings.log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
-    for chatty in ("httpx", "httpcore"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+    logs.configure(settings.log_level)
     app = create_app(settings)
     listener = _listen(settings)
     _announce(settings, app.state.choice, listener.getsockname()[1])

@@ -23,7 +23,6 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image
-from pycocotools.mask import decode as decode_rle
 from transformers import SamModel
 
 from app import schemas
@@ -33,6 +32,7 @@ from app.mlflow_export import ExportError, _stage, export_mlflow, model_requirem
 from app.mlflow_model import MlflowModel
 from app.settings import Settings
 from models.demo.scenes import render_scene
+from tests.app.same_answers import assert_same
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # asked as MLflow is imported
 mlflow = pytest.importorskip("mlflow")
@@ -184,34 +184,6 @@ def ask_service(service: Any, route: str, content: dict[str, Any], params: dict[
     answer = httpx.post(f"{service.url}{route}", json={"input_data": content, "params": params}, timeout=60)
     answer.raise_for_status()
     return answer.json()
-
-
-def assert_same(found: Any, expected: Any) -> None:
-    """Alike in everything but roundings: which rows of a request share a batch, and so the last bits, is chance."""
-    assert type(found) is type(expected)
-    if isinstance(expected, dict):
-        assert found.keys() == expected.keys()
-        for key, value in expected.items():
-            if key in ("encoded_binary_mask", "rle"):
-                masks = [decode_rle(one) if key == "rle" else decode_png(one) for one in (found[key], value)]
-                assert masks[0].shape == masks[1].shape
-                assert np.mean(masks[0] == masks[1]) > 0.999
-            else:
-                assert_same(found[key], value)
-    elif isinstance(expected, list):
-        assert len(found) == len(expected)
-        for one, other in zip(found, expected, strict=True):
-            assert_same(one, other)
-    elif isinstance(expected, float):
-        assert found == pytest.approx(expected, abs=1e-5)
-    else:
-        assert found == expected
-
-
-def decode_png(mask: str) -> np.ndarray:
-    with Image.open(BytesIO(base64.b64decode(mask))) as image:
-        assert image.mode == "L"
-        return np.asarray(image)
 
 
 @pytest.mark.parametrize("case", CASES)
