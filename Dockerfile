@@ -28,6 +28,21 @@ RUN set -eu; \
     /opt/installer/bin/pip --python venv/bin/python install "$@"; \
     venv/bin/python -c 'import torch'
 
+# Triton compiles one C file when it first sees a GPU. It is compiled here, and docker/triton-cc hands it out: the driver
+# itself, libcuda.so.1, comes from the host, so that an empty library stands in for it.
+COPY docker/triton-cc triton/
+RUN set -eu; \
+    if [ "$TORCH" = cpu ]; then rm -r triton; mkdir triton; exit 0; fi; \
+    include="$(python -c 'import sysconfig; print(sysconfig.get_path("include"))')"; \
+    apt-get update; \
+    apt-get install --yes --no-install-recommends gcc libc6-dev $(test -e "$include/Python.h" || echo python3-dev); \
+    nvidia=venv/lib/python3.11/site-packages/triton/backends/nvidia; \
+    cp $nvidia/driver.c triton/cuda_utils.c; \
+    mkdir /opt/driver; \
+    gcc -shared -Wl,-soname,libcuda.so.1 -o /opt/driver/libcuda.so.1 -x c /dev/null; \
+    gcc -O3 -shared -fPIC -Wno-psabi -I$nvidia/include -I"$include" -o triton/cuda_utils.so triton/cuda_utils.c \
+        -Wl,--no-as-needed -L/opt/driver -l:libcuda.so.1
+
 # mmcv's setup.py wants an older setuptools than the service has, and torch's headers.
 RUN set -eu; \
     case "$MMCV" in \
@@ -84,11 +99,13 @@ ENV PATH=/opt/box2mask/venv/bin:$PATH \
     TORCH_HOME=/tmp/torch \
     TORCHINDUCTOR_CACHE_DIR=/tmp/inductor \
     TRITON_CACHE_DIR=/tmp/triton \
+    CC=/opt/box2mask/triton/triton-cc \
     CUDA_CACHE_PATH=/tmp/cuda \
     NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
 WORKDIR /opt/box2mask
 COPY --from=builder /opt/box2mask/venv venv/
+COPY --from=builder /opt/box2mask/triton triton/
 COPY --from=weights /opt/box2mask/weights weights/
 COPY --from=builder /opt/box2mask/app app/
 COPY --from=builder /opt/box2mask/models models/

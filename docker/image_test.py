@@ -33,6 +33,7 @@ from PIL import Image
 REPOSITORY = Path(__file__).parents[1]
 BASE_PACKAGES = "ca-certificates,python-is-python3,python3,python3-venv"
 USER = 10001
+ANYONE = 54321  # as in `docker run --user`: nothing in the image knows this one
 STARTS_WITHIN_S = 300.0
 STOPS_WITHIN_S = 120.0
 COMPILERS = ("cc", "gcc", "g++", "clang", "c++")
@@ -45,10 +46,11 @@ class Failed(Exception):
 
 @dataclass(frozen=True)
 class Started:
-    """A running service: where it answers, its process as this machine sees it, and the one to wait for."""
+    """A running service: where it answers, its process as this machine sees it and its user, the one to wait for."""
 
     url: str
     pid: int
+    user: int
     process: subprocess.Popen[bytes]
     began: float
 
@@ -260,7 +262,7 @@ def run_by_buildah(store: Store, image: str, requests: Mapping[str, bytes]) -> N
     with store.container(image) as name:
         port = free_port()
         command = [*store.command, "run", "--isolation", "chroot", name, "--", "env", f"BOX2MASK_PORT={port}"]
-        with started([*command, *config["Entrypoint"], *config["Cmd"]], port) as service:
+        with started([*command, *config["Entrypoint"], *config["Cmd"]], port, USER) as service:
             use("buildah run", service, requests)
             health = config["Healthcheck"]["Test"][1:]
             done = subprocess.run([*command, *health])
@@ -271,13 +273,13 @@ def run_by_buildah(store: Store, image: str, requests: Mapping[str, bytes]) -> N
 
 
 def run_read_only(store: Store, image: str, requests: Mapping[str, bytes]) -> None:
-    """As `docker run --read-only --tmpfs /tmp` runs it: process 1, which may write below /tmp and nowhere else."""
+    """As `docker run --read-only --tmpfs /tmp --user 54321:54321`: process 1, which can write below /tmp only."""
     config = configuration_of(store, image)
     with store.mounted(image) as root:
         port = free_port()
         environment = [*config["Env"], f"BOX2MASK_PORT={port}"]
         command = [*config["Entrypoint"], *config["Cmd"]]
-        with started(in_namespaces(root, environment, config["WorkingDir"], command), port) as service:
+        with started(in_namespaces(root, environment, config["WorkingDir"], command), port, ANYONE) as service:
             ids = re.findall(r"^NSpid:\s+\d+\s+(\d+)$", Path(f"/proc/{service.pid}/status").read_text(), re.MULTILINE)
             expect("the service's process id in its namespace", ids, ["1"])
             use("read-only root", service, requests)
@@ -293,7 +295,7 @@ shift 2
 mount --make-rprivate /
 mount --bind "$root" "$root"
 mount -o remount,bind,ro "$root"
-mount -t tmpfs -o mode=1777,size=1g tmpfs "$root/tmp"
+mount -t tmpfs -o mode=1777,nosuid,nodev,noexec tmpfs "$root/tmp"  # as Docker mounts it
 mount -t proc proc "$root/proc"
 mount -t tmpfs -o mode=755 tmpfs "$root/dev"
 for device in null zero full random urandom; do
@@ -303,7 +305,7 @@ done
 mkdir -m 1777 "$root/dev/shm"
 exec env -i "PATH=$PATH" chroot --userspec=USER:USER --groups=USER "$root" \\
     env -i "$@"
-""".replace("USER", str(USER))
+""".replace("USER", str(ANYONE))
 
 
 def in_namespaces(root: Path, environment: Sequence[str], folder: str, command: Sequence[str]) -> list[str]:
@@ -313,7 +315,7 @@ def in_namespaces(root: Path, environment: Sequence[str], folder: str, command: 
 
 
 @contextmanager
-def started(command: Sequence[str], port: int, path: str = "/health/ready") -> Iterator[Started]:
+def started(command: Sequence[str], port: int, user: int, path: str = "/health/ready") -> Iterator[Started]:
     """Start it, and wait until `path` answers 200; ended by force if it is still there afterwards. Raises Failed."""
     began = time.monotonic()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
@@ -325,7 +327,7 @@ def started(command: Sequence[str], port: int, path: str = "/health/ready") -> I
             if time.monotonic() - began > STARTS_WITHIN_S:
                 raise Failed(f"the service was not ready within {STARTS_WITHIN_S:.0f} s")
             time.sleep(0.05)
-        yield Started(url, service_below(process.pid), process, began)
+        yield Started(url, service_below(process.pid, user), user, process, began)
     finally:
         if process.poll() is None:
             for pid in reversed(descendants(process.pid)):
@@ -353,7 +355,7 @@ def use(how: str, service: Started, requests: Mapping[str, bytes]) -> None:
     expect("the status of a request without data", refused.status_code, 400)
     status = Path(f"/proc/{service.pid}/status").read_text()
     uids = set(re.findall(r"\d+", re.findall(r"^Uid:(.*)$", status, re.MULTILINE)[0]))
-    expect("the service's user", uids, {str(USER)})
+    expect("the service's user", uids, {str(service.user)})
     peak = int(re.findall(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)[0])
     print(f"{how}: {first:.1f} s from start to first answer, at most {peak / 1024:.0f} MiB in memory (VmHWM)")
 
@@ -425,13 +427,13 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
-def service_below(pid: int) -> int:
-    """The process of the image's user among the descendants."""
+def service_below(pid: int, user: int) -> int:
+    """The process of this user among the descendants."""
     for child in descendants(pid):
         status = Path(f"/proc/{child}/status").read_text()
-        if re.search(rf"^Uid:\t{USER}\t", status, re.MULTILINE):
+        if re.search(rf"^Uid:\t{user}\t", status, re.MULTILINE):
             return child
-    raise Failed(f"expected a process of user {USER}")
+    raise Failed(f"expected a process of user {user}")
 
 
 def descendants(pid: int) -> list[int]:
@@ -502,7 +504,7 @@ def run_azureml(store: Store, image: str) -> None:
         config = configuration_of(store, image)
         port = free_port()
         command = [*config["Entrypoint"], "--port", str(port)]
-        with started(in_namespaces(root, config["Env"], config["WorkingDir"], command), port, "/") as server:
+        with started(in_namespaces(root, config["Env"], config["WorkingDir"], command), port, ANYONE, "/") as server:
             answer = httpx.post(f"{server.url}/score", json={"a": 1}, timeout=60, trust_env=False)
             expect("the entry script's status", answer.status_code, 200)
             print(f"azureml: {time.monotonic() - server.began:.1f} s to the first answer, {answer.json()}")
