@@ -1,8 +1,8 @@
 """Builds the image and uses it as its users do: `make image-test`; as root, with buildah and debootstrap.
 
 Needs no Docker engine: a Debian by debootstrap stands in for python:3.11-slim, the image runs once by `buildah run`
-in a chroot, and once as process 1 of a PID namespace, on a read-only root with a tmpfs on /tmp. What is built stays
-in --cache and makes the next run short.
+in a chroot, and once as process 1 of a PID namespace, on a read-only root with a tmpfs on /tmp. Base and images stay in
+--cache; with --build-option=--layers so does every step between, at the cost of time and disk.
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ def build(store: Store, arguments: argparse.Namespace, target: str) -> str:
     }
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        options = ["--isolation", "chroot", "--format", "docker", "--layers", "--pull-never", "--tag", name]
+        options = ["--isolation", "chroot", "--format", "docker", "--pull-never", "--tag", name]
         options += [f"--build-arg={key}={value}" for key, value in values.items()]
         options += [f"--volume={volume}" for volume in pip_volumes(Path(folder))]
         # Without a target: what `docker build .` gives has to be the service.
