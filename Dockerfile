@@ -79,19 +79,12 @@ RUN if [ -n "$WEIGHTS" ]; then venv/bin/box2mask weights pull $WEIGHTS ${WEIGHTS
 
 # --- What both targets are made of. ---
 FROM ${BASE} AS runtime
-ARG REVISION=""
-LABEL org.opencontainers.image.title="box2mask" \
-      org.opencontainers.image.description="MMDetection's YOLOF and Meta's SAM behind AzureML's scoring format" \
-      org.opencontainers.image.version="0.1.0" \
-      org.opencontainers.image.revision="${REVISION}"
-# By numbers, so that Kubernetes' runAsNonRoot can tell.
-RUN groupadd --gid 10001 box2mask \
-    && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin box2mask
 # Whatever writes at all writes below /tmp, so the root may be read-only.
 ENV PATH=/opt/box2mask/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     HOME=/tmp \
+    LOGNAME=box2mask \
     XDG_CACHE_HOME=/tmp/cache \
     MPLCONFIGDIR=/tmp/matplotlib \
     HF_HOME=/tmp/huggingface \
@@ -109,7 +102,13 @@ COPY --from=builder /opt/box2mask/triton triton/
 COPY --from=weights /opt/box2mask/weights weights/
 COPY --from=builder /opt/box2mask/app app/
 COPY --from=builder /opt/box2mask/models models/
+ARG REVISION=""
+LABEL org.opencontainers.image.title="box2mask" \
+      org.opencontainers.image.description="MMDetection's YOLOF and Meta's SAM behind AzureML's scoring format" \
+      org.opencontainers.image.version="0.1.0" \
+      org.opencontainers.image.revision="${REVISION}"
 EXPOSE 5001
+# By numbers, so that Kubernetes' runAsNonRoot can tell; any others will do, since no file belongs to these.
 USER 10001:10001
 
 
