@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import hashlib
 import io
 import json
 import os
@@ -180,25 +181,44 @@ def build(store: Store, arguments: argparse.Namespace, target: str) -> str:
 def pip_volumes(folder: Path) -> list[str]:
     """Mounts by which pip in the build finds packages as pip on this machine does.
 
-    Its settings become the build's /etc/pip.conf, written to `folder`; local files that they name come along.
+    Its settings become the build's /etc/pip.conf, written to `folder`; local files that they name come along. Of a
+    folder of wheels it is a page with their hashes: among equals pip prefers a link that has one.
     """
     listed = subprocess.run(
         [sys.executable, "-m", "pip", "config", "list"], check=True, stdout=subprocess.PIPE, text=True
     ).stdout
     settings: dict[str, str] = {}
-    paths: set[Path] = set()
+    volumes: dict[Path, Path] = {}
     for key, quoted in re.findall(r"^(?:global|install|:env:)\.([\w-]+)=(['\"].*['\"])$", listed, re.MULTILINE):
-        value = quoted[1:-1].replace("\\n", " ")
-        settings[key] = value
-        named = (Path(word.removeprefix("file://")) for word in value.split())
-        paths |= {path for path in named if path.is_absolute() and path.exists()}
+        words = quoted[1:-1].replace("\\n", " ").split()
+        for i, word in enumerate(words):
+            path = Path(word.removeprefix("file://"))
+            if not path.is_absolute() or not path.exists():
+                continue
+            volumes[path] = path
+            if key == "find-links" and path.is_dir():
+                page = Path("/etc", f"pip-links-{path.name}.html")
+                volumes[page] = folder / page.name
+                volumes[page].write_text(links_page(path))
+                words[i] = str(page)
+            elif path.name == "simple":  # an index, which may link to files beside it
+                volumes[path.parent] = path.parent
+        settings[key] = " ".join(words)
     if not settings:
         return []
-    # An index of local files may link to files beside it.
-    paths |= {path.parent for path in paths if path.is_dir() and path.name == "simple"}
     configuration = folder / "pip.conf"
     configuration.write_text("[global]\n" + "".join(f"{key} = {value}\n" for key, value in settings.items()))
-    return [f"{path}:{path}:ro" for path in sorted(paths)] + [f"{configuration}:/etc/pip.conf:ro"]
+    volumes[Path("/etc/pip.conf")] = configuration
+    return [f"{source}:{target}:ro" for target, source in volumes.items()]
+
+
+def links_page(wheels: Path) -> str:
+    links = []
+    for wheel in sorted(wheels.glob("*.whl")):
+        with wheel.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        links.append(f'<a href="{wheel.as_uri()}#sha256={sha256}">{wheel.name}</a>\n')
+    return f"<!DOCTYPE html>\n<html><body>\n{''.join(links)}</body></html>\n"
 
 
 # --- What is in it ----------------------------------------------------------------------------------------------
