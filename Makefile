@@ -1,6 +1,6 @@
 # make setup | serve | test | bench: everything runs in .venv, which `setup` makes and keeps up to date. Only the tests of
 # what is for Azure need .venv-azureml besides.
-.PHONY: setup serve test lint bench clean
+.PHONY: setup serve test lint bench lock sbom image-test clean
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
@@ -52,6 +52,17 @@ test: lint $(AZUREML_STAMP)
 # Takes a while; `.venv/bin/python -m benchmarks --help` has the cases and sizes to choose from.
 bench: setup
 	$(VENV)/bin/python -m benchmarks
+
+# The image's packages with their hashes, after a change of pyproject.toml or constraints.txt.
+lock: setup
+	$(VENV)/bin/python docker/lock.py
+
+sbom: setup
+	$(VENV)/bin/python docker/sbom.py $(SBOM)
+
+# Builds the image and uses it; as root, with buildah and debootstrap. IMAGE_TEST="--help" shows the options.
+image-test: setup
+	$(VENV)/bin/python docker/image_test.py $(IMAGE_TEST)
 
 clean:
 	rm -rf $(VENV) $(AZUREML) .pytest_cache .mypy_cache .ruff_cache *.egg-info

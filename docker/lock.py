@@ -1,0 +1,89 @@
+"""Writes the image's lock files: every package with its version and the hashes of its files.
+
+    python docker/lock.py
+
+Versions are those of pyproject.toml and constraints.txt; what these leave open (CUDA's libraries, setuptools, the
+AzureML server's packages) is the newest that fits, on Linux x86-64 with Python 3.11. Needs PyPI, and installs nothing.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tempfile
+import tomllib
+from pathlib import Path
+
+from tool_environment import tool
+
+DOCKER = Path(__file__).parent
+REPOSITORY = DOCKER.parent
+UV = "uv==0.13.9"
+AZUREML_SERVER = "azureml-inference-server-http==1.5.1"
+# mmcv asks for the OpenCV that draws windows, which needs the libraries of a desktop.
+HEADLESS_FOR = "opencv-python"
+# What only the CUDA build of torch asks for.
+CUDA = re.compile(r"(nvidia|cuda)-|triton==")
+# The CPU build is not on PyPI but on PyTorch's own index, as version 2.13.0+cpu, which `==2.13.0` takes as well. The
+# hash is that of torch-2.13.0+cpu-cp311-cp311-manylinux_2_28_x86_64.whl.
+CPU_TORCH = {"2.13.0": "6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b"}
+# The AzureML server's own pins of these are others than the service's.
+AZUREML_DIFFERS = re.compile(r"(pydantic|opentelemetry|importlib_metadata|protobuf)")
+# The newest that builds mmcv, whose setup.py imports pkg_resources.
+MMCV_BUILD = "setuptools==80.9.0"
+HEADER = "# Made by `python docker/lock.py`; do not edit.\n"
+
+
+def main() -> None:
+    """Write docker/*.lock. Raises CalledProcessError, with the resolver's words on standard error, where none fits."""
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
+    constraints = (REPOSITORY / "constraints.txt").read_text().splitlines()
+    pinned = dict(line.split("==") for line in project["project"]["dependencies"])
+    headless = re.search(rf"^({HEADLESS_FOR})==(.+)$", "\n".join(constraints), re.MULTILINE)
+    assert headless is not None, f"constraints.txt has no {HEADLESS_FOR}"
+    # setuptools installs the service itself, and tensorboard and torch want it as well.
+    wanted = [*project["project"]["dependencies"], f"{HEADLESS_FOR}-headless=={headless[2]}"]
+    wanted += project["build-system"]["requires"]
+    with tool(UV, "uv") as uv:
+        packages = _resolve(uv, wanted, constraints)
+        _write("requirements", [_with_cpu_torch(block) for block in packages if not CUDA.match(block)])
+        _write("requirements-cuda", [block for block in packages if CUDA.match(block)])
+        shared = [line for line in constraints if not AZUREML_DIFFERS.match(line)]
+        _write("requirements-azureml", _resolve(uv, [AZUREML_SERVER], shared))
+        _write("requirements-mmcv", _resolve(uv, [f"mmcv=={pinned['mmcv-lite']}"], [], "--no-deps"))
+        _write("requirements-mmcv-build", _resolve(uv, [MMCV_BUILD], []))
+
+
+def _resolve(uv: Path, wanted: list[str], constraints: list[str], *options: str) -> list[str]:
+    """One block of text for each package: `name==version` and its hashes, in the order of their names."""
+    with tempfile.TemporaryDirectory() as folder:
+        files = {
+            "wanted": wanted,
+            "constraints": constraints,
+            # Fulfilled on no Python that there is: a requirement that is left out.
+            "overrides": [f'{HEADLESS_FOR}; python_version < "3"'],
+        }
+        for name, lines in files.items():
+            (Path(folder) / name).write_text("\n".join(lines))
+        command = [uv, "pip", "compile", "wanted", "--constraint", "constraints", "--override", "overrides", *options]
+        command += ["--generate-hashes", "--no-header", "--no-annotate", "--no-config", "--quiet"]
+        command += ["--python-version", "3.11", "--python-platform", "x86_64-manylinux_2_28"]
+        done = subprocess.run(command, cwd=folder, check=True, stdout=subprocess.PIPE, text=True)
+    return re.findall(r"^\S+==.*\n(?:^ .*\n?)*", done.stdout, re.MULTILINE)
+
+
+def _with_cpu_torch(block: str) -> str:
+    found = re.match(r"torch==(\S+)", block)
+    if found is None:
+        return block
+    if found[1] not in CPU_TORCH:
+        raise SystemExit(f"docker/lock.py: CPU_TORCH has no hash of torch {found[1]}'s CPU build")
+    return f"{block.rstrip()} \\\n    --hash=sha256:{CPU_TORCH[found[1]]}\n"
+
+
+def _write(name: str, packages: list[str]) -> None:
+    (DOCKER / f"{name}.lock").write_text(HEADER + "".join(packages))
+
+
+if __name__ == "__main__":
+    main()
