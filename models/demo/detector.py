@@ -20,7 +20,7 @@ from models import mmcv_ops
 from models.demo import training
 from models.demo.scenes import scene_stream, tight_boxes
 from models.demo.things import CLASS_NAMES, CLUTTER
-from models.demo.views import WHOLE_SIZE, View, batches, container_close_up
+from models.demo.views import WHOLE_SIZE, Take, View, batches, container_close_up, whole
 
 CONFIG = Path(__file__).parents[2] / "weights" / "demo" / "yolof" / "yolof_r18_demo.py"
 IMAGE_SIZE = WHOLE_SIZE
@@ -42,13 +42,13 @@ class DetectorExamples(IterableDataset):
     class that covers most of each cell of the feature map, or BACKGROUND.
     """
 
-    def __init__(self, seed: int, batch: int) -> None:
-        self.seed, self.batch = seed, batch
+    def __init__(self, seed: int, batch: int, near: Take = container_close_up) -> None:
+        self.seed, self.batch, self.near = seed, batch, near
 
     def __iter__(self) -> Iterator[list[Example]]:
         cv2.setNumThreads(1)
         rng = np.random.default_rng(self.seed)
-        for views in batches(rng, scene_stream(self.seed, IMAGE_SIZE), self.batch, container_close_up):
+        for views in batches(rng, scene_stream(self.seed, IMAGE_SIZE), self.batch, self.near):
             yield [_example(view) for view in views]
 
 
@@ -141,9 +141,10 @@ def start_from(model: nn.Module, folder: Path) -> nn.Module:
 
 def main() -> None:
     args = training.arguments(__doc__, minutes=40, batch=8)
+    near = whole if args.whole else container_close_up
     training.train(
         new_model(args.seed) if args.start is None else start_from(new_model(args.seed), args.start),
-        lambda seed: training.loaded(DetectorExamples(args.seed + seed, args.batch)),
+        lambda seed: training.loaded(DetectorExamples(args.seed + seed, args.batch, near)),
         lambda model, batch, _: detection_loss(model, batch),
         save,
         args.out,

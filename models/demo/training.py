@@ -108,4 +108,6 @@ def arguments(description: str | None, minutes: float, batch: int) -> argparse.N
     parser.add_argument("--batch", type=int, default=batch, help="images per step")
     parser.add_argument("--lr", type=float, default=1e-3, help="highest learning rate")
     parser.add_argument("--seed", type=int, default=0)
+    # Batch norms remember the statistics of what they saw last, and those of close-ups are of no use for whole scenes.
+    parser.add_argument("--whole", action="store_true", help="no close-ups: the last stretch of the detector")
     return parser.parse_args()
