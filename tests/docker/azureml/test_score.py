@@ -79,7 +79,7 @@ def serving(python: str, log_file: Path, settings: dict[str, str]) -> Iterator[S
     finally:
         process.terminate()
         try:
-            process.wait(timeout=30)
+            process.wait(timeout=conftest.STARTS_WITHIN_S)  # gunicorn itself gives a process thirty seconds
         finally:
             process.kill()
             process.wait()
