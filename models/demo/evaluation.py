@@ -140,7 +140,9 @@ def main() -> None:
         rows.append((folder.name, mask_figures(segmenter, shot)))
         rows.append((folder.name, box_figures(detector, shot)))
     for where, figures in rows:
-        print(f"{where}: " + ", ".join(f"{key} {value:.3f}" for key, value in figures.items()))
+        # None: photos without a thing that the detector knows
+        shown = (f"{key} {'-' if value is None else f'{value:.3f}'}" for key, value in figures.items())
+        print(f"{where}: " + ", ".join(shown))
 
 
 if __name__ == "__main__":
