@@ -66,7 +66,6 @@ COPY models models/
 COPY weights weights/
 # In place, since the weights are looked for beside the code.
 RUN /opt/installer/bin/pip --python venv/bin/python install --no-deps --no-build-isolation --editable . \
-    && rm -r README.md *.egg-info \
     && venv/bin/python -m compileall -q app models
 
 
