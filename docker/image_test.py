@@ -35,8 +35,8 @@ REPOSITORY = Path(__file__).parents[1]
 BASE_PACKAGES = "ca-certificates,python-is-python3,python3,python3-venv"
 USER = 10001
 ANYONE = 54321  # as in `docker run --user`: nothing in the image knows this one
-STARTS_WITHIN_S = 300.0
-STOPS_WITHIN_S = 120.0
+STARTS_WITHIN_S = 900.0  # a busy machine takes minutes
+STOPS_WITHIN_S = 300.0
 COMPILERS = ("cc", "gcc", "g++", "clang", "c++")
 NOT_SHIPPED = ("tests", ".git", "benchmarks", "examples", "docs", "constraints.txt", "pyproject.toml", "Dockerfile")
 
@@ -99,6 +99,7 @@ def main() -> int:
     parser.add_argument("--torch-index", default="", help="index that has torch's CPU wheels, beside pip's own")
     parser.add_argument("--mmcv", choices=("lite", "full"), default="lite")
     parser.add_argument("--azureml", action="store_true", help="try the target `azureml` as well")
+    parser.add_argument("--no-build", action="store_true", help="try the image that the last run has left")
     parser.add_argument("--build-option", action="append", default=[], help="another option of `buildah bud`")
     parser.add_argument(
         "--requests", type=Path, default=REPOSITORY.parent / "shared" / "requests", help="folder of requests to post"
@@ -117,8 +118,8 @@ def main() -> int:
         check_configuration(store, image)
         check_files(store, image)
         requests = sample_requests(arguments.requests)
-        run_by_buildah(store, image, requests)
         run_read_only(store, image, requests)
+        run_by_buildah(store, image, requests)
         if arguments.azureml:
             run_azureml(store, build(store, arguments, "azureml"))
     except Failed as failure:
@@ -164,6 +165,8 @@ def build(store: Store, arguments: argparse.Namespace, target: str) -> str:
         "TORCH_INDEX": arguments.torch_index,
         "MMCV": arguments.mmcv,
     }
+    if arguments.no_build and store.has(name):
+        return name
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         options = ["--isolation", "chroot", "--format", "docker", "--pull-never", "--tag", name]
@@ -369,7 +372,8 @@ def use(how: str, service: Started, requests: Mapping[str, bytes]) -> None:
         route = "/pipeline/score" if name == "pipeline" else "/score"
         answer = httpx.post(service.url + route, content=body, timeout=300, trust_env=False)
         first = first or time.monotonic() - service.began
-        expect(f"{name}'s status", answer.status_code, 200)
+        if answer.status_code != 200:
+            raise Failed(f"{name}: expected status 200, found {answer.status_code}: {answer.text[:300]}")
         check_answer(name, json.loads(body), answer.json())
     refused = httpx.post(f"{service.url}/score", content=b"{}", timeout=60, trust_env=False)
     expect("the status of a request without data", refused.status_code, 400)
@@ -487,7 +491,10 @@ def sample_requests(folder: Path) -> dict[str, bytes]:
     requests = {
         "pipeline": body(["image"], [image]),
         "detection": body(["image"], [image]),
-        "segmentation": body(["image", "input_boxes"], [image, [[20, 20, 200, 180]]]),
+        "segmentation": body(
+            ["image", "input_points", "input_boxes", "input_labels", "multimask_output"],
+            [image, "", [[20, 20, 200, 180]], "", False],
+        ),
     }
     return requests | {path.name: path.read_bytes() for path in sorted(folder.glob("*.json"))}
 
