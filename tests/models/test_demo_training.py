@@ -300,6 +300,12 @@ def test_close_ups_for_the_detector_are_nearly_always_of_containers(one_scene: S
     assert (views.container_close_up(rng, clutter).labels == CLUTTER).all()
 
 
+def test_the_detectors_last_stretch_shows_whole_scenes_only(one_scene: Scene) -> None:
+    stretch = detector.DetectorExamples(0, 4, views.whole)
+    sizes = {pixels.shape[-1] for batch in itertools.islice(stretch, 6) for pixels, *_ in batch}
+    assert sizes == {views.WHOLE_SIZE}
+
+
 def test_close_ups_are_cut_where_their_masks_are(one_scene: Scene) -> None:
     """Both things differ from what is around them in this scene, so that masks can be told from pixels."""
     one_scene.image[:] = (90, 90, 90)
