@@ -38,25 +38,6 @@ class View:
 Take = Callable[[np.random.Generator, Scene], View]
 
 
-def batches(
-    rng: np.random.Generator, scenes: Iterator[Scene], size: int, near: Take | None = None
-) -> Iterator[list[View]]:
-    """Views with a thing in them, in batches without end: four times `size` close-ups, then half as many wholes.
-
-    near: takes a close-up; `close_up` unless given.
-    """
-    while True:
-        for number in range(5):
-            take = whole if number == 4 else near or close_up
-            wanted = max(1, size // 2) if number == 4 else size
-            views: list[View] = []
-            while len(views) < wanted:
-                view = take(rng, next(scenes))
-                if len(view.labels):
-                    views.append(view)
-            yield views
-
-
 def whole(rng: np.random.Generator, scene: Scene) -> View:
     """The scene, which is WHOLE_SIZE long, at the top left of a square."""
     return _view(scene, 0, 0, WHOLE_SIZE, WHOLE_SIZE)
@@ -73,6 +54,25 @@ def container_close_up(rng: np.random.Generator, scene: Scene) -> View:
     return _close_up(
         rng, scene, scene.boxes_xyxy[containers if containers.any() and rng.random() < 0.85 else slice(None)]
     )
+
+
+def batches(
+    rng: np.random.Generator, scenes: Iterator[Scene], size: int, near: Take = close_up
+) -> Iterator[list[View]]:
+    """Views with a thing in them, in batches without end: four times `size` close-ups, then half as many wholes.
+
+    near: takes a close-up.
+    """
+    while True:
+        for number in range(5):
+            take = whole if number == 4 else near
+            wanted = max(1, size // 2) if number == 4 else size
+            views: list[View] = []
+            while len(views) < wanted:
+                view = take(rng, next(scenes))
+                if len(view.labels):
+                    views.append(view)
+            yield views
 
 
 def _close_up(rng: np.random.Generator, scene: Scene, boxes_xyxy: np.ndarray) -> View:
