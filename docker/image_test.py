@@ -452,8 +452,8 @@ def free_port() -> int:
 
 
 def service_below(pid: int, user: int) -> int:
-    """The process of this user among the descendants."""
-    for child in descendants(pid):
+    """The innermost process of this user among the descendants; what has started it may run as the same user."""
+    for child in reversed(descendants(pid)):
         status = Path(f"/proc/{child}/status").read_text()
         if re.search(rf"^Uid:\t{user}\t", status, re.MULTILINE):
             return child
