@@ -224,8 +224,8 @@ def _working_kernels(encoder: SamVisionEncoder) -> KernelEncoder | None:
         torch.cuda.current_stream(weight.device).synchronize()
     except torch.OutOfMemoryError:
         raise
-    except (triton.TritonError, RuntimeError, ValueError, OSError, subprocess.SubprocessError):
-        # An older GPU, or none of what Triton needs to build its launchers, such as a C compiler.
+    except (triton.TritonError, ImportError, RuntimeError, ValueError, OSError, subprocess.SubprocessError):
+        # An older GPU, or none of what Triton needs for its launchers: a C compiler, a folder to load them from.
         log.exception("Triton's kernels do not run here: SAM's attention runs without them")
         return None
     return kernels
