@@ -140,7 +140,10 @@ def start_from(model: nn.Module, folder: Path) -> nn.Module:
 
 
 def main() -> None:
-    args = training.arguments(__doc__, minutes=40, batch=8)
+    parser = training.argument_parser(__doc__, minutes=40, batch=8)
+    # Batch norms remember the statistics of what they saw last, and those of close-ups are of no use for whole scenes.
+    parser.add_argument("--whole", action="store_true", help="no close-ups: for the last stretch")
+    args = parser.parse_args()
     near = whole if args.whole else container_close_up
     training.train(
         new_model(args.seed) if args.start is None else start_from(new_model(args.seed), args.start),

@@ -193,7 +193,7 @@ def start_from(model: SamModel, folder: Path) -> SamModel:
 
 
 def main() -> None:
-    args = training.arguments(__doc__, minutes=240, batch=8)
+    args = training.argument_parser(__doc__, minutes=240, batch=8).parse_args()
     model = new_model(small_config(), args.seed)
     training.train(
         model if args.start is None else start_from(model, args.start),

@@ -98,8 +98,8 @@ def loaded(batches: IterableDataset) -> Iterator[Any]:
     return iter(DataLoader(batches, batch_size=None, num_workers=1))
 
 
-def arguments(description: str | None, minutes: float, batch: int) -> argparse.Namespace:
-    """Read the command line that both training scripts share, which is the first that they do."""
+def argument_parser(description: str | None, minutes: float, batch: int) -> argparse.ArgumentParser:
+    """The command line that both training scripts share, which is the first that they ask for."""
     prepare_process()
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("out", type=Path, help="folder to write, and to go on from")
@@ -108,6 +108,4 @@ def arguments(description: str | None, minutes: float, batch: int) -> argparse.N
     parser.add_argument("--batch", type=int, default=batch, help="images per step")
     parser.add_argument("--lr", type=float, default=1e-3, help="highest learning rate")
     parser.add_argument("--seed", type=int, default=0)
-    # Batch norms remember the statistics of what they saw last, and those of close-ups are of no use for whole scenes.
-    parser.add_argument("--whole", action="store_true", help="no close-ups: the last stretch of the detector")
-    return parser.parse_args()
+    return parser

@@ -50,10 +50,8 @@ def close_up(rng: np.random.Generator, scene: Scene) -> View:
 
 def container_close_up(rng: np.random.Generator, scene: Scene) -> View:
     """The same, nearly always of a container where the scene has one."""
-    containers = scene.labels != CLUTTER
-    return _close_up(
-        rng, scene, scene.boxes_xyxy[containers if containers.any() and rng.random() < 0.85 else slice(None)]
-    )
+    containers = scene.boxes_xyxy[scene.labels != CLUTTER]
+    return _close_up(rng, scene, containers if len(containers) and rng.random() < 0.85 else scene.boxes_xyxy)
 
 
 def batches(

@@ -111,11 +111,7 @@ def serve(tmp_path: Path) -> Callable[..., AbstractContextManager[Service]]:
 
 @pytest.fixture(scope="session")
 def model_folders(tmp_path_factory: pytest.TempPathFactory) -> ModelFolders:
-    folder = tmp_path_factory.mktemp("models")
-    folders = ModelFolders(folder / "detector", folder / "segmenter")
-    write_detector(folders.detector)
-    write_segmenter(folders.segmenter)
-    return folders
+    return write_models(tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture(scope="session")
@@ -128,6 +124,14 @@ def service(model_folders: ModelFolders, tmp_path_factory: pytest.TempPathFactor
     }
     with serving(tmp_path_factory.mktemp("service") / "service.log", settings) as started:
         yield started
+
+
+def write_models(folder: Path) -> ModelFolders:
+    """Both models, in folders of their own below `folder`."""
+    folders = ModelFolders(folder / "detector", folder / "segmenter")
+    write_detector(folders.detector)
+    write_segmenter(folders.segmenter)
+    return folders
 
 
 def write_detector(folder: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from models.demo.scenes import render_scene
-from tests.app.conftest import ModelFolders, Service, serving, write_detector, write_segmenter
+from tests.app.conftest import ModelFolders, Service, serving, write_models
 
 REPOSITORY = Path(__file__).parents[3]
 AZUREML = REPOSITORY / "docker" / "azureml"
@@ -41,11 +41,7 @@ def azureml_python() -> str:
 
 @pytest.fixture(scope="session")
 def model_folders(tmp_path_factory: pytest.TempPathFactory) -> ModelFolders:
-    folder = tmp_path_factory.mktemp("models")
-    folders = ModelFolders(folder / "detector", folder / "segmenter")
-    write_detector(folders.detector)
-    write_segmenter(folders.segmenter)
-    return folders
+    return write_models(tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture(scope="session")
