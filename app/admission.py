@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -16,31 +16,43 @@ _LONGEST_WAIT_S = 60
 
 
 class Admission:
-    """Lets in so many requests at a time. For one event loop."""
+    """Lets in so many requests at a time, of all clients and of each. For one event loop."""
 
-    def __init__(self, most: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, most: int, clock: Callable[[], float] = time.monotonic, *, most_per_client: int | None = None
+    ) -> None:
         self.most = most
+        self.most_per_client = most if most_per_client is None else most_per_client
         self.inside = 0
+        self._of_client: Counter[str] = Counter()
         self._clock = clock
         # When the last ones were answered; time without any request does not count, as it says nothing of the pace.
         self._left: deque[float] = deque(maxlen=_REMEMBERED)
         self._idle, self._idle_since = 0.0, 0.0
 
     @contextmanager
-    def admit(self) -> Iterator[None]:
-        """For the time of one request. Raises TooManyRequests where the house is full."""
-        if self.inside >= self.most:
-            seconds = self._retry_after_s()
-            raise TooManyRequests(
-                f"{self.most} requests are in work or waiting; try again in {seconds} s", retry_after_s=seconds
-            )
+    def admit(self, client: str = "") -> Iterator[None]:
+        """For the time of one request. Raises TooManyRequests where the house is full, or has its share of a client."""
+        for taken, most, whose in (
+            (self.inside, self.most, ""),
+            (self._of_client[client], self.most_per_client, " with this key"),
+        ):
+            if taken >= most:
+                seconds = self._retry_after_s()
+                raise TooManyRequests(
+                    f"{most} requests{whose} are in work or waiting; try again in {seconds} s", retry_after_s=seconds
+                )
         if self.inside == 0:
             self._idle += self._clock() - self._idle_since
         self.inside += 1
+        self._of_client[client] += 1
         try:
             yield
         finally:
             self.inside -= 1
+            self._of_client[client] -= 1
+            if not self._of_client[client]:
+                del self._of_client[client]
             self._idle_since = self._clock()
             self._left.append(self._idle_since - self._idle)
 

@@ -18,6 +18,7 @@ from typing import Any, Generic, TypeVar
 
 import torch
 
+from app import fairness
 from app.errors import Unavailable
 
 log = logging.getLogger("box2mask")
@@ -55,6 +56,7 @@ class _Job:
     item: Any
     cost: int = 0
     whole: _Job | None = None  # of which this is a part
+    client: str = field(default_factory=fairness.client.get)
     future: Future[Any] = field(default_factory=Future)
 
     @property
@@ -87,7 +89,7 @@ class Compute:
 
     Jobs of one kind that wait together share a batch. With one thread, urgent jobs run between the steps
     of what is running, a batch at a time, so that neither keeps the other from going on. Jobs that nobody
-    waits for any more are dropped, also half-way.
+    waits for any more are dropped, also half-way. Where clients are told apart, their jobs take turns.
     """
 
     def __init__(
@@ -105,6 +107,7 @@ class Compute:
         self._urgent: deque[_Job] = deque()
         self._patient: deque[_Job] = deque()
         self._running: list[_Job] = []
+        self._turns = fairness.Turns()
         self._changed = threading.Condition()
         self._closing = False
         self._interleaves = not urgent_thread
@@ -183,7 +186,9 @@ class Compute:
                 self._changed.wait()
 
     def _take(self, queue: deque[_Job]) -> list[_Job]:
-        batch = _share(queue)
+        batch = _share(queue, self._turns)
+        for job in batch:
+            self._turns.took(job.client)
         self._running += batch
         return batch
 
@@ -267,23 +272,20 @@ class Compute:
                 self._serve(urgent)
 
 
-def _share(queue: deque[_Job]) -> list[_Job]:
-    """Remove and return the oldest job that is still wanted, and those after it that may share its batch."""
+def _share(queue: deque[_Job], turns: fairness.Turns) -> list[_Job]:
+    """Remove and return the wanted job whose turn it is, and those after it that may share its batch."""
+    wanted = [job for job in queue if job.wanted]
     batch: list[_Job] = []
-    left: list[_Job] = []
     room = 0
-    for job in queue:
-        if not job.wanted:
-            continue
+    for job in turns.order(wanted, lambda job: job.client):
         if not batch:
             batch, room = [job], job.work.at_once - job.cost
         elif job.work is batch[0].work and job.cost <= room:
             batch.append(job)
             room -= job.cost
-        else:
-            left.append(job)
+    taken = set(map(id, batch))
     queue.clear()
-    queue.extend(left)
+    queue.extend(job for job in wanted if id(job) not in taken)
     return batch
 
 

@@ -20,6 +20,7 @@ import torch
 from app.cache import EmbeddingCache, compact
 from app.compute import Compute, Work
 from app.errors import Unavailable
+from app.fairness import FairSemaphore
 from models import sam, yolof
 from models.sam import DecodeRequest, RawMasks, Segmenter
 from models.types import Embedding, Prompts
@@ -78,7 +79,7 @@ class Engine:
         self._devices = [_Device(one, Batches.for_device(one.device)) for one in models]
         self.workers = workers or os.cpu_count() or 1
         self._pool = ThreadPoolExecutor(self.workers, thread_name_prefix="worker")
-        self._photos = asyncio.Semaphore(self.workers)
+        self._photos = FairSemaphore(self.workers)
         self._fetchers = ThreadPoolExecutor(FETCHES, thread_name_prefix="fetch")
 
     @property
@@ -99,7 +100,7 @@ class Engine:
 
         The others wait here and not in the pool, where the short steps of clicks would wait behind them.
         """
-        async with self._photos:
+        async with self._photos.place():
             return await self.aside(function, *args, **kwargs)
 
     async def fetch(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -2,9 +2,11 @@
 
 ServiceError            500  something failed that the client could not have helped
 ├── BadRequest          400  the request is wrong; says which row and column
+├── Unauthorized        401  no API key, or one that this service does not know
 ├── NotFound            404  no such route, or a model that this service does not serve
 ├── MethodNotAllowed    405  the route exists, not for this method
 ├── PayloadTooLarge     413  the body is over the limit
+├── UnsupportedEncoding 415  the body is compressed in a way that is not known here
 ├── TooManyRequests     429  as many are in work or waiting as may be; try again soon
 ├── ClientGone          499  nobody is there to read the answer
 ├── Unavailable         503  this service cannot answer now: it is stopping, or its memory does not suffice
@@ -42,6 +44,16 @@ class BadRequest(ServiceError):
         self.column = column
 
 
+class Unauthorized(ServiceError):
+    """The service wants an API key, and the request has none that it knows."""
+
+    status = 401
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.headers["www-authenticate"] = "Bearer"
+
+
 class NotFound(ServiceError):
     """There is nothing at this path, or it is for a model that this service does not serve."""
 
@@ -61,6 +73,12 @@ class PayloadTooLarge(ServiceError):
 
     def __init__(self, most: int) -> None:
         super().__init__(f"expected a body of at most {most} bytes, got more")
+
+
+class UnsupportedEncoding(ServiceError):
+    """The body is compressed in a way that is not known here."""
+
+    status = 415
 
 
 class TooManyRequests(ServiceError):

@@ -19,13 +19,14 @@ import anyio.to_thread
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request as HttpRequest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app import loading, openapi, schemas
+from app import access, fairness, loading, openapi, schemas
 from app.admission import Admission
-from app.errors import ClientGone, MethodNotAllowed, NotFound, PayloadTooLarge, ServiceError
+from app.bodies import read_body
+from app.errors import ClientGone, MethodNotAllowed, NotFound, ServiceError
 from app.images import ImageLimits
 from app.scoring import Scorer, within
 from app.settings import Settings
@@ -33,6 +34,10 @@ from app.settings import Settings
 log = logging.getLogger("box2mask")
 
 T = TypeVar("T")
+# What a page of another origin may send, and what it may read of an answer besides its body.
+REQUEST_HEADERS = ("authorization", "content-type", "content-encoding", "x-request-id", "x-ms-client-request-id")
+EXPOSED_HEADERS = ("x-request-id", "x-ms-request-id", "x-ms-run-fn-exec-ms", "retry-after", "server-timing")
+
 Answer = Callable[[Scorer, schemas.Request], Awaitable[list[dict[str, Any]]]]
 
 
@@ -41,6 +46,7 @@ def create_app(settings: Settings) -> FastAPI:
 
     Raises SettingsError, or another of `loading.EXPLAINED`, where the settings name no model that is there.
     """
+    keys = access.ApiKeys.of(settings)
     choice = loading.choose(settings)
 
     @asynccontextmanager
@@ -68,21 +74,36 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.choice = choice
     app.state.scorer = None
     app.state.startup_error = None
-    app.state.admission = Admission(settings.max_requests)
+    app.state.admission = Admission(
+        settings.max_requests,
+        most_per_client=settings.max_requests_per_key or _share(settings.max_requests, keys.count),
+    )
     app.openapi = lambda: openapi.document(app.version)  # type: ignore[method-assign]
+    app.add_middleware(access.Access, keys=keys, refuse=_answer_error)
+    if settings.origins:  # outside of Access, as a browser asks first without a key, and must be told of a 401
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=REQUEST_HEADERS,
+            expose_headers=EXPOSED_HEADERS,
+            max_age=3600,
+        )
     app.add_middleware(ScoringHeaders, server_version=app.version)
     for kind in (ServiceError, HTTPException):
         app.add_exception_handler(kind, _answer_error)
 
     async def score(http: HttpRequest, answer: Answer) -> Response:
         scorer: Scorer = app.state.scorer
-        with app.state.admission.admit():
+        client = http.scope[access.CLIENT]
+        fairness.client.set(client)
+        with app.state.admission.admit(client):
             async with within(settings.request_timeout_s):
-                body = await _body(http, int(settings.max_body_mb * 2**20))
+                body = await read_body(http, int(settings.max_body_mb * 2**20))
                 content = await _while_connected(http, _score(http, scorer, body, answer))
             return Response(content, media_type="application/json")
 
-    async def _score(http: HttpRequest, scorer: Scorer, body: bytes, answer: Answer) -> bytes:
+    async def _score(http: HttpRequest, scorer: Scorer, body: bytearray, answer: Answer) -> bytes:
         # Megabytes of base64 take a while to parse and to write; other requests are answered meanwhile.
         request = await scorer.engine.aside(schemas.parse_request, body, settings.max_rows)
         began = time.perf_counter()
@@ -196,17 +217,9 @@ async def _while_connected(http: HttpRequest, work: Coroutine[Any, Any, T]) -> T
         await asyncio.wait(tasks)
 
 
-async def _body(http: HttpRequest, most: int) -> bytes:
-    """The request's body, given up as soon as it is too long. Raises PayloadTooLarge."""
-    body = bytearray()
-    try:
-        async for chunk in http.stream():
-            body += chunk
-            if len(body) > most:
-                raise PayloadTooLarge(most)
-    except ClientDisconnect as error:
-        raise ClientGone("the client went away before the body was there") from error
-    return bytes(body)
+def _share(most: int, keys: int) -> int:
+    """Of the requests that may be in work or wait: how many of one client's, so that there is room for the others."""
+    return most if keys < 2 else max(1, most // 2)
 
 
 def _to_json(content: object) -> bytes:

@@ -40,8 +40,10 @@ _PLAIN = {
 }
 _ERRORS = {
     "400": "The request is wrong; the message says in which row and column",
+    "401": "The service wants an API key, and the request has none that it knows",
     "404": "This service does not serve that model",
     "413": "The body is over the limit",
+    "415": "The body is compressed in a way that is not known here",
     "429": "The queue is full; try again after Retry-After seconds",
     "500": "The service failed",
     "503": "The service is stopping, or its device's memory does not suffice",
@@ -149,6 +151,11 @@ _SCHEMAS: dict[str, Any] = {
 }
 
 
+# Authorization: Bearer <key>, as each form says it.
+_BEARER = {"key": {"type": "http", "scheme": "bearer"}}
+_HEADER = {"key": {"type": "apiKey", "in": "header", "name": "Authorization", "description": "Bearer, and the key"}}
+
+
 def document(service_version: str, form: str = "3.1") -> dict[str, Any]:
     """The description in one of VERSIONS: "2" is Swagger 2.0, "3" OpenAPI 3.0.3, "3.1" OpenAPI 3.1.0."""
     old = form == "2"
@@ -185,10 +192,17 @@ def document(service_version: str, form: str = "3.1") -> dict[str, Any]:
             "description": "YOLOF and SAM behind AzureML's scoring format",
         },
         "paths": paths,
+        "security": [{}, {"key": []}],  # either, as a service has keys or none
     }
     if old:
-        return _with_references({"swagger": "2.0", "basePath": "/", **head, "definitions": _SCHEMAS}, "#/definitions/")
-    head |= {"openapi": {"3": "3.0.3", "3.1": "3.1.0"}[form], "components": {"schemas": _SCHEMAS}}
+        return _with_references(
+            {"swagger": "2.0", "basePath": "/", **head, "securityDefinitions": _HEADER, "definitions": _SCHEMAS},
+            "#/definitions/",
+        )
+    head |= {
+        "openapi": {"3": "3.0.3", "3.1": "3.1.0"}[form],
+        "components": {"schemas": _SCHEMAS, "securitySchemes": _BEARER},
+    }
     return _with_references(head, "#/components/schemas/")
 
 

@@ -78,9 +78,9 @@ class Request:
 # Requests
 
 
-def parse_request(body: bytes, max_rows: int) -> Request:
+def parse_request(body: bytes | bytearray, max_rows: int) -> Request:
     """Read `{"input_data": {"columns", "index", "data"}, "params"}`. Raises BadRequest."""
-    if not body.strip():
+    if not body or body.isspace():
         raise BadRequest('expected a JSON body {"input_data": {"columns": [...], "data": [...]}}, got an empty one')
     try:
         content = json.loads(body)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "BOX2MASK_"
@@ -62,6 +63,21 @@ class Settings(BaseSettings):
     response_schema: Literal["card", "live"] = Field(
         "card", description="SAM's answer: `card` as the model card documents it, `live` as Azure's endpoint sends it"
     )
+    api_keys: str | None = Field(
+        None,
+        repr=False,
+        description="Keys of which a request must bring one, as `Authorization: Bearer <key>`, separated by commas or "
+        "spaces; with none here and none in a file, everybody may ask",
+    )
+    api_keys_file: Path | None = Field(
+        None,
+        description="File with a key a line besides; it is read again when it changes, which is how keys are rotated",
+    )
+    cors_origins: str | None = Field(
+        None,
+        description="Web pages' origins that may use the service from a browser, such as `https://labels.example`, "
+        "separated by commas or spaces; `*` means all",
+    )
     image_urls: bool = Field(True, description="Whether images may be given as http(s) URLs")
     url_timeout_s: float = Field(10.0, gt=0, description="Seconds in which an image URL must have answered in full")
     max_image_mb: float = Field(64.0, gt=0, description="Largest image file, in MB (2^20 bytes)")
@@ -70,6 +86,9 @@ class Settings(BaseSettings):
     max_rows: int = Field(256, gt=0, description="Most rows in a request")
     max_prompts: int = Field(1024, gt=0, description="Most prompts in a row")
     max_requests: int = Field(64, gt=0, description="Requests in work or waiting; more are answered 429")
+    max_requests_per_key: int = Field(
+        0, ge=0, description="The same for a single API key; 0: half of them, and all of them where there is one key"
+    )
     request_timeout_s: float = Field(
         600.0, gt=0, description="Seconds in which a request must be answered; then its work is dropped (504)"
     )
@@ -78,6 +97,24 @@ class Settings(BaseSettings):
     azureml_model_dir: Path | None = Field(
         None, validation_alias="AZUREML_MODEL_DIR", description="Where AzureML mounts the model; set by AzureML"
     )
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _are_origins(cls, value: str | None) -> str | None:
+        for origin in _listed(value):
+            if origin != "*" and not re.fullmatch(r"https?://[^/?#@\s]+", origin):
+                raise ValueError("expected origins such as https://labels.example, or *")
+        return value
+
+    @property
+    def keys(self) -> list[str]:
+        """What `api_keys` lists."""
+        return _listed(self.api_keys)
+
+    @property
+    def origins(self) -> list[str]:
+        """What `cors_origins` lists."""
+        return _listed(self.cors_origins)
 
     @property
     def devices(self) -> list[str]:
@@ -96,6 +133,11 @@ class Settings(BaseSettings):
         except ValidationError as error:
             faults = [f"{environment_name(str(e['loc'][0]))}: {e['msg']}, got {e['input']!r}" for e in error.errors()]
             raise SettingsError("; ".join(faults)) from error
+
+
+def _listed(value: str | None) -> list[str]:
+    """What a setting lists, separated by commas or white space."""
+    return [one for one in re.split(r"[\s,]+", value or "") if one]
 
 
 def environment_name(field: str) -> str:

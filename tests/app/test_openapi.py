@@ -17,7 +17,7 @@ from app.settings import Settings
 
 # Of FastAPI's own routes and the description itself.
 UNDESCRIBED = {"/openapi.json", "/swagger.json", "/docs", "/docs/oauth2-redirect"}
-STATUSES = {"200", "400", "404", "413", "429", "500", "503", "504"}
+STATUSES = {"200", "400", "401", "404", "413", "415", "429", "500", "503", "504"}
 
 
 def nodes(node: Any) -> Iterator[dict[str, Any]]:

@@ -1,0 +1,69 @@
+"""A request's body, read as it comes, unpacked as it is read, and given up as soon as it is too long."""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+
+from starlette.requests import ClientDisconnect
+from starlette.requests import Request as HttpRequest
+
+from app.errors import BadRequest, ClientGone, PayloadTooLarge, UnsupportedEncoding
+
+# Unpacked at once; other requests have their turn between two steps.
+_STEP = 2**20
+# What zlib calls the container: with its checks, and as HTTP's "deflate" has it.
+_WINDOW_BITS = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
+
+
+async def read_body(http: HttpRequest, most: int) -> bytearray:
+    """The body as it was before a `Content-Encoding` of gzip or deflate, at most `most` bytes of it.
+
+    Raises PayloadTooLarge, before the first byte where the length is declared, and having unpacked no more than
+    `most` of what is compressed; UnsupportedEncoding; BadRequest for what does not unpack; ClientGone.
+    """
+    if int(http.headers.get("content-length", "0") or 0) > most:
+        raise PayloadTooLarge(most)
+    encoding = http.headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in ("identity", "") and encoding not in _WINDOW_BITS:
+        raise UnsupportedEncoding(f"content-encoding: expected gzip, deflate or none, got {encoding[:40]!r}")
+    body = bytearray()
+    unpacking = None if encoding in ("identity", "") else _Unpacking(encoding, body, most)
+    try:
+        async for chunk in http.stream():
+            if unpacking is not None:
+                await unpacking.add(chunk)
+            else:
+                body += chunk
+            if len(body) > most:
+                raise PayloadTooLarge(most)
+    except ClientDisconnect as error:
+        raise ClientGone("the client went away before the body was there") from error
+    if unpacking is not None:
+        unpacking.finish()
+    return body
+
+
+class _Unpacking:
+    """Unpacks chunks into `body`, in steps, and stops beyond `most` bytes."""
+
+    def __init__(self, encoding: str, body: bytearray, most: int) -> None:
+        self._encoding = encoding
+        self._body = body
+        self._most = most
+        self._stream = zlib.decompressobj(_WINDOW_BITS[encoding])
+
+    async def add(self, chunk: bytes) -> None:
+        while chunk and len(self._body) <= self._most:
+            if self._stream.eof:  # a gzip file may be several, one after the other
+                self._stream = zlib.decompressobj(_WINDOW_BITS[self._encoding])
+            try:
+                self._body += self._stream.decompress(chunk, _STEP)
+            except zlib.error as error:
+                raise BadRequest(f"the body is not {self._encoding}, as its content-encoding says: {error}") from error
+            chunk = self._stream.unused_data if self._stream.eof else self._stream.unconsumed_tail
+            await asyncio.sleep(0)
+
+    def finish(self) -> None:
+        if not self._stream.eof:
+            raise BadRequest(f"the body ends before its {self._encoding} does")
