@@ -1,11 +1,12 @@
 # make setup | serve | test | bench: everything runs in .venv, which `setup` makes and keeps up to date. Only the tests of
 # what is for Azure need .venv-azureml besides.
-.PHONY: setup serve test lint bench lock sbom image-test clean
+.PHONY: setup serve test lint bench lock sbom audit image-test clean
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 STAMP := $(VENV)/.installed
 AZUREML := .venv-azureml
+AUDIT := .venv-audit
 AZUREML_STAMP := $(AZUREML)/.installed
 
 setup: $(STAMP)
@@ -60,9 +61,19 @@ lock: setup
 sbom: setup
 	$(VENV)/bin/python docker/sbom.py $(SBOM)
 
+# Known vulnerabilities of the image's packages, by a database that is asked over the network; --strict: a package that
+# the database does not know is no pass either.
+audit: $(AUDIT)/bin/pip-audit
+	@for lock in docker/requirements*.lock; do \
+		echo "$$lock"; $(AUDIT)/bin/pip-audit --strict --require-hashes --disable-pip -r "$$lock" || exit 1; done
+
+$(AUDIT)/bin/pip-audit:
+	@"$(PYTHON)" -m venv $(AUDIT)
+	@$(AUDIT)/bin/python -m pip --quiet --disable-pip-version-check install pip-audit==2.10.1
+
 # Builds the image and uses it; as root, with buildah and debootstrap. IMAGE_TEST="--help" shows the options.
 image-test: setup
 	$(VENV)/bin/python docker/image_test.py $(IMAGE_TEST)
 
 clean:
-	rm -rf $(VENV) $(AZUREML) .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	rm -rf $(VENV) $(AZUREML) $(AUDIT) .pytest_cache .mypy_cache .ruff_cache *.egg-info
