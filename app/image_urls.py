@@ -155,15 +155,22 @@ async def _look_up(host: str, port: int, resolve: Resolve) -> list[str]:
     loop = asyncio.get_running_loop()
     answered: asyncio.Future[list[str]] = loop.create_future()
 
-    def answer(found: list[str]) -> None:
-        if not answered.done():
+    def answer(found: list[str] | Exception) -> None:
+        if answered.done():
+            return
+        if isinstance(found, Exception):
+            answered.set_exception(found)
+        else:
             answered.set_result(found)
 
     def look_up() -> None:
+        found: list[str] | Exception
         try:
             found = list(resolve(host, port))
         except (OSError, ValueError):  # ValueError: a name that is none, to the codec that would send it
             found = []
+        except Exception as error:  # to be raised where it is awaited
+            found = error
         with suppress(RuntimeError):  # the loop has ended meanwhile
             loop.call_soon_threadsafe(answer, found)
 
