@@ -14,7 +14,6 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from io import BytesIO
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,6 +29,7 @@ from PIL import (
     WebPImagePlugin,  # noqa: F401
 )
 
+from app.image_bombs import READS_IN_ALL, CostlyImage, MeteredFile, check
 from app.image_urls import UrlError, UrlMode, fetch
 
 if TYPE_CHECKING:
@@ -70,6 +70,7 @@ _UPRIGHT = {
 _SIDES_SWAPPED = (_UPRIGHT[5], _UPRIGHT[6], _UPRIGHT[7], _UPRIGHT[8])
 _AS_STORED = _UPRIGHT | {6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}
 _ORIENTATION_TAG = 0x0112
+_MAX_EXIF_BYTES = 2**20  # a PNG may have any number, and each becomes a Python object; JPEG's limit is 64 KB
 _PHOTOMETRIC_TAG = 0x0106
 _WHITE_IS_ZERO = 0
 
@@ -172,10 +173,15 @@ def _opened(data: bytes) -> Iterator[Image.Image]:
         raise ImageError(f"expected a {FORMATS}, got {len(data)} bytes{start}")
     file_format = str(signature.lastgroup)
     try:
-        with Image.open(BytesIO(data), formats=(file_format,)) as image:
+        check(data, file_format)
+        file = MeteredFile(data)
+        with Image.open(file, formats=(file_format,)) as image:
+            file.reads = READS_IN_ALL
             yield image
     except ImageError:
         raise
+    except CostlyImage as error:
+        raise ImageError(f"{error} ({len(data)} bytes)") from error
     # Pillow's parsers end a hostile file with whatever they trip over: OSError, SyntaxError, struct.error,
     # KeyError, ZeroDivisionError, MemoryError... There is no list to keep; only Pillow and numpy run above.
     except Exception as error:
@@ -197,6 +203,8 @@ def _turn(image: Image.Image, *, upright: bool) -> Image.Transpose | None:
 
 def _orientation(image: Image.Image) -> int:
     """EXIF orientation 1..8 of an opened image; 1 where there is none, or none that can be read."""
+    if len(image.info.get("exif") or b"") > _MAX_EXIF_BYTES:
+        return 1
     try:
         orientation = image.getexif().get(_ORIENTATION_TAG, 1)
     except Exception:  # as in decode_image: damaged metadata ends anyhow, and the pixels may be whole
@@ -238,6 +246,10 @@ def _is_base64_data_url(value: str, head: str) -> bool:
 
 
 def _from_base64(text: str) -> bytes:
+    try:
+        return binascii.a2b_base64(text, strict_mode=True)  # most are plain, and megabytes need no copies
+    except ValueError:
+        pass
     try:
         encoded = text.encode("ascii").translate(_URLSAFE_TO_STANDARD, delete=_WHITESPACE)
         return binascii.a2b_base64(encoded + b"=" * (-len(encoded) % 4), strict_mode=True)

@@ -82,8 +82,9 @@ def create_app(settings: Settings) -> FastAPI:
                 content = await _while_connected(http, _score(http, scorer, body, answer))
             return Response(content, media_type="application/json")
 
-    async def _score(http: HttpRequest, scorer: Scorer, body: bytes, answer: Answer) -> bytes:
-        # Megabytes of base64 take a while to parse and to write; other requests are answered meanwhile.
+    async def _score(http: HttpRequest, scorer: Scorer, body: bytearray, answer: Answer) -> bytes:
+        # Megabytes of base64 take a while to parse and to write; other requests are answered meanwhile. Parsed, the
+        # body is emptied.
         request = await scorer.engine.aside(schemas.parse_request, body, settings.max_rows)
         began = time.perf_counter()
         answers = await answer(scorer, request)
@@ -196,7 +197,7 @@ async def _while_connected(http: HttpRequest, work: Coroutine[Any, Any, T]) -> T
         await asyncio.wait(tasks)
 
 
-async def _body(http: HttpRequest, most: int) -> bytes:
+async def _body(http: HttpRequest, most: int) -> bytearray:
     """The request's body, given up as soon as it is too long. Raises PayloadTooLarge."""
     body = bytearray()
     try:
@@ -206,7 +207,7 @@ async def _body(http: HttpRequest, most: int) -> bytes:
                 raise PayloadTooLarge(most)
     except ClientDisconnect as error:
         raise ClientGone("the client went away before the body was there") from error
-    return bytes(body)
+    return body
 
 
 def _to_json(content: object) -> bytes:
