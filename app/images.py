@@ -9,18 +9,13 @@ Knows nothing of rows and columns: it raises ImageError, and the caller says whe
 
 from __future__ import annotations
 
-import asyncio
 import binascii
 import re
-import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
-from io import BytesIO
 from typing import TYPE_CHECKING
 
-import httpx
 import numpy as np
 
 # Pillow registers formats while it looks for one; importing ours here leaves threads nothing to race for.
@@ -33,6 +28,9 @@ from PIL import (
     TiffImagePlugin,
     WebPImagePlugin,  # noqa: F401
 )
+
+from app.image_bombs import READS_IN_ALL, CostlyImage, MeteredFile, check
+from app.image_urls import UrlError, UrlMode, fetch
 
 if TYPE_CHECKING:
     from app.settings import Settings
@@ -72,10 +70,9 @@ _UPRIGHT = {
 _SIDES_SWAPPED = (_UPRIGHT[5], _UPRIGHT[6], _UPRIGHT[7], _UPRIGHT[8])
 _AS_STORED = _UPRIGHT | {6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}
 _ORIENTATION_TAG = 0x0112
+_MAX_EXIF_BYTES = 2**20  # a PNG may have any number, and each becomes a Python object; JPEG's limit is 64 KB
 _PHOTOMETRIC_TAG = 0x0106
 _WHITE_IS_ZERO = 0
-
-_MAX_REDIRECTS = 5
 
 
 class ImageError(ValueError):
@@ -88,13 +85,13 @@ class ImageLimits:
 
     max_pixels: width x height, known from the header before decoding, which takes 7 to 11 bytes for each.
     max_bytes: the encoded file, posted or fetched.
-    allow_urls: whether images may be fetched at all.
+    urls: which URLs are fetched: see `app.image_urls`.
     url_timeout_s: the whole of a fetch, from name look-up to last byte, redirects included.
     """
 
     max_pixels: int = 100_000_000
     max_bytes: int = 64 * 2**20
-    allow_urls: bool = True
+    urls: UrlMode = "public"
     url_timeout_s: float = 10.0
 
     @classmethod
@@ -103,7 +100,7 @@ class ImageLimits:
         return cls(
             max_pixels=settings.max_image_pixels,
             max_bytes=int(settings.max_image_mb * 2**20),
-            allow_urls=settings.image_urls,
+            urls=settings.image_urls,
             url_timeout_s=settings.url_timeout_s,
         )
 
@@ -121,7 +118,10 @@ def image_bytes(value: object, limits: ImageLimits = DEFAULT_LIMITS) -> bytes:
         raise ImageError(f"{_EXPECTED}, got {_JSON_NAMES.get(type(value), type(value).__name__)}")
     head = value[:64].lstrip().lower()
     if is_url(value):
-        data = _fetch(value.strip(), limits)
+        try:
+            data = fetch(value.strip(), limits.urls, max_bytes=limits.max_bytes, timeout_s=limits.url_timeout_s)
+        except UrlError as error:
+            raise ImageError(str(error)) from error
     else:
         data = _from_base64(value.partition(",")[2] if _is_base64_data_url(value, head) else value)
     if len(data) > limits.max_bytes:
@@ -173,10 +173,15 @@ def _opened(data: bytes) -> Iterator[Image.Image]:
         raise ImageError(f"expected a {FORMATS}, got {len(data)} bytes{start}")
     file_format = str(signature.lastgroup)
     try:
-        with Image.open(BytesIO(data), formats=(file_format,)) as image:
+        check(data, file_format)
+        file = MeteredFile(data)
+        with Image.open(file, formats=(file_format,)) as image:
+            file.reads = READS_IN_ALL
             yield image
     except ImageError:
         raise
+    except CostlyImage as error:
+        raise ImageError(f"{error} ({len(data)} bytes)") from error
     # Pillow's parsers end a hostile file with whatever they trip over: OSError, SyntaxError, struct.error,
     # KeyError, ZeroDivisionError, MemoryError... There is no list to keep; only Pillow and numpy run above.
     except Exception as error:
@@ -198,6 +203,8 @@ def _turn(image: Image.Image, *, upright: bool) -> Image.Transpose | None:
 
 def _orientation(image: Image.Image) -> int:
     """EXIF orientation 1..8 of an opened image; 1 where there is none, or none that can be read."""
+    if len(image.info.get("exif") or b"") > _MAX_EXIF_BYTES:
+        return 1
     try:
         orientation = image.getexif().get(_ORIENTATION_TAG, 1)
     except Exception:  # as in decode_image: damaged metadata ends anyhow, and the pixels may be whole
@@ -240,61 +247,13 @@ def _is_base64_data_url(value: str, head: str) -> bool:
 
 def _from_base64(text: str) -> bytes:
     try:
+        return binascii.a2b_base64(text, strict_mode=True)  # most are plain, and megabytes need no copies
+    except ValueError:
+        pass
+    try:
         encoded = text.encode("ascii").translate(_URLSAFE_TO_STANDARD, delete=_WHITESPACE)
         return binascii.a2b_base64(encoded + b"=" * (-len(encoded) % 4), strict_mode=True)
     except (UnicodeEncodeError, binascii.Error) as error:
         shown = text if len(text) <= 40 else f"{text[:40]}..."
         reason = "" if isinstance(error, UnicodeEncodeError) else f" ({error})"
         raise ImageError(f"{_EXPECTED}, got {len(text)} characters, {shown!r}{reason}") from error
-
-
-def _fetch(url: str, limits: ImageLimits) -> bytes:
-    """GET `url`, following redirects, within `url_timeout_s` and `max_bytes`. Raises ImageError."""
-    if not limits.allow_urls:
-        raise ImageError("expected base64, got a URL, and this service does not fetch URLs")
-
-    async def within_deadline() -> bytes:
-        # httpx bounds each read but not their number; a server that trickles must not hold a thread.
-        async with asyncio.timeout(limits.url_timeout_s):
-            return await _download(url, limits.max_bytes)
-
-    try:
-        return asyncio.run(within_deadline())
-    except TimeoutError as error:
-        raise ImageError(f"expected the image URL to answer within {limits.url_timeout_s:g} s, it did not") from error
-    except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:  # the last: of an impossible host name
-        raise ImageError(f"could not fetch the image URL: {error or type(error).__name__}") from error
-
-
-async def _download(url: str, max_bytes: int) -> bytes:
-    client = httpx.AsyncClient(
-        verify=_tls(),
-        timeout=None,
-        follow_redirects=True,
-        max_redirects=_MAX_REDIRECTS,
-        event_hooks={"request": [_check_target]},
-        # Undecoded bytes: a few compressed ones could stand for any number of others.
-        headers={"user-agent": "box2mask", "accept": "image/*", "accept-encoding": "identity"},
-    )
-    body = bytearray()
-    async with client, client.stream("GET", url) as response:
-        if not response.is_success:
-            raise ImageError(f"the image URL answered {response.status_code} {response.reason_phrase}".rstrip())
-        async for chunk in response.aiter_raw():
-            body += chunk
-            if len(body) > max_bytes:
-                raise ImageError(f"expected an image of at most {max_bytes} bytes, the image URL sends more")
-    return bytes(body)
-
-
-async def _check_target(request: httpx.Request) -> None:
-    """Asked before every request, redirects included: the one place for rules on where images may come from."""
-    url = request.url
-    if url.scheme not in ("http", "https") or not url.host or not 0 <= (url.port or 0) <= 65535:
-        raise ImageError(f"expected an http(s) URL with a host and a valid port, got {str(url)[:80]!r}")
-
-
-@cache
-def _tls() -> ssl.SSLContext:
-    """Shared by all fetches: reading the certificates takes longer than most of them."""
-    return httpx.create_ssl_context()

@@ -104,7 +104,8 @@ def create_app(settings: Settings) -> FastAPI:
             return Response(content, media_type="application/json")
 
     async def _score(http: HttpRequest, scorer: Scorer, body: bytearray, answer: Answer) -> bytes:
-        # Megabytes of base64 take a while to parse and to write; other requests are answered meanwhile.
+        # Megabytes of base64 take a while to parse and to write; other requests are answered meanwhile. Parsed, the
+        # body is emptied.
         request = await scorer.engine.aside(schemas.parse_request, body, settings.max_rows)
         began = time.perf_counter()
         answers = await answer(scorer, request)

@@ -15,7 +15,7 @@ import json
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, Self
 
@@ -38,7 +38,7 @@ ImageSource = Path | bytes | str
 # request, and all but the first find the image's embedding.
 PROMPTS_AT_ONCE = 1024
 # Only keeps what could never be an image out of memory; whoever answers has limits of its own.
-_ANY_IMAGE = ImageLimits(max_bytes=2**30, url_timeout_s=600.0)
+_ANY_IMAGE = ImageLimits(max_bytes=2**30, urls="any", url_timeout_s=600.0)
 _CONNECT_TIMEOUT_S = 10.0
 # How long a service may keep saying that it is busy before an image is given up.
 _BUSY_FOR_S = 600.0
@@ -217,7 +217,9 @@ class LocalPredictor(_ByRequests):
 
     def __init__(self, settings: Settings, choice: loading.Choice | None = None) -> None:
         """choice: what `loading.choose` makes of the settings, where that is known already."""
-        super().__init__(ImageLimits.of(settings))
+        limits = ImageLimits.of(settings)
+        # Nobody else sends images here: who names a URL has this machine's network anyhow.
+        super().__init__(limits if limits.urls == "off" else replace(limits, urls="any"))
         choice = choice or loading.choose(settings)
         # More prompts than a request may have come in several.
         self._thread = ScorerThread(settings, choice, PROMPTS_AT_ONCE)

@@ -6,7 +6,6 @@ order of `data`.
 
 from __future__ import annotations
 
-import ast
 import json
 import math
 from collections import Counter
@@ -17,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from app.errors import BadRequest
+from app.literals import LiteralError, parse_numbers
 from models.types import Detections, PromptError, Prompts
 
 IMAGE = "image"
@@ -31,6 +31,9 @@ MaskFormat = Literal["png", "rle", "polygon"]
 # Texts that stand for "no prompt", as pandas and Python clients write a missing value.
 _NONE_TEXTS = frozenset({"", "none", "null", "nan"})
 _MAX_LITERAL = 1_000_000  # characters of one prompt column: some 50,000 coordinates
+_MAX_LITERALS = 8_000_000  # characters of all of them in a request; JSON's own lists have no such limit
+# Lists, objects and their entries in a body: 64 bytes of memory each, of which a body of 256 MB could hold 90 million.
+_MAX_VALUES = 4_000_000
 _LARGEST = 1e9  # of any coordinate; beyond it float32 no longer tells places apart
 _DIMENSIONS = {
     POINTS: ("(point_batch, points_per_prompt, 2)", 3),
@@ -79,11 +82,20 @@ class Request:
 
 
 def parse_request(body: bytes | bytearray, max_rows: int) -> Request:
-    """Read `{"input_data": {"columns", "index", "data"}, "params"}`. Raises BadRequest."""
+    """Read `{"input_data": {"columns", "index", "data"}, "params"}`. Raises BadRequest.
+
+    A bytearray is emptied as soon as it is text, so that a large body is not in memory for longer than it has to be.
+    """
     if not body or body.isspace():
         raise BadRequest('expected a JSON body {"input_data": {"columns": [...], "data": [...]}}, got an empty one')
+    if len(body) > _MAX_VALUES and sum(body.count(mark) for mark in b",[{") > _MAX_VALUES:
+        raise BadRequest(f"the body: expected at most {_MAX_VALUES} values, got more")
     try:
-        content = json.loads(body)
+        text = body.decode(json.detect_encoding(body), "surrogatepass")
+        if isinstance(body, bytearray):
+            body.clear()
+        content = json.loads(text)
+        del text
     except (ValueError, RecursionError) as error:  # bad UTF-8 is a ValueError too
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise BadRequest(f"the body is not JSON: {reason}") from error
@@ -162,7 +174,11 @@ def detector_rows(request: Request) -> list[Row]:
 def segmenter_rows(request: Request, max_prompts: int) -> list[Row]:
     """The rows of a request to SAM, with their prompts. Raises BadRequest that says which row and column."""
     rows = []
-    for number, values in enumerate(_values(request, SEGMENTER_COLUMNS)):
+    table = _values(request, SEGMENTER_COLUMNS)
+    written = sum(len(row[column]) for row in table for column in _DIMENSIONS if isinstance(row[column], str))
+    if written > _MAX_LITERALS:
+        raise BadRequest(f"prompts as text: expected at most {_MAX_LITERALS} characters in a request, got {written}")
+    for number, values in enumerate(table):
         points, boxes, labels = (_numbers(values[column], number, column) for column in (POINTS, BOXES, LABELS))
         try:
             prompts = Prompts(points, None if labels is None else labels.astype(np.int64), boxes)
@@ -225,9 +241,8 @@ def _literal(text: str, fault: Any) -> object:
     if len(text) > _MAX_LITERAL:
         raise fault(f"{len(text)} characters, more than {_MAX_LITERAL}")
     try:
-        return ast.literal_eval(text.strip())
-    # literal_eval builds values and never runs code, but its parser gives up in several ways.
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
+        return parse_numbers(text.strip())
+    except LiteralError as error:
         raise fault(f"{_short(text)!r}, which is not a list of numbers") from error
 
 

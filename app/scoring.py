@@ -88,7 +88,8 @@ class Scorer:
     async def segment(self, request: Request) -> list[dict[str, Any]]:
         """SAM's answer: the masks of every prompt, per row. Rows of one image share its embedding."""
         _need(self.engine.segmenter, "segmenter")
-        rows = schemas.segmenter_rows(request, self.max_prompts)
+        # Hundreds of thousands of coordinates take seconds; other requests are answered meanwhile.
+        rows = await self.engine.aside(schemas.segmenter_rows, request, self.max_prompts)
         images, of_row = await self._images(rows, request.params, segment=True)
         prompts = [
             schemas.resolve_prompts(

@@ -78,7 +78,11 @@ class Settings(BaseSettings):
         description="Web pages' origins that may use the service from a browser, such as `https://labels.example`, "
         "separated by commas or spaces; `*` means all",
     )
-    image_urls: bool = Field(True, description="Whether images may be given as http(s) URLs")
+    image_urls: Literal["off", "public", "any"] = Field(
+        "public",
+        description="Which http(s) URLs images may be given as: `off`, none; `public`, those whose host has public "
+        "addresses only, so that nobody reaches an inner network through the service; `any`",
+    )
     url_timeout_s: float = Field(10.0, gt=0, description="Seconds in which an image URL must have answered in full")
     max_image_mb: float = Field(64.0, gt=0, description="Largest image file, in MB (2^20 bytes)")
     max_image_pixels: int = Field(100_000_000, gt=0, description="Largest width x height of an image")

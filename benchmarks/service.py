@@ -65,6 +65,10 @@ class Service:
             raise ServiceFailed(f"{path}: {response.status_code} {response.text[:500]}")
         return response.content
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def log(self) -> str:
         return os.pread(self._log.fileno(), 2**20, 0).decode(errors="replace")
 

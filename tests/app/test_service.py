@@ -238,7 +238,7 @@ def test_multimask_output_is_three_masks_unless_it_is_false(
     assert [len(one["mask_per_prediction"]) for one in answered["predictions"]] == [count, count]
 
 
-def test_an_image_is_base64_in_any_wrapping_or_a_url(answer: Callable[..., Any]) -> None:
+def test_an_image_is_base64_in_any_wrapping_or_a_url(answer: Callable[..., Any], model_folders: Any) -> None:
     data = base64.b64decode(PICTURE)
 
     class OnePicture(BaseHTTPRequestHandler):
@@ -252,11 +252,19 @@ def test_an_image_is_base64_in_any_wrapping_or_a_url(answer: Callable[..., Any])
             pass
 
     expected = answer(to_yolof(PICTURE))
+    for image in (base64.encodebytes(data).decode(), f"data:image/png;base64,{PICTURE}"):
+        assert answer(to_yolof(image)) == expected
+
+    async def conversation(client: httpx.AsyncClient, app: FastAPI) -> None:
+        response = await client.post("/score", json=to_yolof(url))
+        assert response.status_code == 200, response.text
+        assert_alike(response.json(), expected)
+
     with HTTPServer(("127.0.0.1", 0), OnePicture) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}/picture.png"
-        for image in (base64.encodebytes(data).decode(), f"data:image/png;base64,{PICTURE}", url):
-            assert answer(to_yolof(image)) == expected
+        detector = str(model_folders.detector)
+        converse(Settings(detector=detector, segmenter="none", device="cpu", image_urls="any"), conversation)
         server.shutdown()
 
 
@@ -808,9 +816,9 @@ BAD: dict[str, tuple[bytes | dict[str, Any], str]] = {
         to_yolof(base64.b64encode(JPEG[: len(JPEG) // 2]).decode()),
         f"row 0, image: the JPEG image is truncated, damaged or of an unsupported kind ({len(JPEG) // 2} bytes)",
     ),
-    "URL that nobody answers": (
+    "URL of an inner host": (
         to_yolof("http://127.0.0.1:9/photo.jpg"),
-        "row 0, image: could not fetch the image URL: All connection attempts failed",
+        "row 0, image: expected an image URL whose host has public addresses only, '127.0.0.1' has not",
     ),
 }
 

@@ -37,11 +37,11 @@ def test_the_defaults_serve_on_azures_port_in_the_model_cards_form() -> None:
 def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("BOX2MASK_PORT", "8080")
     monkeypatch.setenv("BOX2MASK_RESPONSE_SCHEMA", "live")
-    monkeypatch.setenv("BOX2MASK_IMAGE_URLS", "false")
+    monkeypatch.setenv("BOX2MASK_IMAGE_URLS", "off")
     monkeypatch.setenv("BOX2MASK_MAX_IMAGE_MB", "1.5")
     monkeypatch.setenv("AZUREML_MODEL_DIR", str(tmp_path))
     settings = Settings.from_environment()
-    assert (settings.port, settings.response_schema, settings.image_urls) == (8080, "live", False)
+    assert (settings.port, settings.response_schema, settings.image_urls) == (8080, "live", "off")
     assert (settings.max_image_mb, settings.azureml_model_dir) == (1.5, tmp_path)
 
 
@@ -64,7 +64,7 @@ def test_an_empty_variable_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
         ),
         ("BOX2MASK_RESPONSE_SCHEMA", "azure", "BOX2MASK_RESPONSE_SCHEMA: Input should be 'card' or 'live'"),
         ("BOX2MASK_CHANNEL_ORDER", "grb", "BOX2MASK_CHANNEL_ORDER: Input should be 'bgr' or 'rgb', got 'grb'"),
-        ("BOX2MASK_IMAGE_URLS", "perhaps", "BOX2MASK_IMAGE_URLS: Input should be a valid boolean"),
+        ("BOX2MASK_IMAGE_URLS", "true", "BOX2MASK_IMAGE_URLS: Input should be 'off', 'public' or 'any', got 'true'"),
         ("BOX2MASK_MAX_ROWS", "0", "BOX2MASK_MAX_ROWS: Input should be greater than 0, got '0'"),
         ("BOX2MASK_WORKERS", "-1", "BOX2MASK_WORKERS: Input should be greater than or equal to 0, got '-1'"),
         ("BOX2MASK_LOG_LEVEL", "loud", "BOX2MASK_LOG_LEVEL: Input should be 'debug', 'info', 'warning' or 'error'"),
