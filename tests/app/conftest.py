@@ -47,7 +47,7 @@ class Service:
 
 def environment(settings: dict[str, str]) -> dict[str, str]:
     """This process's environment with these settings and no others of the service's."""
-    own = {name: value for name, value in os.environ.items() if not name.startswith(("BOX2MASK_", "AZUREML_"))}
+    own = {name: value for name, value in os.environ.items() if not name.startswith(("BOX2MASK_", "AZUREML_", "OTEL_"))}
     return own | {"OMP_NUM_THREADS": "1"} | settings
 
 
