@@ -156,14 +156,13 @@ class RequestRecord:
 
 def route_of(scope: Scope) -> str:
     """The path of the application's route that a request is for, or OTHER."""
-    route = scope.get("route")
-    if route is None and "app" in scope:  # refused before it was routed
+    if "route" not in scope and "app" in scope:  # refused before it was routed, or none of FastAPI's own kind
         path = scope["path"]
         for one in scope["app"].routes:
             if getattr(one, "path", None) == path or (isinstance(one, Mount) and path.startswith(one.path + "/")):
-                route = one
+                scope["route"] = one  # for the name of the request's span too
                 break
-    return getattr(route, "path", OTHER)
+    return getattr(scope.get("route"), "path", OTHER)
 
 
 def _reason(error: Exception | None) -> str:
