@@ -1,7 +1,7 @@
 """A device's compute thread: takes jobs, batches them, lets urgent ones in between.
 
 Knows nothing of models or requests, nor how many may wait (see `app.admission`): a kind of work is a function from a
-list of items to a list of results.
+list of items to a list of results. Who wants to know what runs gives it an Observer.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
@@ -39,7 +40,8 @@ class Work(Generic[In, Out]):
     run: items -> their results, in order; calls `between` as often as it can. at_once: the most that a
     batch may cost, by `cost` of its items; a single item may cost more. urgent: whether it goes before
     work that is not, and between its steps. split, join: an item as two or more smaller ones, [] if it
-    has no parts, and their results as one; for when memory does not suffice.
+    has no parts, and their results as one; for when memory does not suffice. kind, size: what an Observer
+    is told of it, where there is a kind: its name, and how much an item is of what it is a batch of.
     """
 
     run: Callable[[Sequence[In], Between], Sequence[Out]]
@@ -48,6 +50,24 @@ class Work(Generic[In, Out]):
     urgent: bool = False
     split: Callable[[In], Sequence[In]] = lambda item: ()
     join: Callable[[Sequence[Out]], Out] | None = None
+    kind: str = ""
+    size: Callable[[In], int] = lambda item: 1
+
+
+class Observer:
+    """Is told what a Compute does; this one does nothing with it. Moments are those of `time.perf_counter()`."""
+
+    def on_job(self, kind: str, queued: float, began: float, ended: float) -> None:
+        """A job that ran is over, or given up: called in the context of who waited for it.
+
+        began: when the batch did that it was in; ended: when it, or what was left of it, had its result.
+        """
+
+    def on_batch(self, kind: str, size: int, seconds: float) -> None:
+        """A batch has been computed: called on the compute thread, before those who wait have their results.
+
+        size: of all its items. seconds: with what urgent work ran between its steps.
+        """
 
 
 @dataclass(eq=False)
@@ -57,6 +77,9 @@ class _Job:
     cost: int = 0
     whole: _Job | None = None  # of which this is a part
     client: str = field(default_factory=fairness.client.get)
+    queued: float = field(default_factory=time.perf_counter)
+    began: float | None = None
+    ended: float | None = None
     future: Future[Any] = field(default_factory=Future)
 
     @property
@@ -67,6 +90,7 @@ class _Job:
         """Answer whoever waits; nothing happens where nobody does any more, or is answered already."""
         if isinstance(error, StopIteration):  # which asyncio lets nobody await: as generators do, say so otherwise
             error = RuntimeError(f"the work raised {error!r}")
+        self.ended = time.perf_counter()
         try:
             if error is None:
                 self.future.set_result(result)
@@ -104,6 +128,7 @@ class Compute:
 
         check: called when a job has failed; raises a RuntimeError where the whole device has.
         """
+        self.observer = Observer()
         self._urgent: deque[_Job] = deque()
         self._patient: deque[_Job] = deque()
         self._running: list[_Job] = []
@@ -146,7 +171,12 @@ class Compute:
                 raise Unavailable("the compute thread has ended")
             (self._urgent if work.urgent else self._patient).append(job)
             self._changed.notify_all()
-        return await asyncio.wrap_future(job.future)
+        try:
+            return await asyncio.wrap_future(job.future)
+        finally:
+            if work.kind and job.began is not None:
+                ended = time.perf_counter() if job.ended is None else job.ended
+                self.observer.on_job(work.kind, job.queued, job.began, ended)
 
     def close(self) -> None:
         """Wait for the jobs that are there and end the threads."""
@@ -212,6 +242,9 @@ class Compute:
         if not batch:
             return
         work = batch[0].work
+        began = time.perf_counter()
+        for job in batch:
+            job.began = job.began or began  # it may be computed again, apart from the others
         try:
             if not work.urgent:
                 self._between(batch)
@@ -225,6 +258,9 @@ class Compute:
             # The frames of its traceback hold what has to be freed.
             failure = None if no_memory else error
         else:
+            if work.kind:
+                size = sum(work.size(job.item) for job in batch)
+                self.observer.on_batch(work.kind, size, time.perf_counter() - began)
             for job, result in zip(batch, results, strict=True):
                 job.finish(result)
             return

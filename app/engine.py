@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
+from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
 from typing import ParamSpec, TypeVar
@@ -17,8 +19,9 @@ from typing import ParamSpec, TypeVar
 import numpy as np
 import torch
 
+from app import timings
 from app.cache import EmbeddingCache, compact
-from app.compute import Compute, Work
+from app.compute import Compute, Observer, Work
 from app.errors import Unavailable
 from app.fairness import FairSemaphore
 from models import sam, yolof
@@ -91,6 +94,21 @@ class Engine:
         """Whether every device still computes."""
         return not any(device.compute.ended for device in self._devices)
 
+    @property
+    def load(self) -> dict[str, int]:
+        """For each device by name, the jobs that wait for it or run on it."""
+        return {str(device.models.device): device.compute.load for device in self._devices}
+
+    @property
+    def lost(self) -> set[str]:
+        """The names of the devices that compute no more."""
+        return {str(device.models.device) for device in self._devices if device.compute.ended}
+
+    def observe(self, observer: Observer) -> None:
+        """From now on, tell `observer` of the work that the devices do: of kind `detect`, `encode` or `prompt`."""
+        for device in self._devices:
+            device.compute.observer = observer
+
     async def warm_up(self) -> None:
         """Run every network once on every device, so that what cannot work fails now and no first request is slow."""
         await asyncio.gather(*(device.warm_up() for device in self._devices))
@@ -121,8 +139,12 @@ class Engine:
 
         key: stands for the image's content, see `app.cache.content_key`.
         """
+        made = False
+        began = time.perf_counter()
 
         async def make() -> Embedding:
+            nonlocal made
+            made = True  # and what it took is noted where it is computed
             device = _least_busy(self._devices)
             return await device.compute.do(device.embedding, sample)
 
@@ -133,6 +155,9 @@ class Engine:
                 raise
             self.cache.clear()  # which frees memory where there was too little of it
             return await self.cache.get(key, make)
+        finally:
+            if not made:  # by another request, or read from the disk
+                timings.add("encode", began, time.perf_counter())
 
     async def decode(
         self, embedding: Embedding, prompts: Prompts, *, multimask: bool
@@ -173,10 +198,12 @@ class _Device:
             check=partial(torch.cuda.synchronize, models.device) if is_cuda else lambda: None,
         )
         self.detecting: Work[yolof.Sample, yolof.RawDetections] = Work(
-            self._detect, at_once=batches.pixels, cost=lambda sample: sample.inputs[0].numel()
+            self._detect, at_once=batches.pixels, cost=lambda sample: sample.inputs[0].numel(), kind="detect"
         )
         side = 1024 if models.segmenter is None else models.segmenter.image_size
-        self.embedding: Work[sam.Sample, Embedding] = Work(self._embed, at_once=max(1, batches.pixels // side**2))
+        self.embedding: Work[sam.Sample, Embedding] = Work(
+            self._embed, at_once=max(1, batches.pixels // side**2), kind="encode"
+        )
         self.decoding: Work[DecodeRequest, RawMasks] = Work(
             self._decode,
             at_once=batches.prompts,
@@ -184,6 +211,8 @@ class _Device:
             urgent=True,
             split=_halves,
             join=RawMasks.concatenate,
+            kind="prompt",
+            size=lambda request: len(request.prompts),
         )
 
     async def warm_up(self) -> None:
@@ -219,7 +248,8 @@ class _Device:
 
 
 async def _call_in(pool: ThreadPoolExecutor, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    return await asyncio.get_running_loop().run_in_executor(pool, lambda: function(*args, **kwargs))
+    context = copy_context()  # with the request that this is for
+    return await asyncio.get_running_loop().run_in_executor(pool, lambda: context.run(function, *args, **kwargs))
 
 
 def _halves(request: DecodeRequest) -> list[DecodeRequest]:

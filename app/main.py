@@ -6,14 +6,12 @@ import asyncio
 import json
 import logging
 import platform
-import re
 import time
-import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from importlib.metadata import version
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import anyio.to_thread
 from fastapi import FastAPI
@@ -21,15 +19,17 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request as HttpRequest
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app import access, fairness, loading, openapi, schemas
+from app import access, fairness, loading, openapi, schemas, timings
 from app.admission import Admission
 from app.bodies import read_body
 from app.errors import ClientGone, MethodNotAllowed, NotFound, ServiceError
 from app.images import ImageLimits
+from app.metrics import Metrics
+from app.middleware import RequestRecord, ScoringHeaders
 from app.scoring import Scorer, within
 from app.settings import Settings
+from app.tracing import Tracing
 
 log = logging.getLogger("box2mask")
 
@@ -48,6 +48,10 @@ def create_app(settings: Settings) -> FastAPI:
     """
     keys = access.ApiKeys.of(settings)
     choice = loading.choose(settings)
+    most_per_key = settings.max_requests_per_key or _share(settings.max_requests, keys.count)
+    admission = Admission(settings.max_requests, most_per_client=most_per_key)
+    metrics = Metrics(choice, admission)
+    tracing = Tracing.of(settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -59,6 +63,7 @@ def create_app(settings: Settings) -> FastAPI:
         limits = ImageLimits.of(settings)
         try:
             await engine.warm_up()
+            metrics.watch(engine)
             app.state.scorer = Scorer(engine, limits, settings.max_prompts, settings.response_schema)
             log.info("ready")
             yield
@@ -67,17 +72,18 @@ def create_app(settings: Settings) -> FastAPI:
             raise
         finally:
             app.state.scorer = None
+            metrics.watch(None)
             await engine.aclose()
+            if tracing is not None:
+                await anyio.to_thread.run_sync(tracing.close)
 
     app = FastAPI(title="box2mask", version=version("box2mask"), lifespan=lifespan, redoc_url=None)
     app.router.redirect_slashes = False  # posting megabytes twice is no favour
     app.state.choice = choice
     app.state.scorer = None
     app.state.startup_error = None
-    app.state.admission = Admission(
-        settings.max_requests,
-        most_per_client=settings.max_requests_per_key or _share(settings.max_requests, keys.count),
-    )
+    app.state.admission = admission
+    app.state.metrics = metrics
     app.openapi = lambda: openapi.document(app.version)  # type: ignore[method-assign]
     app.add_middleware(access.Access, keys=keys, refuse=_answer_error)
     if settings.origins:  # outside of Access, as a browser asks first without a key, and must be told of a 401
@@ -89,7 +95,10 @@ def create_app(settings: Settings) -> FastAPI:
             expose_headers=EXPOSED_HEADERS,
             max_age=3600,
         )
+    app.add_middleware(RequestRecord, metrics=metrics, refuse=_answer_error, tracing=tracing)
     app.add_middleware(ScoringHeaders, server_version=app.version)
+    if tracing is not None:
+        app.add_middleware(tracing.around)
     for kind in (ServiceError, HTTPException):
         app.add_exception_handler(kind, _answer_error)
 
@@ -106,11 +115,13 @@ def create_app(settings: Settings) -> FastAPI:
     async def _score(http: HttpRequest, scorer: Scorer, body: bytearray, answer: Answer) -> bytes:
         # Megabytes of base64 take a while to parse and to write; other requests are answered meanwhile. Parsed, the
         # body is emptied.
-        request = await scorer.engine.aside(schemas.parse_request, body, settings.max_rows)
+        parse = timings.stage("parse")(schemas.parse_request)
+        request = await scorer.engine.aside(parse, body, settings.max_rows)
+        http.scope["box2mask.rows"] = len(request.data)
         began = time.perf_counter()
         answers = await answer(scorer, request)
         http.scope["box2mask.ms"] = 1000 * (time.perf_counter() - began)
-        return await scorer.engine.aside(_to_json, answers)
+        return await scorer.engine.aside(timings.stage("serialise")(_to_json), answers)
 
     for path, answer in (
         ("/score", Scorer.by_columns),
@@ -131,6 +142,13 @@ def create_app(settings: Settings) -> FastAPI:
         if not app.state.scorer.engine.healthy:
             return PlainTextResponse("a device has stopped computing", 503)
         return PlainTextResponse("Ready")
+
+    if settings.metrics_port is None:
+
+        @app.get("/metrics")
+        def scrape(http: HttpRequest) -> Response:
+            content, content_type = metrics.text(http.headers.get("accept", ""))
+            return Response(content, headers={"content-type": content_type})
 
     @app.get("/version")
     async def versions() -> dict[str, Any]:
@@ -237,52 +255,13 @@ async def _answer_error(http: HttpRequest, error: Exception) -> Response:
             error = MethodNotAllowed(f"{path} does not answer {http.method}")
         else:
             error = NotFound(f"there is nothing at {path}")
+    http.scope["box2mask.error"] = error
     if not isinstance(error, ServiceError) or error.status >= 500:
-        log.error("request %s failed", http.scope.get("box2mask.id"), exc_info=error)
+        request_id = http.scope.get("box2mask.id")
+        log.error("request %s failed", request_id, exc_info=error, extra={"request_id": request_id})
     if not isinstance(error, ServiceError):
         error = ServiceError(f"internal error; the server's log has it as request {http.scope.get('box2mask.id')}")
     headers.update(error.headers)
     http.scope["box2mask.failed"] = error.status >= 500
     # ASCII, because a message may quote text of the client's that is not valid Unicode.
     return Response(json.dumps({"message": error.message}), error.status, headers, media_type="application/json")
-
-
-class ScoringHeaders:
-    """Middleware: the response headers of AzureML's scoring server on every answer.
-
-    An `x-request-id` and an `x-ms-client-request-id` that came are echoed, as far as they are harmless.
-    """
-
-    def __init__(self, app: ASGIApp, server_version: str) -> None:
-        self.app = app
-        self.server_version = server_version
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        came = {name: value.decode("latin-1") for name, value in scope["headers"]}
-        request_id = _harmless(came.get(b"x-request-id", ""), r"[!-~]{1,128}") or str(uuid.uuid4())
-        client_id = _harmless(came.get(b"x-ms-client-request-id", ""), r"[A-Za-z0-9_-]{1,40}")
-        scope["box2mask.id"] = request_id
-
-        async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                ours = {
-                    "x-request-id": request_id,
-                    "x-ms-request-id": request_id,
-                    "x-ms-client-request-id": client_id,
-                    "x-ms-run-function-failed": str(bool(scope.get("box2mask.failed"))),
-                    "x-ms-run-fn-exec-ms": f"{scope['box2mask.ms']:.3f}" if "box2mask.ms" in scope else "",
-                    "x-ms-server-version": f"box2mask/{self.server_version}",
-                }
-                headers = cast(list[tuple[bytes, bytes]], message.setdefault("headers", []))
-                headers += [(name.encode(), value.encode()) for name, value in ours.items() if value]
-            await send(message)
-
-        await self.app(scope, receive, send_with_headers)
-
-
-def _harmless(identifier: str, pattern: str) -> str:
-    """An identifier that matches, or "" for one that does not and had better stay out of headers and logs."""
-    return identifier if re.fullmatch(pattern, identifier) else ""

@@ -34,7 +34,18 @@ PYTHON = "3.11"  # the version that box2mask and its pins are for
 
 # What listens, and what shows progress: MLflow and AzureML bring servers of their own, and AzureML's cannot be
 # installed beside this FastAPI (both name a version of opentelemetry-api).
-_NOT_FOR_SCORING = frozenset({"fastapi", "matplotlib", "pyyaml", "tensorboard", "tqdm", "uvicorn"})
+_NOT_FOR_SCORING = frozenset(
+    {
+        "fastapi",
+        "matplotlib",
+        "prometheus-client",
+        "python-json-logger",
+        "pyyaml",
+        "tensorboard",
+        "tqdm",
+        "uvicorn",
+    }
+)
 
 # What AzureML's generated scoring script imports and its image does not put into a model's own environment.
 _FOR_AZUREML = ("azureml-inference-server-http==1.5.1", "azureml-ai-monitoring==1.0.0")

@@ -37,6 +37,7 @@ _PLAIN = {
     "/": "Healthy, for probes",
     "/health/live": "Whether the process lives",
     "/health/ready": "Whether the models are loaded and have been run once",
+    "/metrics": "Figures for Prometheus, unless they have a port of their own",
 }
 _ERRORS = {
     "400": "The request is wrong; the message says in which row and column",

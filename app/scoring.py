@@ -14,7 +14,7 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 
-from app import masks, schemas
+from app import masks, schemas, timings
 from app.cache import content_key
 from app.engine import FETCHES, Engine
 from app.errors import BadRequest, DeadlineExceeded, NotFound
@@ -89,7 +89,8 @@ class Scorer:
         """SAM's answer: the masks of every prompt, per row. Rows of one image share its embedding."""
         _need(self.engine.segmenter, "segmenter")
         # Hundreds of thousands of coordinates take seconds; other requests are answered meanwhile.
-        rows = await self.engine.aside(schemas.segmenter_rows, request, self.max_prompts)
+        read = timings.stage("parse")(schemas.segmenter_rows)
+        rows = await self.engine.aside(read, request, self.max_prompts)
         images, of_row = await self._images(rows, request.params, segment=True)
         prompts = [
             schemas.resolve_prompts(
@@ -148,19 +149,19 @@ class Scorer:
 
         def read(number: int) -> tuple[str, bytes]:
             with _told_of(number):
-                data = image_bytes(rows[number].image, self.limits)
+                data = _file(rows[number].image, self.limits)
             return content_key(data, exif_orientation=params.exif_orientation), data
 
         def prepare(number: int, key: str, data: bytes, embedding: Embedding | None) -> _Image:
-            with _told_of(number):
+            with _told_of(number), timings.stage("decode"):
                 image = decode_image(data, exif_orientation=params.exif_orientation, max_pixels=self.limits.max_pixels)
-            return _Image(
-                key,
-                (image.shape[0], image.shape[1]),
-                for_detector=self._detector.preprocess(image) if detect else None,
-                for_segmenter=self._segmenter.preprocess(image) if segment and embedding is None else None,
-                embedding=embedding,
-            )
+                return _Image(
+                    key,
+                    (image.shape[0], image.shape[1]),
+                    for_detector=self._detector.preprocess(image) if detect else None,
+                    for_segmenter=self._segmenter.preprocess(image) if segment and embedding is None else None,
+                    embedding=embedding,
+                )
 
         # A few at a time, so that files need not all be in memory.
         turns = {True: asyncio.Semaphore(FETCHES), False: asyncio.Semaphore(self.engine.workers)}
@@ -181,7 +182,7 @@ class Scorer:
     async def _detections(self, image: _Image, params: Params, score_threshold: float | None = None) -> Detections:
         assert image.for_detector is not None
         return await self.engine.aside(
-            self._detector.postprocess,
+            timings.stage("post")(self._detector.postprocess),
             await self.engine.detect(image.for_detector),
             score_threshold=score_threshold if params.score_threshold is None else params.score_threshold,
             iou_threshold=params.iou_threshold,
@@ -216,6 +217,7 @@ class Scorer:
     async def _encode(self, raw: sam.RawMasks, params: Params) -> list[list[dict[str, Any]]]:
         """For each prompt its masks, in the form that was asked for, each with its iou_score."""
 
+        @timings.stage("post")
         def encode(index: int) -> list[dict[str, Any]]:
             scores = raw.iou_scores[index].astype(float).tolist()
             return [
@@ -242,6 +244,22 @@ async def within(seconds: float) -> AsyncIterator[None]:
         if not deadline.expired():
             raise  # another's
         raise DeadlineExceeded(f"not answered within {seconds:g} s") from error
+
+
+def _file(image: object, limits: ImageLimits) -> bytes:
+    """The encoded file of a row's image. Raises ImageError."""
+    if not is_url(image):
+        with timings.stage("decode"):
+            return image_bytes(image, limits)
+    with timings.fetching() as fetch:
+        try:
+            data = image_bytes(image, limits)
+        except ImageError as error:
+            cause = error.__cause__
+            fetch.outcome = "refused" if cause is None else "timeout" if isinstance(cause, TimeoutError) else "failed"
+            raise
+        fetch.outcome, fetch.size = "ok", len(data)
+        return data
 
 
 def _need(model: object | None, kind: str) -> None:

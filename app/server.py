@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import socket
 import sys
+from contextlib import ExitStack
 
 import uvicorn
 from starlette.types import Message, Receive, Scope, Send
@@ -14,6 +16,8 @@ from app.loading import Choice
 from app.main import create_app
 from app.settings import Settings, SettingsError
 
+log = logging.getLogger("box2mask")
+
 
 def serve(settings: Settings) -> None:
     """Answer requests until SIGTERM or SIGINT.
@@ -21,7 +25,7 @@ def serve(settings: Settings) -> None:
     Raises one of `loading.EXPLAINED` where the settings cannot be used. Where the models do not load, uvicorn logs
     the reason and ends the process with status 3, as AzureML's scoring server does when its init() fails.
     """
-    logs.configure(settings.log_level)
+    logs.configure(settings.log_level, settings.log_format)
     app = create_app(settings)
     listener = _listen(settings)
     _announce(settings, app.state.choice, listener.getsockname()[1])
@@ -35,11 +39,23 @@ def serve(settings: Settings) -> None:
         await app(scope, receive, send_plainly)
 
     server = uvicorn.Server(
-        uvicorn.Config(application, log_level=settings.log_level, lifespan="on", server_header=False)
+        # Its words go the way of all others; requests are logged by the application.
+        uvicorn.Config(
+            application,
+            log_config=None,
+            log_level=settings.log_level,
+            access_log=False,
+            lifespan="on",
+            server_header=False,
+        )
     )
     # When uvicorn has stopped gracefully it raises the signal again; to have been asked to stop is no failure.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
-    server.run(sockets=[listener])
+    with ExitStack() as stack:
+        if settings.metrics_port is not None:  # already while the models load
+            port = stack.enter_context(app.state.metrics.served(settings.host, settings.metrics_port))
+            log.info("metrics are on %s/metrics", _url(settings, port))
+        server.run(sockets=[listener])
 
 
 def _listen(settings: Settings) -> socket.socket:
@@ -60,9 +76,7 @@ def _listen(settings: Settings) -> socket.socket:
 
 
 def _announce(settings: Settings, choice: Choice, port: int) -> None:
-    host = "localhost" if settings.host in ("0.0.0.0", "::") else settings.host
-    host = f"[{host}]" if ":" in host else host
-    lines = [f"box2mask is loading its models; it will listen on http://{host}:{port} (POST /score, docs at /docs)"]
+    lines = [f"box2mask is loading its models; it will listen on {_url(settings, port)} (POST /score, docs at /docs)"]
     for kind, chosen in (("detector", choice.detector), ("segmenter", choice.segmenter)):
         if chosen is None:
             lines.append(f"  {kind}: none")
@@ -74,4 +88,13 @@ def _announce(settings: Settings, choice: Choice, port: int) -> None:
         )
         lines.append("    .venv/bin/box2mask weights pull yolof sam-huge")
         lines.append("  then start again; docs/weights.md has mirrors and offline machines.")
-    print("\n".join(lines), file=sys.stderr, flush=True)
+    if settings.log_format == "json":
+        for line in lines:
+            log.info("%s", line.strip())
+    else:
+        print("\n".join(lines), file=sys.stderr, flush=True)
+
+
+def _url(settings: Settings, port: int) -> str:
+    host = "localhost" if settings.host in ("0.0.0.0", "::") else settings.host
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

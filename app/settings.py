@@ -98,6 +98,25 @@ class Settings(BaseSettings):
     )
     workers: int = Field(0, ge=0, description="Threads that decode images and encode masks; 0: one per processor")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="How much is logged")
+    log_format: Literal["text", "json"] = Field(
+        "text", description="How it is logged: `text` for people, `json` for machines, an object a line"
+    )
+    metrics_port: int | None = Field(
+        None,
+        ge=0,
+        le=65535,
+        description="Port of its own for `/metrics`, 0 for a free one; unset, `/metrics` is on the service's port",
+    )
+    otel: bool | None = Field(
+        None,
+        description="Whether requests are traced with OpenTelemetry (the extra `otel`); unset, they are if "
+        "`OTEL_EXPORTER_OTLP_ENDPOINT` is set",
+    )
+    otlp_endpoint: str | None = Field(
+        None,
+        validation_alias="OTEL_EXPORTER_OTLP_ENDPOINT",
+        description="Where OpenTelemetry's SDK sends traces; this and its other variables, it reads itself",
+    )
     azureml_model_dir: Path | None = Field(
         None, validation_alias="AZUREML_MODEL_DIR", description="Where AzureML mounts the model; set by AzureML"
     )
@@ -124,6 +143,11 @@ class Settings(BaseSettings):
     def devices(self) -> list[str]:
         """The devices that `device` names, at least one."""
         return [name.strip() for name in self.device.split(",") if name.strip()] or ["auto"]
+
+    @property
+    def traces(self) -> bool:
+        """Whether requests are traced."""
+        return self.otlp_endpoint is not None if self.otel is None else self.otel
 
     @classmethod
     def from_environment(cls) -> Settings:

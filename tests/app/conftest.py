@@ -47,7 +47,7 @@ class Service:
 
 def environment(settings: dict[str, str]) -> dict[str, str]:
     """This process's environment with these settings and no others of the service's."""
-    own = {name: value for name, value in os.environ.items() if not name.startswith(("BOX2MASK_", "AZUREML_"))}
+    own = {name: value for name, value in os.environ.items() if not name.startswith(("BOX2MASK_", "AZUREML_", "OTEL_"))}
     return own | {"OMP_NUM_THREADS": "1"} | settings
 
 
@@ -58,7 +58,7 @@ def serving(log_file: Path, settings: dict[str, str]) -> Iterator[Service]:
             [*COMMAND, "serve"],
             cwd=REPOSITORY,
             env=environment({"BOX2MASK_HOST": "127.0.0.1", "BOX2MASK_PORT": "0"} | settings),
-            stdout=subprocess.DEVNULL,  # a line for every request
+            stdout=subprocess.DEVNULL,  # libraries' own
             stderr=log,
         )
     try:
@@ -101,6 +101,12 @@ def run_command() -> Callable[..., subprocess.CompletedProcess[str]]:
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def start() -> Callable[[Path, dict[str, str]], AbstractContextManager[Service]]:
+    """As `serve`, for fixtures that outlive a test: given the file for the log, and the settings."""
+    return serving
 
 
 @pytest.fixture

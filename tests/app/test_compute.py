@@ -9,12 +9,13 @@ import threading
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
 import torch
 
-from app.compute import Between, Compute, Work
+from app.compute import Between, Compute, Observer, Work
 from app.errors import Unavailable
 
 # Far more than anything here takes; who waits so long waits for ever.
@@ -769,3 +770,65 @@ async def test_many_callers_of_whom_some_go_and_some_fail(urgent_thread: bool) -
     assert 200 < len(answered) < 450
     assert compute.load == 0
     await asyncio.to_thread(compute.close)
+
+
+# What an observer is told
+
+
+class Notes(Observer):
+    """All that it is told."""
+
+    def __init__(self) -> None:
+        self.jobs: list[tuple[str, float, float, float, str]] = []
+        self.batches: list[tuple[str, int, float]] = []
+
+    def on_job(self, kind: str, queued: float, began: float, ended: float) -> None:
+        self.jobs.append((kind, queued, began, ended, WHO.get()))
+
+    def on_batch(self, kind: str, size: int, seconds: float) -> None:
+        self.batches.append((kind, size, seconds))
+
+
+WHO: ContextVar[str] = ContextVar("who", default="nobody")
+
+
+@in_loop
+async def test_an_observer_is_told_of_batches_and_of_each_job_in_its_callers_context(compute: Compute) -> None:
+    compute.observer = notes = Notes()
+    holder, first = await held(compute)  # of no kind: nobody is told
+    tens = Tens(at_once=10, kind="tens", size=lambda item: item)
+
+    async def ask(who: str, item: int) -> int:
+        WHO.set(who)
+        return await compute.do(tens.work, item)
+
+    tasks = await waiting(ask("one", 1), ask("other", 2))
+    holder.let_on()
+    assert await asyncio.gather(first, *tasks) == [10, 10, 20]
+    [(kind, size, seconds)] = notes.batches
+    assert (kind, size) == ("tens", 3) and seconds >= 0
+    assert [(kind, who) for kind, *_, who in notes.jobs] == [("tens", "one"), ("tens", "other")]
+    for _, queued, began, ended, _ in notes.jobs:
+        assert queued <= began <= ended
+    assert notes.jobs[0][2] == notes.jobs[1][2]  # the batch that they shared
+
+
+@in_loop
+async def test_an_observer_is_told_of_jobs_that_fail_or_are_given_up_and_of_none_that_never_ran(
+    compute: Compute,
+) -> None:
+    compute.observer = notes = Notes()
+
+    def fail(items: Sequence[int], between: Between) -> list[int]:
+        raise ValueError
+
+    assert await outcomes([compute.do(Work(fail, kind="failing"), 1)]) == [ValueError]
+    tens = Tens(steps=1, kind="tens")
+    [running] = await waiting(compute.do(tens.work, 1))
+    await tens.stopped()
+    [never] = await waiting(compute.do(tens.work, 2))
+    for task in (running, never):
+        task.cancel()
+    await asyncio.wait([running, never])
+    tens.let_on()
+    assert [kind for kind, *_ in notes.jobs] == ["failing", "tens"] and not notes.batches

@@ -17,7 +17,7 @@ README = Path(__file__).parents[2] / "README.md"
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
-        if name.startswith(("BOX2MASK_", "AZUREML_")):
+        if name.startswith(("BOX2MASK_", "AZUREML_", "OTEL_")):
             monkeypatch.delenv(name)
 
 
@@ -98,7 +98,9 @@ def test_settings_do_not_change() -> None:
 
 @pytest.mark.skipif(not README.is_file(), reason="there is no README.md yet")
 def test_the_readme_lists_every_setting_with_its_default() -> None:
-    rows = re.findall(r"^\| `((?:BOX2MASK|AZUREML)_\w+)` \| ([^|]*?) \| ([^|]+?) \|$", README.read_text(), re.MULTILINE)
+    rows = re.findall(
+        r"^\| `((?:BOX2MASK|AZUREML|OTEL)_\w+)` \| ([^|]*?) \| ([^|]+?) \|$", README.read_text(), re.MULTILINE
+    )
     assert sorted(name for name, _, _ in rows) == sorted(environment_name(field) for field in Settings.model_fields)
     listed = {name: default.strip("`") for name, default, _ in rows}
     for field, info in Settings.model_fields.items():
