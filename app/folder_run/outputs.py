@@ -12,7 +12,7 @@ from urllib.parse import quote
 from PIL import Image
 
 from app.images import decode_image
-from app.results import atomic_files, azureml_jsonl, coco, cvat, label_studio, mask_pngs, overlays
+from app.results import atomic_files, azureml_jsonl, coco, cvat, label_studio, mask_pngs, overlays, yolo_seg
 from app.results.image_result import ImageResult, Results, classes_of
 
 # Format -> what it is called in the folder.
@@ -22,6 +22,7 @@ NAMES = {
     "jsonl": "azureml.jsonl",
     "label-studio": "label_studio.json",
     "cvat": "cvat.xml",
+    "yolo-seg": "yolo_seg",
     "overlay": "overlays",
 }
 LABELING_CONFIG = "label_studio.xml"
@@ -86,6 +87,12 @@ class Outputs:
             with atomic_files.text_file(self.folder / LABELING_CONFIG) as file:
                 file.write(label_studio.labeling_config(classes))
             written.append(LABELING_CONFIG)
+        if "yolo-seg" in self.formats:
+            with atomic_files.folder(self._path("yolo-seg")) as unfinished:
+                without = yolo_seg.write(unfinished, results, classes, self.root)
+            counts = ((without.empty_masks, "empty masks"), (without.missing_images, "images that are gone"))
+            lacks = ", ".join(f"{count} {what}" for count, what in counts if count)
+            written.append(NAMES["yolo-seg"] + (f" (without {lacks})" if lacks else ""))
         return written
 
     def _path(self, name: str) -> Path:
