@@ -22,8 +22,8 @@ NAMES = {
     "jsonl": "azureml.jsonl",
     "label-studio": "label_studio.json",
     "cvat": "cvat.xml",
-    "yolo-seg": "yolo_seg",
     "overlay": "overlays",
+    "yolo-seg": "yolo_seg",
 }
 LABELING_CONFIG = "label_studio.xml"
 ALL = (*NAMES.values(), LABELING_CONFIG)
