@@ -36,6 +36,10 @@ SECTIONS = {
     "Change it": ("architecture.md", "contributing.md", "dependencies.md"),
 }
 _FENCE = re.compile(r"^ {0,3}```", re.MULTILINE)
+_LOADED_FROM_ELSEWHERE = re.compile(
+    r"<(?:script|img|iframe|source|link(?=[^>]*(?:stylesheet|preload|icon)))\b[^>]*\b(?:src|href)="
+    r"[\"']?(?:https?:)?//[^\"'>\s]*"
+)
 _LINK = re.compile(r"(!?\[[^\]]*\]\()([^)\s#]*)(#[^)\s]*)?(\))")
 
 
@@ -62,8 +66,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
     """A page that would load anything from elsewhere fails the build."""
-    loads = r"<(?:script|img|iframe|source|link(?=[^>]*(?:stylesheet|preload|icon)))\b[^>]*\b(?:src|href)=\"?(?:https?:)?//[^\">\s]*"
-    if found := re.search(loads, output):
+    if found := _LOADED_FROM_ELSEWHERE.search(output):
         raise PluginError(f"{page.file.src_uri} loads from elsewhere: {found[0]}")
     return output
 
