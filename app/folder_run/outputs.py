@@ -6,7 +6,7 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from urllib.parse import quote
 
 from PIL import Image
@@ -29,7 +29,8 @@ LABELING_CONFIG = "label_studio.xml"
 ALL = (*NAMES.values(), LABELING_CONFIG)
 NEED_MASKS = ("masks",)
 
-# Label Studio's address of a file under the folder that its LOCAL_FILES_DOCUMENT_ROOT names.
+# Label Studio's address of a file under the folder that its LOCAL_FILES_DOCUMENT_ROOT names. That is the folder around
+# the images' own, as a storage of files must lie within it.
 _LOCAL_FILES = "/data/local-files/?d="
 
 
@@ -105,7 +106,9 @@ class Outputs:
         return self._url(name)
 
     def _url_local_files(self, name: str) -> str:
-        return _LOCAL_FILES + quote(name) if self.image_url is None else self._url(name)
+        if self.image_url is None:
+            return _LOCAL_FILES + quote((PurePosixPath(self.root.resolve().name) / name).as_posix())
+        return self._url(name)
 
     def _url(self, name: str) -> str:
         assert self.image_url is not None

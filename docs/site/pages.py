@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.exceptions import PluginError
-from mkdocs.structure.files import File, Files
+from mkdocs.structure.files import File, Files, InclusionLevel
 from mkdocs.structure.pages import Page
 
 DOCS = Path(__file__).resolve().parents[1]
@@ -56,7 +56,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         for path in _linked_files(document):
             source = f"repository/{path.as_posix()}"
             if files.get_file_from_path(source) is None:
-                files.append(File.generated(config, source, abs_src_path=str(REPOSITORY / path)))
+                copy = {"abs_src_path": str(REPOSITORY / path), "inclusion": InclusionLevel.NOT_IN_NAV}
+                files.append(File.generated(config, source, **copy))
     return files
 
 

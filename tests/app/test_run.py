@@ -122,7 +122,7 @@ def test_the_results_of_every_format_are_of_the_same_objects(whole: Path, photos
             assert (np.asarray(Image.open(file)) == mask * 255).all()
             assert (other.mask((96, 128)) == mask).all()
             assert other.label == data.cats[annotation["category_id"]]["name"]
-        assert task["data"]["image"] == "/data/local-files/?d=" + image["file_name"]
+        assert task["data"]["image"] == "/data/local-files/?d=photos/" + image["file_name"]
         assert sum(one["type"] == "brushlabels" for one in task["predictions"][0]["result"]) == len(annotations)
     assert cvat.count("<mask ") == len(data.anns)
     assert not (whole / "failed.jsonl").exists()
