@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -101,8 +102,14 @@ def test_labelling_leaves_files_to_import(folder: Path, service: Any) -> None:
     assert len(masks) == len(regions) / 2 and {mask.get("label") for mask in masks} <= known
 
 
-def test_training_sets_hold_the_masks_that_were_found(folder: Path, service: Any) -> None:
-    printed = follow("training-sets.md", folder, service.url, "bash")
+@pytest.fixture(scope="module")
+def training_sets(folder: Path, service: Any) -> str:
+    """What the commands of that document print; their files are in the folder."""
+    return follow("training-sets.md", folder, service.url, "bash")
+
+
+def test_training_sets_hold_the_masks_that_were_found(folder: Path, training_sets: str) -> None:
+    printed = training_sets
     data = COCO(str(folder / "results" / "coco.json"))
     assert "2 of 2 photos answered" in printed and printed.count("(3, 180, 240)") == 2
     for entry in data.dataset["images"]:
@@ -131,8 +138,8 @@ def test_training_sets_hold_the_masks_that_were_found(folder: Path, service: Any
     assert len(images) == len(targets) == 2
 
 
-def test_mmdetection_reads_the_same_masks(folder: Path, service: Any) -> None:
-    follow("training-sets.md", folder, service.url, "bash")
+@pytest.mark.usefixtures("training_sets")
+def test_mmdetection_reads_the_same_masks(folder: Path) -> None:
     (config,) = (
         block.text for block in blocks_of(REPOSITORY / "docs" / "training-sets.md") if block.language == "python"
     )
@@ -141,12 +148,14 @@ def test_mmdetection_reads_the_same_masks(folder: Path, service: Any) -> None:
     from models import mmcv_ops
 
     mmcv_ops.install()
-    from mmdet.registry import DATASETS
-    from mmdet.utils import register_all_modules
-
-    register_all_modules(init_default_scope=True)
     paths = {"ann_file": str(folder / "results/coco.json"), "data_prefix": {"img": str(folder / "photos")}}
-    dataset = DATASETS.build(values["dataset"] | paths)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # MMDetection's own
+        from mmdet.registry import DATASETS
+        from mmengine.registry import DefaultScope
+
+        with DefaultScope.overwrite_default_scope("mmdet"):
+            dataset = DATASETS.build(values["dataset"] | paths)
     data = COCO(paths["ann_file"])
     assert len(dataset) == len(data.imgs)
     for entry in dataset:
