@@ -1,6 +1,6 @@
-# make setup | serve | test | bench: everything runs in .venv, which `setup` makes and keeps up to date. Only the tests of
+# make setup | serve | test | bench | docs: everything runs in .venv, which `setup` makes and keeps up to date. Only the tests of
 # what is for Azure need .venv-azureml besides.
-.PHONY: setup serve test lint bench lock sbom audit image-test clean
+.PHONY: setup serve test lint bench docs lock sbom audit image-test clean
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
@@ -54,6 +54,10 @@ test: lint $(AZUREML_STAMP)
 bench: setup
 	$(VENV)/bin/python -m benchmarks
 
+# The documents as a site in site/, to be opened or served from there; any link that leads nowhere is an error.
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --config-file docs/site/mkdocs.yml
+
 # The image's packages with their hashes, after a change of pyproject.toml or constraints.txt.
 lock: setup
 	$(VENV)/bin/python docker/lock.py
@@ -76,4 +80,4 @@ image-test: setup
 	$(VENV)/bin/python docker/image_test.py $(IMAGE_TEST)
 
 clean:
-	rm -rf $(VENV) $(AZUREML) $(AUDIT) .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	rm -rf $(VENV) $(AZUREML) $(AUDIT) site .pytest_cache .mypy_cache .ruff_cache *.egg-info

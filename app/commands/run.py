@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from app.predictor import Predictor
 
 # The names that `app.folder_run.outputs` gives them, which is not imported for `--help`.
-FORMATS = ("masks", "coco", "jsonl", "label-studio", "cvat", "overlay")
+FORMATS = ("masks", "coco", "jsonl", "label-studio", "cvat", "overlay", "yolo-seg")
+NOT_BY_DEFAULT = ("yolo-seg",)  # it holds the images, too
 SCORE_THRESHOLD = 0.3
 
 DESCRIPTION = """\
@@ -24,8 +25,9 @@ Find the objects in images, and their masks, and store them in the formats of ot
 """
 NOTES = """\
 Formats: masks (a PNG for each object), coco (COCO JSON with RLE), jsonl (AzureML), label-studio and cvat (import
-files), overlay (pictures). The same command again goes on where an earlier one stopped, and does only what is new;
-an image that cannot be used is said, skipped and listed in failed.jsonl, and the exit status is 1 then.
+files), overlay (pictures), yolo-seg (a training set, images and all). The same command again goes on where an earlier
+one stopped, and does only what is new; an image that cannot be used is said, skipped and listed in failed.jsonl, and
+the exit status is 1 then.
 docs/run.md describes the files, and the forms that --prompts may have.
 
 examples:
@@ -57,7 +59,10 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help="boxes (JSON, or any data set) in place of the detector's",
     )
     command.add_argument(
-        "--formats", type=_formats, metavar="LIST", help=f"any of {','.join(FORMATS)} (default: all that are possible)"
+        "--formats",
+        type=_formats,
+        metavar="LIST",
+        help=f"any of {','.join(FORMATS)} (default: all that are possible, but for {','.join(NOT_BY_DEFAULT)})",
     )
     command.add_argument(
         "--score-threshold",
@@ -123,7 +128,8 @@ def _process(args: argparse.Namespace, sources: Sources, prompts: BoxPrompts | N
     elif identity["detector"] is None:
         raise _RunError("there is no detector to find boxes: name one with --detector, or give boxes with --prompts")
     has_masks = identity["segmenter"] is not None
-    formats = args.formats or tuple(one for one in FORMATS if has_masks or one not in outputs.NEED_MASKS)
+    possible = (one for one in FORMATS if has_masks or one not in outputs.NEED_MASKS)
+    formats = args.formats or tuple(one for one in possible if one not in NOT_BY_DEFAULT)
     if not has_masks and (lacking := [one for one in formats if one in outputs.NEED_MASKS]):
         raise _RunError(f"--formats {','.join(lacking)}: expected a segmenter to make masks, found none")
 

@@ -6,13 +6,13 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from urllib.parse import quote
 
 from PIL import Image
 
 from app.images import decode_image
-from app.results import atomic_files, azureml_jsonl, coco, cvat, label_studio, mask_pngs, overlays
+from app.results import atomic_files, azureml_jsonl, coco, cvat, label_studio, mask_pngs, overlays, yolo_seg
 from app.results.image_result import ImageResult, Results, classes_of
 
 # Format -> what it is called in the folder.
@@ -23,12 +23,14 @@ NAMES = {
     "label-studio": "label_studio.json",
     "cvat": "cvat.xml",
     "overlay": "overlays",
+    "yolo-seg": "yolo_seg",
 }
 LABELING_CONFIG = "label_studio.xml"
 ALL = (*NAMES.values(), LABELING_CONFIG)
 NEED_MASKS = ("masks",)
 
-# Label Studio's address of a file under the folder that its LOCAL_FILES_DOCUMENT_ROOT names.
+# Label Studio's address of a file under the folder that its LOCAL_FILES_DOCUMENT_ROOT names. That is the folder around
+# the images' own, as a storage of files must lie within it.
 _LOCAL_FILES = "/data/local-files/?d="
 
 
@@ -86,6 +88,12 @@ class Outputs:
             with atomic_files.text_file(self.folder / LABELING_CONFIG) as file:
                 file.write(label_studio.labeling_config(classes))
             written.append(LABELING_CONFIG)
+        if "yolo-seg" in self.formats:
+            with atomic_files.folder(self._path("yolo-seg")) as unfinished:
+                without = yolo_seg.write(unfinished, results, classes, self.root)
+            counts = ((without.empty_masks, "empty masks"), (without.missing_images, "images that are gone"))
+            lacks = ", ".join(f"{count} {what}" for count, what in counts if count)
+            written.append(NAMES["yolo-seg"] + (f" (without {lacks})" if lacks else ""))
         return written
 
     def _path(self, name: str) -> Path:
@@ -98,7 +106,9 @@ class Outputs:
         return self._url(name)
 
     def _url_local_files(self, name: str) -> str:
-        return _LOCAL_FILES + quote(name) if self.image_url is None else self._url(name)
+        if self.image_url is None:
+            return _LOCAL_FILES + quote((PurePosixPath(self.root.resolve().name) / name).as_posix())
+        return self._url(name)
 
     def _url(self, name: str) -> str:
         assert self.image_url is not None

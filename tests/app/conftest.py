@@ -62,7 +62,7 @@ def serving(log_file: Path, settings: dict[str, str]) -> Iterator[Service]:
             stderr=log,
         )
     try:
-        yield Service(_url_when_ready(process, log_file), process, log_file)
+        yield Service(ready_url(process, log_file), process, log_file)
     finally:
         process.send_signal(signal.SIGTERM)
         try:
@@ -72,7 +72,7 @@ def serving(log_file: Path, settings: dict[str, str]) -> Iterator[Service]:
             process.wait()
 
 
-def _url_when_ready(process: subprocess.Popen[bytes], log_file: Path) -> str:
+def ready_url(process: subprocess.Popen[bytes], log_file: Path) -> str:
     deadline = time.monotonic() + STARTS_WITHIN_S
     while time.monotonic() < deadline and process.poll() is None:
         announced = re.search(r"http://[^ ]+:\d+", log_file.read_text())

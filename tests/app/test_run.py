@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from app.cli import main
@@ -120,10 +122,38 @@ def test_the_results_of_every_format_are_of_the_same_objects(whole: Path, photos
             assert (np.asarray(Image.open(file)) == mask * 255).all()
             assert (other.mask((96, 128)) == mask).all()
             assert other.label == data.cats[annotation["category_id"]]["name"]
-        assert task["data"]["image"] == "/data/local-files/?d=" + image["file_name"]
+        assert task["data"]["image"] == "/data/local-files/?d=photos/" + image["file_name"]
         assert sum(one["type"] == "brushlabels" for one in task["predictions"][0]["result"]) == len(annotations)
     assert cvat.count("<mask ") == len(data.anns)
     assert not (whole / "failed.jsonl").exists()
+
+
+def test_a_yolo_set_is_written_when_it_is_asked_for_and_kept_in_step(
+    run: Run, whole: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(whole, out)
+    assert not (out / "yolo_seg").exists()  # it would hold all photos
+    arguments = (photos, "--out", out, "--recursive", "--score-threshold", THRESHOLD)
+    assert run(*arguments, "--formats", "yolo-seg") == 0
+    assert "8 images, 8 of them from before, " in capsys.readouterr().out
+    data = COCO(str(out / "coco.json"))
+    rows = 0
+    for image in data.dataset["images"]:
+        flat = image["file_name"].replace("/", "__")
+        assert (out / "yolo_seg" / "images" / flat).read_bytes() == (photos / image["file_name"]).read_bytes()
+        lines = (out / "yolo_seg" / "labels" / flat).with_suffix(".txt").read_text().splitlines()
+        annotations = data.loadAnns(data.getAnnIds(imgIds=[image["id"]]))
+        for annotation, line in zip(annotations, lines, strict=True):
+            label, *ring = map(float, line.split())
+            absolute = [value * (128, 96)[index % 2] for index, value in enumerate(ring)]
+            drawn = coco_mask.decode(coco_mask.frPyObjects([absolute], 96, 128))[..., 0]
+            assert (drawn == data.annToMask(annotation)).all() and label == annotation["category_id"] - 1
+            rows += 1
+    assert rows == len(data.anns)
+
+    assert run(photos / "a.jpg", *arguments[1:], "--formats", "coco", "--restart") == 0
+    assert not (out / "yolo_seg").exists()
 
 
 KILLED = """
@@ -356,7 +386,10 @@ def test_what_cannot_be_done_is_said_in_a_sentence(
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["--formats", "masks,word"], "expected any of masks,coco,jsonl,label-studio,cvat,overlay, found 'masks,word'"),
+        (
+            ["--formats", "masks,word"],
+            "expected any of masks,coco,jsonl,label-studio,cvat,overlay,yolo-seg, found 'masks,word'",
+        ),
         (["--formats", ","], "expected any of masks"),
         (["--score-threshold", "2"], "expected a number from 0 to 1, found '2'"),
         (["--score-threshold", "x"], "expected a number from 0 to 1, found 'x'"),

@@ -10,15 +10,16 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from app.masks import encode_rle
+from app.masks import encode_polygons, encode_rle
 from app.overlay import Outlined, draw
 from app.predictor import PredictedObject
-from app.results import azureml_jsonl, coco, cvat, label_studio, mask_pngs, overlays
+from app.results import azureml_jsonl, coco, cvat, label_studio, mask_pngs, overlays, yolo_seg
 from app.results.image_result import ImageResult, classes_of
 
 SIZE_HW = (37, 53)
@@ -235,6 +236,86 @@ def test_cvat_gets_masks_of_their_own_extent(results: list[ImageResult]) -> None
     (box,) = images[2]
     assert box.tag == "box"
     assert [box.get(key) for key in ("xtl", "ytl", "xbr", "ybr")] == ["1.00", "2.50", "20.25", "30.00"]
+
+
+def filled(ring: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
+    """The pixels (H, W) whose centres are in a ring (N, 2) of coordinates in 0..1."""
+    height, width = size_hw
+    return coco_mask.decode(coco_mask.frPyObjects([(ring * (width, height)).ravel().tolist()], *size_hw))[..., 0] > 0
+
+
+def read_yolo(folder: Path) -> dict[str, dict[str, list[tuple[str, np.ndarray]]]]:
+    """For train and val, by the image's file its objects: class and ring. As Ultralytics finds and reads them."""
+    config = yaml.safe_load((folder / "data.yaml").read_text())
+    parts: dict[str, dict[str, list[tuple[str, np.ndarray]]]] = {}
+    for part in ("train", "val"):
+        parts[part] = {}
+        for line in (folder / config[part]).read_text().splitlines():
+            image = str(folder / line.removeprefix("./"))
+            assert Path(image).is_file()
+            label = "/labels/".join(image.rsplit("/images/", 1)).rsplit(".", 1)[0] + ".txt"
+            rows = [row.split() for row in Path(label).read_text().splitlines()]
+            # Fewer would be taken for a box, and a file that has both is refused.
+            assert all(len(row) >= 7 and len(row) % 2 == 1 for row in rows)
+            rings = [np.array(row[1:], np.float32).reshape(-1, 2) for row in rows]
+            assert all(ring.min() >= 0 and ring.max() <= 1 for ring in rings)
+            names = [config["names"][int(row[0])] for row in rows]
+            parts[part][Path(image).name] = list(zip(names, rings, strict=True))
+    return parts
+
+
+def test_yolo_labels_fill_to_the_masks_with_all_parts_and_holes(tmp_path: Path) -> None:
+    island = shapes()["ring"].copy()
+    island[18, 30] = True  # in the ring's hole
+    masks = [*shapes().values(), island]
+    photos, folder = tmp_path / "photos", tmp_path / "set"
+    results = [result_of(masks, "images/shelf/a b.jpg"), result_of([], "void.png"), result_of([None], "void.jpg")]
+    for result in results:
+        (photos / result.name).parent.mkdir(parents=True, exist_ok=True)
+        (photos / result.name).write_text(result.name)
+    folder.mkdir()
+    gone = result_of([masks[0]], "gone.jpg")
+    classes = ("unused", "class 1", "class 0")
+    assert yolo_seg.write(folder, [results[0], gone, *results[1:]], classes, photos) == yolo_seg.LeftOut(1, 1)
+
+    assert yaml.safe_load((folder / "data.yaml").read_text())["names"] == dict(enumerate(classes))
+    parts = read_yolo(folder)
+    assert parts["val"].keys() == {"images__shelf__a b.jpg"} and parts["train"].keys() == {"void.png", "void_.jpg"}
+    rings = parts["val"]["images__shelf__a b.jpg"]
+    expected = [(f"class {number % 2}", mask) for number, mask in enumerate(masks) if mask.any()]
+    for (name, ring), (label, mask) in zip(rings, expected, strict=True):
+        assert name == label and (filled(ring, SIZE_HW) == mask).all()
+    assert parts["train"]["void.png"] == []
+    ((name, ring),) = parts["train"]["void_.jpg"]
+    assert name == "class 0" and ring * (53, 37) == pytest.approx(
+        np.array([(1, 2.5), (20.25, 2.5), (20.25, 30), (1, 30)])
+    )
+    assert (folder / "images" / "void_.jpg").read_text() == "void.jpg"
+
+
+def test_a_yolo_set_of_many_images_keeps_every_fifth_for_validation(tmp_path: Path) -> None:
+    for count, training, validation in ((1, 1, 1), (2, 1, 1), (11, 8, 3)):
+        photos, folder = tmp_path / f"photos{count}", tmp_path / f"set{count}"
+        photos.mkdir()
+        folder.mkdir()
+        results = [result_of([shapes()["disc"]], f"{number:02}.jpg") for number in range(count)]
+        for result in results:
+            (photos / result.name).touch()
+        yolo_seg.write(folder, results, ("class 0",), photos)
+        parts = read_yolo(folder)
+        assert (len(parts["train"]), len(parts["val"])) == (training, validation)
+        assert len({*parts["train"], *parts["val"]}) == count
+    assert list(parts["val"]) == ["00.jpg", "05.jpg", "10.jpg"]
+
+
+def test_cuts_between_the_parts_of_a_scattered_mask_have_no_width() -> None:
+    size_hw = (200, 300)
+    for seed in range(5):
+        coarse = np.random.default_rng(seed).random((20, 30)) > 0.6
+        mask = np.kron(coarse, np.ones((10, 10), bool))
+        parts = [np.array(flat).reshape(-1, 2) for flat in encode_polygons(mask)]
+        assert len(parts) > 20
+        assert (filled(yolo_seg.joined(parts), size_hw) == mask).all()
 
 
 def test_masks_are_grey_pngs_named_by_image_and_number(results: list[ImageResult], tmp_path: Path) -> None:

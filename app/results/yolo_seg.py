@@ -1,0 +1,113 @@
+"""A training set for YOLO's segmentation models, as Ultralytics reads it.
+
+    images/      the images, hard links where the file system allows it and copies elsewhere
+    labels/      for each image a text file with a line for each object: class x1 y1 x2 y2 ..., in 0..1 of width, height
+    train.txt    the images to train on; val.txt: every fifth, to validate on
+    data.yaml    names these two, and the classes
+
+A line holds a single ring, so an object of several parts is joined to one by cuts of no width, and so are its holes:
+filled by pixel centres, the ring gives the mask's pixels again.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import yaml
+
+from app import masks
+from app.predictor import PredictedObject
+from app.results.image_result import Results, label_of, mask_of
+
+VALIDATION_EVERY = 5
+_MOST_CANDIDATES = 64  # corners of a part that are tried for its cut; more would make it only a little shorter
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """What the set does not have: objects whose masks are empty, and images that are no longer where they were."""
+
+    empty_masks: int = 0
+    missing_images: int = 0
+
+
+def write(folder: Path, results: Results, class_names: Sequence[str], root: Path) -> LeftOut:
+    """Write the set into the folder, which is empty. root: the folder that the images' names start at.
+
+    Images lie side by side: `shelf/one.jpg` becomes `shelf__one.jpg`, as a folder called `images` in a name would lead
+    readers astray. Raises OSError.
+    """
+    number_of = {name: number for number, name in enumerate(class_names)}
+    (folder / "images").mkdir()
+    (folder / "labels").mkdir()
+    names: list[str] = []
+    stems: set[str] = set()
+    empty_masks = missing_images = 0
+    for result in results:
+        source = root / result.name
+        if not source.is_file():
+            missing_images += 1
+            continue
+        flat = PurePosixPath(result.name.replace("/", "__"))
+        stem = flat.stem
+        while stem in stems:  # one.jpg and one.png would share a file of labels
+            stem += "_"
+        stems.add(stem)
+        names.append(stem + flat.suffix)
+        _link(source, folder / "images" / names[-1])
+        lines = []
+        for one in result.objects:
+            ring = _ring(one, result.size_hw)
+            if ring is None:
+                empty_masks += 1
+            else:
+                lines.append(f"{number_of[label_of(one)]} {' '.join(map(_text, ring.ravel().tolist()))}\n")
+        (folder / "labels" / f"{stem}.txt").write_text("".join(lines), encoding="utf-8")
+    validation = names[::VALIDATION_EVERY]
+    training = [name for number, name in enumerate(names) if number % VALIDATION_EVERY] or names  # of a single image
+    for file, part in (("train.txt", training), ("val.txt", validation)):
+        (folder / file).write_text("".join(f"./images/{name}\n" for name in part), encoding="utf-8")
+    # Without a `path`, the files are looked for beside this one, wherever the folder is moved to.
+    content = {"train": "train.txt", "val": "val.txt", "names": dict(enumerate(class_names))}
+    (folder / "data.yaml").write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    return LeftOut(empty_masks, missing_images)
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source.resolve(), target)
+    except OSError:  # another file system, or one without links
+        shutil.copyfile(source, target)
+
+
+def _ring(one: PredictedObject, size_hw: tuple[int, int]) -> np.ndarray | None:
+    """The object's outline (N, 2), x and y in 0..1; its box where it has no mask, None where its mask is empty."""
+    mask = mask_of(one)
+    if mask is None:
+        height, width = size_hw
+        x1, y1, x2, y2 = np.clip(np.divide(one.box_xyxy, (width, height, width, height)), 0, 1)
+        return np.array([(x1, y1), (x2, y1), (x2, y2), (x1, y2)])
+    parts = [np.array(flat).reshape(-1, 2) for flat in masks.encode_polygons(mask)]
+    return joined(parts) if parts else None
+
+
+def joined(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Rings (N, 2) as one: a cut leads from each to the nearest before it, and back."""
+    whole = parts[0]
+    for part in parts[1:]:
+        step = 1 + len(part) // _MOST_CANDIDATES
+        distances = ((whole[:, None] - part[None, ::step]) ** 2).sum(-1)
+        here, there = np.unravel_index(int(distances.argmin()), distances.shape)
+        around = np.roll(part, -int(there) * step, axis=0)
+        whole = np.concatenate([whole[: here + 1], around, around[:1], whole[here:]])
+    return whole
+
+
+def _text(value: float) -> str:
+    """Without an exponent, which not every reader of the format knows."""
+    return f"{value:.8f}".rstrip("0").rstrip(".")

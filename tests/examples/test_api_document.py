@@ -1,0 +1,203 @@
+"""docs/api.md: every example is run against a service, and what it shows is what comes."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+from starlette.routing import Route
+
+from app import errors, openapi
+from app.main import create_app
+from app.settings import Settings
+from tests.app.conftest import ready_url
+from tests.examples.fences import REPOSITORY, Block, blocks_of, differences, lines_missing, run
+
+DOCUMENT = REPOSITORY / "docs" / "api.md"
+BLOCKS = blocks_of(DOCUMENT)
+PRELUDE = BLOCKS[0].text
+(LIMITED,) = (block for block in BLOCKS if block.text.startswith("BOX2MASK_PORT=5002 "))
+# What is asked, and what the document shows to come; `None` where it shows nothing.
+EXAMPLES = [
+    (block, BLOCKS[number + 1] if number + 1 < len(BLOCKS) and BLOCKS[number + 1].language != "bash" else None)
+    for number, block in enumerate(BLOCKS)
+    if number and block.language == "bash" and block is not LIMITED
+]
+# Answers without an example before them: of failures that nobody can ask for.
+FAILURES = [
+    block
+    for before, block in zip(BLOCKS, BLOCKS[1:], strict=False)
+    if block.language == "http" and before.language != "bash"
+]
+
+# A service whose networks fail once it is ready, as memory and programs do.
+BROKEN = """
+import sys
+from app.engine import Engine
+from app.scoring import Scorer
+warm_up = Engine.warm_up
+
+def no_memory(*_):
+    raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+async def warm_up_and_break(self):
+    await warm_up(self)
+    self.segmenter.embed = no_memory
+
+def bug(*_):
+    raise ValueError("the secret of the pipeline")
+
+Engine.warm_up, Scorer.detect_and_segment = warm_up_and_break, bug
+from app.cli import main
+sys.exit(main(["serve"]))
+"""
+
+
+@pytest.fixture(scope="module")
+def limited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of the second service, with the settings that the document gives it; and it is broken, see above."""
+    settings = dict(word.split("=") for word in shlex.split(LIMITED.text) if "=" in word)
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("BOX2MASK_", "AZUREML_"))}
+    own = {"BOX2MASK_HOST": "127.0.0.1", "BOX2MASK_PORT": "0", "BOX2MASK_SEGMENTER": "demo-sam"}
+    log_file = tmp_path_factory.mktemp("limited") / "service.log"
+    with log_file.open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-c", BROKEN],
+            cwd=REPOSITORY,
+            env=kept | {"BOX2MASK_DEVICE": "cpu", "OMP_NUM_THREADS": "1"} | settings | own,
+            stdout=subprocess.DEVNULL,
+            stderr=log,
+        )
+    try:
+        yield ready_url(process, log_file)
+    finally:
+        process.terminate()
+        process.wait(timeout=60)
+
+
+@pytest.fixture(scope="module")
+def folder(photo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("api")
+    (path / "photo.jpg").write_bytes(photo.read_bytes())
+    return path
+
+
+def answer_of(script: str, folder: Path, service: Any, limited: str) -> str:
+    text = f"{PRELUDE}\n{script}".replace("http://localhost:5001", service.url).replace(
+        "http://localhost:5002", limited
+    )
+    assert "localhost:" not in text
+    done = run(text, folder)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def beside_another(url: str, ask: Callable[[], str]) -> str:
+    """What is answered while another request waits for its body."""
+    where = httpx.URL(url)
+    for _ in range(10):  # the other one ends after its two seconds, in which a slow machine may not have asked yet
+        with socket.create_connection((where.host, where.port), timeout=60) as other:
+            other.sendall(b"POST /score HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 9\r\n\r\n")
+            assert b"100 Continue" in other.recv(1000)  # it is let in, and its body is waited for
+            answer = ask()
+        if "429" in answer:
+            break
+    return answer
+
+
+@pytest.mark.parametrize(("example", "shown"), EXAMPLES, ids=lambda one: f"line {one.line}" if one else "nothing")
+def test_the_example_gives_what_is_shown(
+    example: Block, shown: Block | None, folder: Path, service: Any, limited: str
+) -> None:
+    if shown is not None and "429" in shown.text:
+        answer = beside_another(limited, lambda: answer_of(example.text, folder, service, limited))
+    else:
+        answer = answer_of(example.text, folder, service, limited)
+    if shown is None:
+        with Image.open(folder / "mask.png") as mask:
+            assert mask.mode == "L" and mask.size == (480, 360) and set(np.unique(np.asarray(mask))) == {0, 255}
+    elif shown.language == "json":
+        assert differences(shown.text, answer) == []
+    elif shown.language == "http":
+        assert lines_missing(shown.text, answer.replace("\r", "")) == []
+    else:
+        assert shown.language == "text" and answer == shown.text.strip()
+
+
+def test_the_failures_that_nobody_can_ask_for_look_as_they_are_shown(folder: Path, service: Any, limited: str) -> None:
+    sam = (
+        '{"input_data": {"columns": ["image", "input_points", "input_boxes", "input_labels", "multimask_output"],'
+        ' "data": [["\'"$image"\'", "", "", "", false]]}}'
+    )
+    asked = {
+        "503": f"curl -si http://localhost:5002/sam/score --data-binary @- <<< '{sam}'",
+        "500": 'curl -si http://localhost:5002/pipeline/score --data \'{"input_data": {"columns": [], "data": []}}\'',
+    }
+    assert [block.text.split()[1] for block in FAILURES] == list(asked)
+    for block in FAILURES:
+        answer = answer_of(asked[block.text.split()[1]], folder, service, limited)
+        assert lines_missing(block.text, answer.replace("\r", "")) == [] and "secret" not in answer
+
+
+def test_every_route_is_documented() -> None:
+    app = create_app(Settings(detector="demo-yolof", segmenter="demo-sam"))
+    paths = {route.path for route in app.routes if isinstance(route, Route)}
+    assert {"/score", "/version", "/health/ready"} <= paths
+    documents = "".join(path.read_text() for path in (REPOSITORY / "docs").glob("*.md"))
+    for path in paths - {"/docs/oauth2-redirect"}:
+        assert re.search(rf"[ `\w]{re.escape(path.split('{')[0])}\b" if path != "/" else "`GET /`", documents), path
+    asked = "".join(example.text for example, _ in EXAMPLES)
+    for path in ("/yolof/score", "/sam/score", "/pipeline/score", "ask /score"):
+        assert path in asked
+
+
+def test_every_param_is_in_an_example_that_is_answered() -> None:
+    answered = "".join(example.text for example, shown in EXAMPLES if shown and "message" not in shown.text)
+    params = openapi.document("1")["components"]["schemas"]["Request"]["properties"]["params"]["properties"]
+    assert len(params) >= 8
+    for name, schema in params.items():
+        assert f'"{name}": ' in answered, name
+        assert f"`{name}`" in DOCUMENT.read_text()
+        for value in schema.get("enum", ()):
+            assert f'"{value}"' in DOCUMENT.read_text()
+
+
+def test_every_error_class_is_in_an_example() -> None:
+    def below(kind: type[errors.ServiceError]) -> list[type[errors.ServiceError]]:
+        return [kind, *(one for sub in kind.__subclasses__() for one in below(sub))]
+
+    shown = {block.text.split()[1] for block in BLOCKS if block.language == "http"}
+    for kind in below(errors.ServiceError):
+        if kind is not errors.ClientGone:  # whom there is nobody to show it to
+            assert str(kind.status) in shown, kind.__name__
+
+
+def test_an_answer_of_another_form_is_told() -> None:
+    shown = '[{"boxes": [{"score": 0.5, "label": "can", "mask": "iVBORw0…"}]}]'
+    assert differences(shown, '[{"boxes": [{"score": 1, "label": "x", "mask": "iVBORw0KG"}]}]') == []
+    for other in (
+        '[{"boxes": [{"score": "1", "label": "x", "mask": "iVBORw0"}]}]',
+        '[{"boxes": [{"score": 1, "label": "x", "mask": "other"}]}]',
+        '[{"boxes": [{"score": 1, "label": "x"}]}]',
+        '[{"boxes": [{"score": 1, "label": "x", "mask": "iVBORw0", "more": 1}]}]',
+        '[{"boxes": []}]',
+        "[]",
+        "{}",
+    ):
+        assert differences(shown, other) != [], other
+    assert differences('{"message": "got …"}', '{"message": "got it"}') == []
+    assert differences('{"message": "got …"}', '{"message": "had it"}') != []
+    assert differences('{"a": {…}, "b": […], …}', '{"a": 1, "b": 2, "c": 3}') == []
+    assert lines_missing("HTTP/1.1 200 OK\nx: …", "HTTP/1.1 200 OK\nx: 1\ny: 2") == []
+    assert lines_missing("HTTP/1.1 200 OK", "HTTP/1.1 404 Not Found") == ["HTTP/1.1 200 OK"]
