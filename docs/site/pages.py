@@ -29,6 +29,7 @@ SECTIONS = {
         "mlflow.md",
         "weights.md",
         "performance.md",
+        "security.md",
         "observability.md",
         "reliability.md",
         "troubleshooting.md",
