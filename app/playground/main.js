@@ -49,7 +49,11 @@ function drawStatus() {
 }
 
 function complain(error) {
-  if (error.status === 401) openSettings();
+  if (error.status === 401) {
+    openSettings();
+    element("key-problem").textContent = error.message; // what is beneath the dialog cannot be read
+    element("key-problem").hidden = false;
+  }
   element("alert-text").textContent = error.message;
   element("alert").hidden = false;
 }
@@ -99,17 +103,21 @@ async function open(file, name, reference = null) {
     const picture = await Picture.open(file, name);
     picture.reference = reference;
     element("alert").hidden = true;
-    element("empty").hidden = true;
-    for (const id of ["view", "tools", "panel"]) element(id).hidden = false;
+    showPicture();
     element("picture-name").textContent = element("picture-name").title = name;
     element("picture-size").textContent = `${picture.width} × ${picture.height} pixels, ${kilobytes(file.size)}`;
     element("marks").setAttribute("aria-label", `${name}, ${picture.width} by ${picture.height} pixels`);
     session.open(picture);
     stage.show(picture);
-    element("marks").focus({ preventScroll: true, focusVisible: false });
   } catch (error) {
     complain(error);
   }
+}
+
+function showPicture() {
+  element("empty").hidden = true;
+  for (const id of ["view", "tools", "panel"]) element(id).hidden = false;
+  element("marks").focus({ preventScroll: true, focusVisible: false });
 }
 
 function kilobytes(bytes) {
@@ -133,8 +141,10 @@ element("file").addEventListener("change", ({ target }) => {
 element("another").addEventListener("click", () => {
   element("empty").hidden = false;
   for (const id of ["view", "tools", "panel"]) element(id).hidden = true;
+  element("back").hidden = false;
   element("file").focus();
 });
+element("back").addEventListener("click", () => showPicture());
 for (const button of document.querySelectorAll("[data-sample]")) {
   button.addEventListener("click", async () => {
     const path = button.dataset.sample;
@@ -296,6 +306,7 @@ element("last").addEventListener("click", async ({ target }) => {
 function openSettings() {
   if (element("settings").open) return;
   element("key").value = service.key;
+  element("key-problem").hidden = true;
   element("settings").returnValue = "";
   element("settings").showModal();
 }
@@ -325,7 +336,7 @@ async function greet() {
   const { detector, segmenter } = version;
   session.classes = detector?.classes ?? [];
   session.canSegment = segmenter !== null;
-  const names = [detector, segmenter].filter(Boolean).map(({ name, demo_weights: demo }) => (demo ? `${name} (demo)` : name));
+  const names = [detector, segmenter].filter(Boolean).map(({ name }) => name);
   element("models").textContent = names.join(" + ");
   element("models").title = version.demo_weights ? "Demo weights are small, and trained on drawn scenes" : "";
   element("served").textContent = `box2mask ${version.box2mask}, ${names.join(" and ")}, on ${(detector ?? segmenter).device}.`;

@@ -3,7 +3,7 @@
 import { colourOf, css } from "./colours.js";
 import { Pyramid } from "./pyramid.js";
 
-const FILL = 105; // of 255
+const FILL = 96; // of 255
 const EDGE = 240;
 const painted = new WeakMap(); // mask -> {colour, pyramid}
 

@@ -91,6 +91,7 @@ export class Panel {
     const list = field.querySelector("div");
     if (this.shownCandidates !== masks) {
       this.shownCandidates = masks;
+      const around = surroundings(picture, masks);
       list.replaceChildren(
         ...masks.map(({ mask, score }, place) => {
           const label = element("candidate").content.cloneNode(true).firstElementChild;
@@ -98,7 +99,7 @@ export class Panel {
           radio.setAttribute("aria-label", `Mask ${place + 1}, score ${percent(score)}`);
           radio.addEventListener("change", () => this.session.choose(place));
           label.querySelector(".figures").textContent = percent(score);
-          drawThumbnail(label.querySelector("canvas"), picture, mask);
+          drawThumbnail(label.querySelector("canvas"), picture, mask, around);
           return label;
         }),
       );
@@ -139,16 +140,27 @@ function percent(score) {
   return `${Math.round(score * 100)}%`;
 }
 
-/** The picture, small and dark, with the mask's part of it lit. */
-function drawThumbnail(canvas, picture, mask) {
-  const context = canvas.getContext("2d");
-  const scale = Math.min(canvas.width / picture.width, canvas.height / picture.height);
-  const [left, top] = [(canvas.width - picture.width * scale) / 2, (canvas.height - picture.height * scale) / 2];
-  picture.pyramid.draw(context, left, top, scale);
+/** [left, top, width, height] of the part of the picture where the masks are, with something around it. */
+function surroundings(picture, masks) {
+  const covered = masks.map(({ mask }) => mask).filter(({ area }) => area);
+  if (!covered.length) return [0, 0, picture.width, picture.height];
+  const [left, top] = [Math.min(...covered.map((mask) => mask.left)), Math.min(...covered.map((mask) => mask.top))];
+  const [right, bottom] = [Math.max(...covered.map((mask) => mask.right)), Math.max(...covered.map((mask) => mask.bottom))];
+  const margin = 0.12 * Math.max(right - left, bottom - top);
+  return [left - margin, top - margin, right - left + 2 * margin, bottom - top + 2 * margin];
+}
+
+/** That part of the picture, small and dark, with what belongs to the mask lit. */
+function drawThumbnail(canvas, picture, mask, [left, top, width, height]) {
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+  const scale = Math.min(canvas.width / width, canvas.height / height);
+  const x = (canvas.width - width * scale) / 2 - left * scale;
+  const y = (canvas.height - height * scale) / 2 - top * scale;
+  picture.pyramid.draw(context, x, y, scale);
   const image = context.getImageData(0, 0, canvas.width, canvas.height);
-  for (let y = 0, at = 0; y < canvas.height; y++) {
-    for (let x = 0; x < canvas.width; x++, at += 4) {
-      if (mask.covers((x + 0.5 - left) / scale, (y + 0.5 - top) / scale)) continue;
+  for (let row = 0, at = 0; row < canvas.height; row++) {
+    for (let column = 0; column < canvas.width; column++, at += 4) {
+      if (mask.covers((column + 0.5 - x) / scale, (row + 0.5 - y) / scale)) continue;
       for (let channel = 0; channel < 3; channel++) image.data[at + channel] *= 0.22;
     }
   }

@@ -1,6 +1,7 @@
 // How the picture lies in its window: its scale and where its corner is. Coordinates are pixels of CSS and of the picture.
 
 const LARGEST = 32;
+const TOOLS = 72; // what the tools take at the bottom
 
 export class Viewport {
   constructor() {
@@ -26,14 +27,18 @@ export class Viewport {
   fit() {
     this.scale = this.fitScale;
     this.x = (this.width - this.pictureWidth * this.scale) / 2;
-    this.y = (this.height - this.pictureHeight * this.scale) / 2;
+    this.y = (this.height - TOOLS + this.#margin - this.pictureHeight * this.scale) / 2;
     this.fitted = true;
   }
 
   get fitScale() {
-    const margin = Math.min(24, this.width / 20);
-    const scale = Math.min((this.width - 2 * margin) / this.pictureWidth, (this.height - 2 * margin) / this.pictureHeight);
+    const across = (this.width - 2 * this.#margin) / this.pictureWidth;
+    const scale = Math.min(across, (this.height - this.#margin - TOOLS) / this.pictureHeight);
     return Math.max(1e-3, Math.min(scale, 4)); // a tiny picture need not fill the window
+  }
+
+  get #margin() {
+    return Math.min(24, this.width / 20);
   }
 
   /** Zooms so that what is at x, y of the window, its middle unless given, stays there. */
