@@ -156,9 +156,7 @@ def decode_image(
         return np.array(rgb if turn is None else rgb.transpose(turn))
 
 
-def image_size_hw(
-    data: bytes, *, exif_orientation: bool = False, max_pixels: int | None = None
-) -> tuple[int, int]:
+def image_size_hw(data: bytes, *, exif_orientation: bool = False, max_pixels: int | None = None) -> tuple[int, int]:
     """(height, width) of what `decode_image` makes of the file, from its header. Raises ImageError."""
     with _opened(data) as image:
         if max_pixels is not None:
