@@ -35,7 +35,7 @@ class ImageStore:
         self._bytes = 0
 
     def put(self, client: str, reference: str, image: bytes) -> None:
-        """Keep a file under its `reference_of`, and let go of others for it. Raises ValueError for one that never fits."""
+        """Keep a file under its `reference_of`, and let go of others for it. Raises ValueError where it never fits."""
         if len(image) > self.budget_bytes:
             raise ValueError(f"expected at most {self.budget_bytes} bytes, got {len(image)}")
         self._bytes += len(image) - len(self._files.pop((client, reference), b""))
