@@ -5,6 +5,7 @@ ServiceError            500  something failed that the client could not have hel
 ├── Unauthorized        401  no API key, or one that this service does not know
 ├── NotFound            404  no such route, or a model that this service does not serve
 ├── MethodNotAllowed    405  the route exists, not for this method
+├── ImageGone           410  a request names an image by its hash, and it is not here (any more): send it again
 ├── PayloadTooLarge     413  the body is over the limit
 ├── UnsupportedEncoding 415  the body is compressed in a way that is not known here
 ├── TooManyRequests     429  as many are in work or waiting as may be; try again soon
@@ -64,6 +65,19 @@ class MethodNotAllowed(ServiceError):
     """The path is known, but not for this method."""
 
     status = 405
+
+
+class ImageGone(ServiceError):
+    """An image was named by its hash, and this client has not sent it, or so long ago that it made room for others.
+
+    The only cause of its status, so that a client knows by it that the image is to be sent again.
+    """
+
+    status = 410
+
+    def __init__(self, reference: str, *, row: int | None = None) -> None:
+        place = "" if row is None else f"row {row}, image: "
+        super().__init__(f"{place}expected an image that was sent before, {reference} is not here; send it again")
 
 
 class PayloadTooLarge(ServiceError):

@@ -5,6 +5,7 @@ Knows nothing of rows and columns: it raises ImageError, and the caller says whe
     image_bytes     base64, `data:` URL or http(s) URL -> the encoded file
     decode_image    the encoded file -> pixels
     image_size_hw   the encoded file -> the size that these have, from its header
+    media_type      the encoded file -> what HTTP calls its format
 """
 
 from __future__ import annotations
@@ -148,20 +149,32 @@ def decode_image(
     truncated or damaged, and, before decoding, for more than `max_pixels`.
     """
     with _opened(data) as image:
-        width, height = image.size
-        if not 0 < width * height <= max_pixels:
-            raise ImageError(f"expected an image of 1 to {max_pixels} pixels, got {width} x {height}")
+        _check_size(image, max_pixels)
         turn = _turn(image, upright=exif_orientation)  # before load(), which forgets a TIFF's orientation
         image.load()
         rgb = _rgb(image)
         return np.array(rgb if turn is None else rgb.transpose(turn))
 
 
-def image_size_hw(data: bytes, *, exif_orientation: bool = False) -> tuple[int, int]:
+def image_size_hw(data: bytes, *, exif_orientation: bool = False, max_pixels: int | None = None) -> tuple[int, int]:
     """(height, width) of what `decode_image` makes of the file, from its header. Raises ImageError."""
     with _opened(data) as image:
+        if max_pixels is not None:
+            _check_size(image, max_pixels)
         turned = _turn(image, upright=exif_orientation) in _SIDES_SWAPPED
         return (image.width, image.height) if turned else (image.height, image.width)
+
+
+def media_type(data: bytes) -> str:
+    """The media type of a file that `decode_image` takes, "image/jpeg" say, from its first bytes."""
+    signature = _SIGNATURE.match(data)
+    return f"image/{str(signature.lastgroup).lower()}" if signature else "application/octet-stream"
+
+
+def _check_size(image: Image.Image, max_pixels: int) -> None:
+    width, height = image.size
+    if not 0 < width * height <= max_pixels:
+        raise ImageError(f"expected an image of 1 to {max_pixels} pixels, got {width} x {height}")
 
 
 @contextmanager

@@ -9,7 +9,8 @@ import platform
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import partial
 from importlib.metadata import version
 from typing import Any, TypeVar
 
@@ -23,10 +24,12 @@ from starlette.requests import Request as HttpRequest
 from app import access, fairness, loading, openapi, schemas, timings
 from app.admission import Admission
 from app.bodies import read_body
-from app.errors import ClientGone, MethodNotAllowed, NotFound, ServiceError
-from app.images import ImageLimits
+from app.errors import BadRequest, ClientGone, ImageGone, MethodNotAllowed, NotFound, ServiceError
+from app.image_store import ImageStore
+from app.images import ImageLimits, is_url, media_type
 from app.metrics import Metrics
 from app.middleware import RequestRecord, ScoringHeaders
+from app.playground import site
 from app.scoring import Scorer, within
 from app.settings import Settings
 from app.tracing import Tracing
@@ -64,7 +67,13 @@ def create_app(settings: Settings) -> FastAPI:
         try:
             await engine.warm_up()
             metrics.watch(engine)
-            app.state.scorer = Scorer(engine, limits, settings.max_prompts, settings.response_schema)
+            app.state.scorer = Scorer(
+                engine,
+                limits,
+                settings.max_prompts,
+                settings.response_schema,
+                ImageStore(int(settings.image_store_mb * 2**20)),
+            )
             log.info("ready")
             yield
         except loading.EXPLAINED as error:
@@ -118,6 +127,7 @@ def create_app(settings: Settings) -> FastAPI:
         parse = timings.stage("parse")(schemas.parse_request)
         request = await scorer.engine.aside(parse, body, settings.max_rows)
         http.scope["box2mask.rows"] = len(request.data)
+        request = replace(request, client=http.scope[access.CLIENT])
         began = time.perf_counter()
         answers = await answer(scorer, request)
         http.scope["box2mask.ms"] = 1000 * (time.perf_counter() - began)
@@ -129,9 +139,42 @@ def create_app(settings: Settings) -> FastAPI:
         ("/sam/score", Scorer.segment),
         ("/pipeline/score", Scorer.detect_and_segment),
     ):
-        app.add_route(path, _route(score, answer), methods=["POST"])
+        app.add_route(path, _route(partial(score, answer=answer)), methods=["POST"])
+
+    async def keep_image(http: HttpRequest) -> Response:
+        scorer: Scorer = app.state.scorer
+        if not scorer.store.budget_bytes:
+            raise NotFound("this service keeps no images: start it with BOX2MASK_IMAGE_STORE_MB")
+        client = http.scope[access.CLIENT]
+        with app.state.admission.admit(client):
+            async with within(settings.request_timeout_s):
+                body = await read_body(http, min(scorer.limits.max_bytes, scorer.store.budget_bytes))
+                kept = await _while_connected(http, scorer.keep_image(client, _image_or_url(http, bytes(body))))
+        return JSONResponse(kept)
+
+    async def kept_image(http: HttpRequest) -> Response:
+        reference = http.path_params["reference"]
+        image = app.state.scorer.store.get(http.scope[access.CLIENT], reference)
+        if image is None:
+            raise ImageGone(reference[:80])
+        # Shown by itself it must not be taken for anything but a picture.
+        headers = {
+            "content-security-policy": "default-src 'none'; sandbox",
+            "x-content-type-options": "nosniff",
+            "cache-control": "private, no-store",
+        }
+        return Response(image, headers=headers, media_type=media_type(image))
+
+    app.add_route("/images", _route(keep_image), methods=["POST"])
+    app.add_route("/images/{reference}", _route(kept_image), methods=["GET"])
 
     @app.api_route("/", methods=["GET", "HEAD"])
+    async def home(http: HttpRequest) -> Response:
+        return site.home(http) if settings.playground else PlainTextResponse("Healthy")
+
+    if settings.playground:
+        app.router.routes.extend(site.routes())
+
     @app.api_route("/health/live", methods=["GET", "HEAD"])
     async def live() -> Response:
         return PlainTextResponse("Healthy")
@@ -206,15 +249,29 @@ def describe(scorer: Scorer, choice: loading.Choice, settings: Settings) -> dict
     }
 
 
-def _route(score: Callable[[HttpRequest, Answer], Awaitable[Response]], answer: Answer) -> Any:
+def _route(work: Callable[[HttpRequest], Awaitable[Response]]) -> Any:
     async def endpoint(http: HttpRequest) -> Response:
         try:
-            return await score(http, answer)
+            return await work(http)
         # Here and not as the application's handler, which runs outside of the middleware and its headers.
         except Exception as error:
             return await _answer_error(http, error)
 
     return endpoint
+
+
+def _image_or_url(http: HttpRequest, body: bytes) -> bytes | str:
+    """What is posted to `/images`: a file as it is, or `{"url": ...}` as JSON. Raises BadRequest."""
+    if not http.headers.get("content-type", "").lower().startswith("application/json"):
+        return body
+    try:
+        content = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise BadRequest('the body is not JSON: expected {"url": ...}, or an image\'s file of another type') from error
+    url = content.get("url") if isinstance(content, dict) else None
+    if not is_url(url):
+        raise BadRequest('expected {"url": ...} with an http(s) URL')
+    return str(url)
 
 
 async def _while_connected(http: HttpRequest, work: Coroutine[Any, Any, T]) -> T:

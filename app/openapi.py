@@ -43,6 +43,7 @@ _ERRORS = {
     "400": "The request is wrong; the message says in which row and column",
     "401": "The service wants an API key, and the request has none that it knows",
     "404": "This service does not serve that model",
+    "410": "A row names an image by its hash, and this service does not have it; send it again",
     "413": "The body is over the limit",
     "415": "The body is compressed in a way that is not known here",
     "429": "The queue is full; try again after Retry-After seconds",
@@ -148,6 +149,15 @@ _SCHEMAS: dict[str, Any] = {
         "type": "object",
         "description": "Boxes, as /yolof/score answers, or Masks, as /sam/score does",
     },
+    "KeptImage": {
+        "type": "object",
+        "required": ["image", "width", "height"],
+        "properties": {
+            "image": {"type": "string", "description": "sha256:<hex>, for the image column of later requests"},
+            "width": {"type": "integer"},
+            "height": {"type": "integer"},
+        },
+    },
     "Error": {"type": "object", "required": ["message"], "properties": {"message": {"type": "string"}}},
 }
 
@@ -180,6 +190,7 @@ def document(service_version: str, form: str = "3.1") -> dict[str, Any]:
         paths[path] = {"post": operation}
     for path, summary in _PLAIN.items():
         paths[path] = {"get": {"summary": summary, "responses": {"200": {"description": summary}}}}
+    paths |= _images(old)
     paths["/version"] = {
         "get": {
             "summary": "Versions, models, device, number format, whether demo weights are served",
@@ -205,6 +216,42 @@ def document(service_version: str, form: str = "3.1") -> dict[str, Any]:
         "components": {"schemas": _SCHEMAS, "securitySchemes": _BEARER},
     }
     return _with_references(head, "#/components/schemas/")
+
+
+def _images(old: bool) -> dict[str, Any]:
+    """Images that are sent once and named by their hash from then on."""
+    binary = {"type": "string", "format": "binary"}
+    statuses = ("400", "404", "413", "429", "500", "504")
+    post: dict[str, Any] = {
+        "summary": "Keep an image, so that later requests may name it by its hash",
+        "operationId": "keep_image",
+        "responses": {
+            "200": _response("The image's name and size", {"$ref": "KeptImage"}, old),
+            **{status: _response(_ERRORS[status], {"$ref": "Error"}, old) for status in statuses},
+        },
+    }
+    post["responses"]["404"] |= {"description": "This service keeps no images"}
+    reference: dict[str, Any] = {"name": "reference", "in": "path", "required": True}
+    get: dict[str, Any] = {
+        "summary": "An image that the same client has sent before",
+        "operationId": "kept_image",
+        "responses": {
+            "200": {"description": "The file"},
+            "410": _response("It is not here, or not this client's", {"$ref": "Error"}, old),
+        },
+    }
+    if old:
+        post |= {"consumes": ["application/octet-stream"], "produces": ["application/json"]}
+        post["parameters"] = [{"name": "body", "in": "body", "required": True, "schema": binary}]
+        get |= {"produces": ["image/*"], "parameters": [reference | {"type": "string"}]}
+        get["responses"]["200"]["schema"] = {"type": "file"}
+    else:
+        url = {"type": "object", "required": ["url"], "properties": {"url": {"type": "string"}}}
+        content = {"application/octet-stream": {"schema": binary}, "application/json": {"schema": url}}
+        post["requestBody"] = {"required": True, "content": content}
+        get["parameters"] = [reference | {"schema": {"type": "string"}}]
+        get["responses"]["200"]["content"] = {"image/*": {"schema": binary}}
+    return {"/images": {"post": post}, "/images/{reference}": {"get": get}}
 
 
 def _response(description: str, schema: dict[str, Any], old: bool) -> dict[str, Any]:

@@ -67,11 +67,15 @@ class Row:
 
 @dataclass(frozen=True)
 class Request:
-    """A request that is well formed. has_prompts: whether it has any of SAM's prompt columns."""
+    """A request that is well formed. has_prompts: whether it has any of SAM's prompt columns.
+
+    client: who asks, to whom images belong that are named by their hash; "" where nobody is told apart.
+    """
 
     columns: tuple[str, ...]
     data: list[Any]
     params: Params = field(default_factory=Params)
+    client: str = ""
 
     @property
     def has_prompts(self) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar, cast
 
@@ -17,8 +17,9 @@ import numpy as np
 from app import masks, schemas, timings
 from app.cache import content_key
 from app.engine import FETCHES, Engine
-from app.errors import BadRequest, DeadlineExceeded, NotFound
-from app.images import ImageError, ImageLimits, decode_image, image_bytes, is_url
+from app.errors import BadRequest, DeadlineExceeded, ImageGone, NotFound
+from app.image_store import ImageStore, is_reference, reference_of
+from app.images import ImageError, ImageLimits, decode_image, image_bytes, image_size_hw, is_url
 from app.schemas import Params, Request, ResponseSchema, Row
 from models import sam, yolof
 from models.pipeline import box_prompts
@@ -48,15 +49,18 @@ class _Image:
 class Scorer:
     """Answers requests with an engine.
 
-    Every method raises BadRequest for what the client got wrong, and NotFound for want of a model that it takes.
+    Every method raises BadRequest for what the client got wrong, NotFound for want of a model that it takes, and
+    ImageGone for an image that is named by its hash and is not in the store.
 
-    limits: what an image may cost. max_prompts: per row. response_schema: where a request names none.
+    limits: what an image may cost. max_prompts: per row. response_schema: where a request names none. store: images
+    that may be named by their hash.
     """
 
     engine: Engine
     limits: ImageLimits
     max_prompts: int
     response_schema: ResponseSchema
+    store: ImageStore = field(default_factory=lambda: ImageStore(0))
 
     async def by_columns(self, request: Request) -> list[dict[str, Any]]:
         """SAM's answer to a request with any of SAM's prompt columns, YOLOF's to one without."""
@@ -80,7 +84,7 @@ class Scorer:
     async def detect(self, request: Request) -> list[dict[str, Any]]:
         """YOLOF's answer: `{"boxes": [...]}` per row."""
         _need(self.engine.detector, "detector")
-        images, of_row = await self._images(schemas.detector_rows(request), request.params, detect=True)
+        images, of_row = await self._images(schemas.detector_rows(request), request, detect=True)
         found = await _together(self._detections(image, request.params) for image in images)
         answers = [{"boxes": schemas.detected_boxes(one, self._detector.class_names)} for one in found]
         return [answers[image] for image in of_row]
@@ -91,7 +95,7 @@ class Scorer:
         # Hundreds of thousands of coordinates take seconds; other requests are answered meanwhile.
         read = timings.stage("parse")(schemas.segmenter_rows)
         rows = await self.engine.aside(read, request, self.max_prompts)
-        images, of_row = await self._images(rows, request.params, segment=True)
+        images, of_row = await self._images(rows, request, segment=True)
         prompts = [
             schemas.resolve_prompts(
                 row.prompts, images[of_row[number]].size_hw, normalized=request.params.normalized, row=number
@@ -111,7 +115,7 @@ class Scorer:
         _need(self.engine.detector, "detector")
         _need(self.engine.segmenter, "segmenter")
         params = request.params
-        images, of_row = await self._images(schemas.detector_rows(request), params, detect=True, segment=True)
+        images, of_row = await self._images(schemas.detector_rows(request), request, detect=True, segment=True)
 
         async def answer(image: _Image) -> dict[str, Any]:
             found = await self._detections(image, params, PIPELINE_SCORE_THRESHOLD)
@@ -128,6 +132,25 @@ class Scorer:
         answers = await _together(answer(image) for image in images)
         return [answers[image] for image in of_row]
 
+    async def keep_image(self, client: str, source: bytes | str) -> dict[str, Any]:
+        """Keep an image, its file or the URL of one, for later requests of this client to name.
+
+        Gives `{"image": "sha256:...", "width": W, "height": H}`, the size that of the stored pixels.
+        """
+
+        def check(image: bytes) -> tuple[str, tuple[int, int]]:
+            return reference_of(image), image_size_hw(image, max_pixels=self.limits.max_pixels)
+
+        try:
+            image = source if isinstance(source, bytes) else await self.engine.fetch(image_bytes, source, self.limits)
+            reference, (height, width) = await self.engine.aside(check, image)
+            self.store.put(client, reference, image)
+        except ImageError as error:
+            raise BadRequest(str(error)) from error
+        except ValueError as error:
+            raise BadRequest(f"this service keeps no image of that size: {error}") from error
+        return {"image": reference, "width": width, "height": height}
+
     @property
     def _detector(self) -> yolof.Detector:
         assert self.engine.detector is not None
@@ -139,17 +162,22 @@ class Scorer:
         return self.engine.segmenter
 
     async def _images(
-        self, rows: Sequence[Row], params: Params, *, detect: bool = False, segment: bool = False
+        self, rows: Sequence[Row], request: Request, *, detect: bool = False, segment: bool = False
     ) -> tuple[list[_Image], list[int]]:
         """The distinct images of the rows, prepared for these networks, and which of them each row has."""
+        params = request.params
         keys = [row.image if isinstance(row.image, str) else number for number, row in enumerate(rows)]
         first_rows: dict[object, int] = {}  # image as it was sent -> the first row with it
         for number, key in enumerate(keys):
             first_rows.setdefault(key, number)
+        # Looked up at once, so that none of them makes room for another meanwhile.
+        known = {number: self._known(request.client, rows[number].image, number) for number in first_rows.values()}
 
         def read(number: int) -> tuple[str, bytes]:
-            with _told_of(number):
-                data = _file(rows[number].image, self.limits)
+            data = known[number]
+            if data is None:
+                with _told_of(number):
+                    data = _file(rows[number].image, self.limits)
             return content_key(data, exif_orientation=params.exif_orientation), data
 
         def prepare(number: int, key: str, data: bytes, embedding: Embedding | None) -> _Image:
@@ -178,6 +206,15 @@ class Scorer:
         images = await _all(load(number) for number in first_rows.values())
         place = {key: index for index, key in enumerate(first_rows)}
         return images, [place[key] for key in keys]
+
+    def _known(self, client: str, value: object, row: int) -> bytes | None:
+        """The file that the client has sent before, if `value` names one. Raises ImageGone."""
+        if not is_reference(value):
+            return None
+        image = self.store.get(client, str(value))
+        if image is None:
+            raise ImageGone(str(value), row=row)
+        return image
 
     async def _detections(self, image: _Image, params: Params, score_threshold: float | None = None) -> Detections:
         assert image.for_detector is not None

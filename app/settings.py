@@ -86,6 +86,13 @@ class Settings(BaseSettings):
     url_timeout_s: float = Field(10.0, gt=0, description="Seconds in which an image URL must have answered in full")
     max_image_mb: float = Field(64.0, gt=0, description="Largest image file, in MB (2^20 bytes)")
     max_image_pixels: int = Field(100_000_000, gt=0, description="Largest width x height of an image")
+    image_store_mb: float = Field(
+        128.0,
+        ge=0,
+        description="Memory for images sent to `POST /images`, which requests then name by their hash, in MB (2^20 "
+        "bytes); 0 keeps none",
+    )
+    playground: bool = Field(True, description="Whether there is a web page to try the models at `/playground`")
     max_body_mb: float = Field(256.0, gt=0, description="Largest request body, in MB (2^20 bytes)")
     max_rows: int = Field(256, gt=0, description="Most rows in a request")
     max_prompts: int = Field(1024, gt=0, description="Most prompts in a row")

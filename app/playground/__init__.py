@@ -1,0 +1,1 @@
+"""The playground: a web page to try the models, and the routes that serve it."""

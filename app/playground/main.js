@@ -1,0 +1,357 @@
+// The page: connects what is on it with the session, and says what goes on.
+
+import * as files from "./files.js";
+import { Gestures } from "./gestures.js";
+import { Panel } from "./panel.js";
+import { Picture } from "./picture.js";
+import { Service } from "./service.js";
+import { Session } from "./session.js";
+import { SNIPPETS } from "./snippets.js";
+import { Stage } from "./stage.js";
+
+const element = (id) => document.getElementById(id);
+const service = new Service(new URL("../", import.meta.url));
+const session = new Session(service);
+const shown = { masks: true, boxes: true, names: true };
+const stage = new Stage(element("view"), element("photo"), element("marks"), session, shown);
+const panel = new Panel(session, { onsave: (thing) => save(`${files.fileName(thing.name)}.png`, () => files.maskPng(thing)) });
+let version = null;
+
+new Gestures(stage, session, { tool: () => document.querySelector("input[name=tool]:checked").value, say });
+
+// What goes on
+
+const BUSY = { preparing: "Looking at the photo, so that clicks are fast…", detecting: "Detecting…", segmenting: "Segmenting…", writing: "Asking for polygons…" };
+let note = "";
+let noteTimer;
+
+function tell(text) {
+  note = text;
+  clearTimeout(noteTimer);
+  noteTimer = setTimeout(() => {
+    note = "";
+    drawStatus();
+  }, 3000);
+  drawStatus();
+}
+
+function say(text) {
+  element("said").textContent = text;
+}
+
+function drawStatus() {
+  const kind = Object.keys(BUSY).reverse().find((one) => session.busy.has(one));
+  const busy = kind ? BUSY[kind] : session.asked.size ? "Looking for the mask…" : "";
+  const status = element("status");
+  status.textContent = busy || note;
+  status.classList.toggle("busy", Boolean(busy));
+  element("stage").setAttribute("aria-busy", String(Boolean(busy)));
+}
+
+function complain(error) {
+  if (error.status === 401) {
+    openSettings();
+    element("key-problem").textContent = error.message; // what is beneath the dialog cannot be read
+    element("key-problem").hidden = false;
+  }
+  element("alert-text").textContent = error.message;
+  element("alert").hidden = false;
+}
+
+element("alert-close").addEventListener("click", () => (element("alert").hidden = true));
+service.onrequest = (last) => {
+  element("alert").hidden = true; // it works again
+  panel.drawLast(last);
+};
+session.addEventListener("fail", ({ detail }) => complain(detail));
+session.addEventListener("ready", () => tell("Ready: click on something"));
+session.addEventListener("change", ({ detail }) => {
+  if (detail === "hover") panel.light();
+  else draw();
+});
+
+function draw() {
+  const { picture, history, things, visible, busy } = session;
+  drawStatus();
+  panel.draw();
+  element("undo").disabled = !history.canUndo;
+  element("redo").disabled = !history.canRedo;
+  element("clear").disabled = !things.length;
+  const [detector, segmenter] = [Boolean(version?.detector), session.canSegment];
+  element("detect").disabled = !picture || !detector || busy.has("detecting");
+  element("segment").disabled = !picture || !detector || !segmenter || busy.has("segmenting");
+  element("threshold").disabled = !detector;
+  for (const button of element("downloads").children) {
+    button.disabled = !(["overlay", "coco"].includes(button.dataset.file) ? visible.length : session.withMasks.length);
+  }
+  element("hint").textContent = hint(detector, segmenter);
+}
+
+function hint(detector, segmenter) {
+  const { selected, things } = session;
+  if (selected && segmenter) return "Click to add to this object, right click to take away. Escape begins another one.";
+  if (things.length && segmenter) return "Select an object to refine it, or click in the picture for another one.";
+  if (things.length) return "Select an object to see where it is.";
+  if (segmenter) return `Click on something in the picture or drag a box around it${detector ? ", or detect what is there" : ""}.`;
+  return "Detect what is there.";
+}
+
+// Photos
+
+async function open(file, name, reference = null) {
+  try {
+    const picture = await Picture.open(file, name);
+    picture.reference = reference;
+    element("alert").hidden = true;
+    showPicture();
+    element("picture-name").textContent = element("picture-name").title = name;
+    element("picture-size").textContent = `${picture.width} × ${picture.height} pixels, ${kilobytes(file.size)}`;
+    element("marks").setAttribute("aria-label", `${name}, ${picture.width} by ${picture.height} pixels`);
+    session.open(picture);
+    stage.show(picture);
+  } catch (error) {
+    complain(error);
+  }
+}
+
+function showPicture() {
+  element("empty").hidden = true;
+  for (const id of ["view", "tools", "panel"]) element(id).hidden = false;
+  element("marks").focus({ preventScroll: true, focusVisible: false });
+}
+
+function kilobytes(bytes) {
+  return bytes < 1e6 ? `${Math.ceil(bytes / 1000)} kB` : `${(bytes / 1e6).toFixed(1)} MB`;
+}
+
+function isPhoto(file) {
+  return file.type.startsWith("image/") || !file.type;
+}
+
+function openFirst(list) {
+  const file = [...(list ?? [])].find(isPhoto);
+  if (file) open(file, file.name || "pasted.png");
+  else if (list?.length) complain(new Error(`${list[0].name || "This"} is no image`));
+}
+
+element("file").addEventListener("change", ({ target }) => {
+  openFirst(target.files);
+  target.value = ""; // the same file may be chosen again
+});
+element("another").addEventListener("click", () => {
+  element("empty").hidden = false;
+  for (const id of ["view", "tools", "panel"]) element(id).hidden = true;
+  element("back").hidden = false;
+  element("file").focus();
+});
+element("back").addEventListener("click", () => showPicture());
+for (const button of document.querySelectorAll("[data-sample]")) {
+  button.addEventListener("click", async () => {
+    const path = button.dataset.sample;
+    try {
+      const response = await fetch(new URL(path, import.meta.url));
+      if (!response.ok) throw new Error(`the sample is not there (${response.status})`);
+      await open(await response.blob(), path.split("/").pop());
+    } catch (error) {
+      complain(error);
+    }
+  });
+}
+element("url-form").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const url = element("url").value.trim();
+  if (!url) return element("url").focus();
+  tell("Fetching…");
+  try {
+    const { file, reference } = await service.fetchImage(url);
+    await open(file, lastPart(url), reference);
+    tell("");
+  } catch (error) {
+    tell("");
+    complain(error);
+  }
+});
+
+function lastPart(url) {
+  try {
+    return decodeURIComponent(new URL(url).pathname.split("/").pop()) || "photo.jpg";
+  } catch {
+    return "photo.jpg";
+  }
+}
+
+document.addEventListener("paste", (event) => {
+  if (event.clipboardData?.files.length) openFirst(event.clipboardData.files);
+});
+let dragsInside = 0;
+for (const kind of ["dragenter", "dragover", "dragleave", "drop"]) {
+  document.addEventListener(kind, (event) => {
+    event.preventDefault(); // else the browser would leave the page for the file
+    if (kind === "dragenter") dragsInside++;
+    if (kind === "dragleave") dragsInside--;
+    if (kind === "drop") {
+      dragsInside = 0;
+      openFirst(event.dataTransfer.files);
+    }
+    element("stage").classList.toggle("dropping", dragsInside > 0);
+  });
+}
+
+// Finding things
+
+element("detect").addEventListener("click", () => session.detect());
+element("segment").addEventListener("click", () => session.segmentAll());
+element("threshold").addEventListener("input", ({ target }) => {
+  element("threshold-value").textContent = `${target.value}%`;
+  target.setAttribute("aria-valuetext", `${target.value} percent`);
+  session.setThreshold(Number(target.value) / 100);
+});
+for (const radio of document.querySelectorAll("input[name=multimask]")) {
+  radio.addEventListener("change", () => session.setMultimask(radio.value === "3"));
+}
+for (const radio of document.querySelectorAll("input[name=tool]")) {
+  radio.addEventListener("change", () => (element("stage").dataset.tool = radio.value));
+}
+for (const part of Object.keys(shown)) {
+  element(`show-${part}`).addEventListener("change", ({ target }) => {
+    shown[part] = target.checked;
+    stage.redraw();
+  });
+}
+element("undo").addEventListener("click", () => session.undo());
+element("redo").addEventListener("click", () => session.redo());
+element("clear").addEventListener("click", () => session.clear());
+
+// The view
+
+function zoomBy(factor) {
+  stage.viewport.zoomTo(stage.viewport.scale * factor);
+  stage.moved();
+}
+
+function zoomTo(scale) {
+  if (scale === null) stage.viewport.fit();
+  else stage.viewport.zoomTo(scale);
+  stage.moved();
+}
+
+stage.onview = ({ scale }) => {
+  element("zoom").textContent = `${scale < 0.1 ? (100 * scale).toFixed(1) : Math.round(100 * scale)}%`;
+};
+element("zoom-in").addEventListener("click", () => zoomBy(1.25));
+element("zoom-out").addEventListener("click", () => zoomBy(0.8));
+element("zoom").addEventListener("click", () => zoomTo(1));
+element("fit").addEventListener("click", () => zoomTo(null));
+element("sheet").addEventListener("click", ({ currentTarget }) => {
+  currentTarget.setAttribute("aria-expanded", String(currentTarget.getAttribute("aria-expanded") !== "true"));
+});
+document.addEventListener("keydown", (event) => {
+  if (!session.picture || element("view").hidden || element("settings").open) return;
+  if (event.target.matches("input[type=url], input[type=password], input[type=range]")) return;
+  const withControl = event.ctrlKey || event.metaKey;
+  const key = event.key.toLowerCase();
+  let act;
+  if (withControl && key === "z") act = () => (event.shiftKey ? session.redo() : session.undo());
+  else if (withControl && key === "y") act = () => session.redo();
+  else if (withControl || event.altKey) return; // the browser's own
+  else act = { "+": () => zoomBy(1.25), "=": () => zoomBy(1.25), "-": () => zoomBy(0.8), 0: () => zoomTo(null), 1: () => zoomTo(1) }[key];
+  if (!act) return;
+  event.preventDefault();
+  act();
+});
+
+// Files and snippets
+
+const FILES = {
+  masks: ["masks.zip", () => files.masksZip(session.withMasks)],
+  union: ["union.png", () => files.unionPng(session.picture, session.withMasks)],
+  labels: ["labels.png", () => files.labelMapPng(session.picture, session.withMasks)],
+  overlay: ["overlay.png", () => files.overlayPng(session.picture, session.visible, { classes: session.classes, shown })],
+  coco: ["coco.json", () => files.coco(session.picture, session.visible, session.classes)],
+  polygons: ["polygons.json", async () => {
+    const answer = await session.polygons();
+    return answer && files.json(answer);
+  }],
+};
+
+async function save(name, make) {
+  try {
+    const blob = await make();
+    if (blob) files.download(blob, `${files.fileName(session.picture.stem)}-${name}`);
+  } catch (error) {
+    complain(error);
+  }
+}
+
+element("downloads").addEventListener("click", ({ target }) => {
+  const chosen = FILES[target.dataset.file];
+  if (chosen) save(...chosen);
+});
+element("last").addEventListener("click", async ({ target }) => {
+  const language = target.dataset.copy;
+  if (!language) return;
+  const text = SNIPPETS[language](service.last);
+  try {
+    await navigator.clipboard.writeText(text);
+    tell(`Copied. It reads ${service.last.picture.name} from where it is run.`);
+  } catch {
+    // Without HTTPS, browsers have no clipboard but on localhost.
+    files.download(new Blob([text], { type: "text/plain" }), { curl: "ask.sh", python: "ask.py", javascript: "ask.mjs" }[language]);
+    tell("This browser lets pages copy only over HTTPS; it is a download instead.");
+  }
+});
+
+// Settings, and what the service has
+
+function openSettings() {
+  if (element("settings").open) return;
+  element("key").value = service.key;
+  element("key-problem").hidden = true;
+  element("settings").returnValue = "";
+  element("settings").showModal();
+}
+
+element("open-settings").addEventListener("click", openSettings);
+// Enter in the field saves; without this it would press the first button, which closes.
+element("key").addEventListener("keydown", (event) => {
+  if (event.key !== "Enter") return;
+  event.preventDefault();
+  element("save-settings").click();
+});
+element("settings").addEventListener("close", () => {
+  if (element("settings").returnValue !== "save") return;
+  service.key = element("key").value.trim();
+  element("alert").hidden = true;
+  if (session.picture) session.picture.reference = null; // it was another's
+  greet();
+});
+
+async function greet() {
+  try {
+    version = await service.version();
+  } catch (error) {
+    complain(error);
+    return;
+  }
+  const { detector, segmenter } = version;
+  session.classes = detector?.classes ?? [];
+  session.canSegment = segmenter !== null;
+  const names = [detector, segmenter].filter(Boolean).map(({ name }) => name);
+  element("models").textContent = names.join(" + ");
+  element("models").title = version.demo_weights ? "Demo weights are small, and trained on drawn scenes" : "";
+  element("served").textContent = `box2mask ${version.box2mask}, ${names.join(" and ")}, on ${(detector ?? segmenter).device}.`;
+  const reasons = [];
+  if (!detector) reasons.push("This service has no detector, so there is nothing to detect with: it was started without one.");
+  if (!segmenter) reasons.push("This service has no segmenter, so there are boxes but no masks: it was started without one.");
+  element("why-not").textContent = reasons.join(" ");
+  element("why-not").hidden = !reasons.length;
+  element("threshold-row").hidden = !detector;
+  element("click-section").hidden = !segmenter;
+  for (const radio of document.querySelectorAll("input[name=tool]")) radio.disabled = !segmenter && radio.value !== "hand";
+  if (!segmenter) document.querySelector("input[name=tool][value=hand]").click();
+  draw();
+  if (session.picture && segmenter) session.prepare();
+}
+
+draw();
+greet();

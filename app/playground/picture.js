@@ -1,0 +1,43 @@
+// The photo that is worked on: its file as it came, its pixels as a viewer shows them, and its name at the service.
+
+import { Pyramid } from "./pyramid.js";
+
+export class Picture {
+  /** width, height: of the photo turned upright, which is the frame of all boxes, points and masks. */
+  constructor(file, name, bitmap) {
+    this.file = file;
+    this.name = name;
+    this.width = bitmap.width;
+    this.height = bitmap.height;
+    this.pyramid = new Pyramid(bitmap);
+    this.reference = null; // "sha256:...", once the service has it
+    this.keepable = true; // whether the service keeps images at all
+  }
+
+  /** Reads an image's file. Raises an Error that can be shown. */
+  static async open(file, name) {
+    let bitmap;
+    try {
+      bitmap = await createImageBitmap(file, { imageOrientation: "from-image" });
+    } catch {
+      throw new Error(`${name}: this browser cannot show it. It knows JPEG, PNG, WebP, BMP and GIF.`);
+    }
+    return new Picture(file, name, bitmap);
+  }
+
+  /** The file as base64. */
+  async base64() {
+    const reader = new FileReader();
+    await new Promise((resolve, reject) => {
+      reader.onload = resolve;
+      reader.onerror = () => reject(new Error(`${this.name} cannot be read any more`));
+      reader.readAsDataURL(this.file);
+    });
+    return reader.result.slice(reader.result.indexOf(",") + 1);
+  }
+
+  /** Its name without the extension, for the files made of it. */
+  get stem() {
+    return this.name.replace(/\.[^.]*$/, "") || "picture";
+  }
+}

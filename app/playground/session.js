@@ -1,0 +1,321 @@
+// The work on one picture: the things in it, which of them is selected, and the requests that find them. Draws nothing.
+
+import { History } from "./history.js";
+import { Mask } from "./mask.js";
+import { Prompt, Thing, overlap } from "./thing.js";
+
+// Boxes that score less are not even asked for; it is YOLOF's own threshold.
+export const LOWEST_SCORE = 0.05;
+const EMPTY = { things: [], selected: null };
+// A photo is turned upright, as browsers show it; run lengths are the smallest exact form of a mask.
+const FRAME = { exif_orientation: true };
+const AS_RUNS = { ...FRAME, mask_format: "rle", response_schema: "card" };
+
+/** Fires "change" whenever there is something else to see, "error" with the error, "ready" once the picture is embedded. */
+export class Session extends EventTarget {
+  constructor(service) {
+    super();
+    this.service = service;
+    this.picture = null;
+    this.history = new History(EMPTY);
+    this.threshold = 0.3;
+    this.multimask = false;
+    this.hovered = null;
+    this.classes = [];
+    this.canSegment = false;
+    this.busy = new Map(); // what is being waited for -> its AbortController
+    this.asked = new Map(); // a thing's id -> the prompt whose masks are on their way
+  }
+
+  get things() {
+    return this.history.state.things;
+  }
+
+  get selected() {
+    return this.things.find(({ id }) => id === this.history.state.selected) ?? null;
+  }
+
+  /** Those that the score slider lets through. */
+  get visible() {
+    return this.things.filter((thing) => this.shows(thing));
+  }
+
+  get withMasks() {
+    return this.visible.filter(({ best }) => best !== null);
+  }
+
+  shows(thing) {
+    return thing.score === null || thing.isRefined || thing.score >= this.threshold;
+  }
+
+  // The picture
+
+  /** Begin anew with a picture. */
+  open(picture) {
+    this.#stop();
+    this.picture = picture;
+    this.history = new History(EMPTY);
+    this.hovered = null;
+    this.#changed();
+    this.prepare();
+  }
+
+  /** Has the service see the picture before it is asked anything, so that the first click need not wait. */
+  prepare() {
+    if (!this.canSegment) return;
+    const { width, height } = this.picture;
+    const prompt = new Prompt({ points: [{ x: width / 2, y: height / 2, positive: true }] });
+    this.#run("preparing", async (signal) => {
+      await this.service.score("sam/score", this.picture, prompt.columns, AS_RUNS, { signal, quiet: true });
+      this.dispatchEvent(new Event("ready"));
+    });
+  }
+
+  // The detector
+
+  detect() {
+    return this.#run("detecting", async (signal) => {
+      const params = { ...FRAME, score_threshold: LOWEST_SCORE };
+      const { boxes } = await this.service.score("yolof/score", this.picture, {}, params, { signal });
+      const kept = this.things.filter((thing) => !thing.isDetected || thing.isRefined);
+      const found = boxes.map((box) => this.#detected(box));
+      this.#push([...found.filter((one) => !kept.some((other) => same(one, other))), ...kept]);
+    });
+  }
+
+  /** Boxes and masks of all that scores as much as the slider says. */
+  segmentAll() {
+    return this.#run("segmenting", async (signal) => {
+      const least = this.threshold;
+      const params = { ...AS_RUNS, score_threshold: least, multimask_output: this.multimask };
+      const { boxes } = await this.service.score("pipeline/score", this.picture, {}, params, { signal });
+      const before = this.things;
+      const found = boxes.map((box) => {
+        const one = this.#detected(box);
+        const other = before.find((thing) => same(one, thing));
+        return other?.isRefined ? other : other ? one.with({ id: other.id }) : one;
+      });
+      const others = before.filter(
+        (thing) => !found.some(({ id }) => id === thing.id) && (!thing.isDetected || thing.isRefined || thing.score < least),
+      );
+      this.#push([...found, ...others]);
+    });
+  }
+
+  #detected({ box, label, score, mask_per_prediction }) {
+    const { width, height } = this.picture;
+    const corners = [box.topX * width, box.topY * height, box.bottomX * width, box.bottomY * height];
+    const prompt = new Prompt({ box: corners, multimask: this.multimask });
+    if (mask_per_prediction) {
+      prompt.masks = masksOf(mask_per_prediction);
+      prompt.route = "pipeline/score";
+    }
+    return new Thing({ label, score, prompt, segmented: Boolean(mask_per_prediction) });
+  }
+
+  // Points and boxes
+
+  /** A point on the selected thing, or on a new one. */
+  addPoint(x, y, positive) {
+    const { selected } = this;
+    const point = { x: tenth(x), y: tenth(y), positive };
+    if (selected) this.#exchange(selected, selected.withPrompt({ points: [...selected.prompt.points, point] }));
+    else this.#add({ points: [point] });
+  }
+
+  /** A new thing in a box. */
+  addBox([x1, y1, x2, y2]) {
+    this.#add({ box: [x1, y1, x2, y2].map(tenth) });
+  }
+
+  /** How many masks a prompt gives, from now on and for the selected thing. */
+  setMultimask(multimask) {
+    this.multimask = multimask;
+    const { selected } = this;
+    if (selected?.segmented && selected.prompt.multimask !== multimask) {
+      this.#exchange(selected, selected.withPrompt({ multimask }));
+    } else {
+      this.#changed();
+    }
+  }
+
+  /** Which of three masks counts for the selected thing. */
+  choose(place) {
+    const { selected } = this;
+    if (selected && selected.choice !== place) this.#exchange(selected, selected.with({ chosen: place }));
+  }
+
+  chooseNext() {
+    const count = this.selected?.prompt.masks?.length ?? 0;
+    if (count > 1) this.choose((this.selected.choice + 1) % count);
+  }
+
+  #add(prompt) {
+    const number = 1 + Math.max(0, ...this.things.map((thing) => thing.number));
+    const thing = new Thing({ number, prompt: new Prompt({ ...prompt, multimask: this.multimask }), segmented: true });
+    this.#push([...this.things, thing], thing.id);
+  }
+
+  #exchange(old, thing) {
+    this.#push(this.things.map((one) => (one === old ? thing : one)), thing.id);
+  }
+
+  // What there is
+
+  select(id) {
+    if (this.history.state.selected === id) return;
+    this.history.replace({ ...this.history.state, selected: id });
+    this.#changed();
+  }
+
+  hover(id) {
+    if (this.hovered === id) return;
+    this.hovered = id;
+    this.#changed("hover");
+  }
+
+  setThreshold(threshold) {
+    this.threshold = threshold;
+    if (this.selected && !this.shows(this.selected)) this.select(null);
+    this.#changed();
+  }
+
+  remove(id) {
+    this.#push(this.things.filter((thing) => thing.id !== id));
+  }
+
+  clear() {
+    if (this.things.length) this.#push([]);
+  }
+
+  undo() {
+    this.history.undo();
+    this.#changed();
+    this.#askForMasks();
+  }
+
+  redo() {
+    this.history.redo();
+    this.#changed();
+    this.#askForMasks();
+  }
+
+  /** The visible thing at a place in the picture; of several the smallest. */
+  at(x, y) {
+    const size = ({ best, box }) => best?.mask.area ?? (box ? (box[2] - box[0]) * (box[3] - box[1]) : Infinity);
+    const there = this.visible.filter(({ best, box }) =>
+      best ? best.mask.covers(x, y) : box && x >= box[0] && x < box[2] && y >= box[1] && y < box[3],
+    );
+    return there.sort((one, other) => size(one) - size(other))[0] ?? null;
+  }
+
+  #push(things, selected = null) {
+    this.history.push({ things, selected });
+    this.#changed();
+    this.#askForMasks();
+  }
+
+  /** Ask for the masks that are wanted and not there. A thing's older prompt, which nobody waits for any more, is given up. */
+  #askForMasks() {
+    for (const { id, segmented, prompt } of this.things) {
+      if (!segmented || prompt.masks || prompt.failed || this.asked.get(id) === prompt) continue;
+      this.asked.set(id, prompt);
+      this.#run(`mask ${id}`, async (signal) => {
+        try {
+          const answer = await this.service.score("sam/score", this.picture, prompt.columns, AS_RUNS, { signal });
+          prompt.masks = masksOf(answer.predictions[0].mask_per_prediction);
+        } catch (error) {
+          prompt.failed = error.name !== "AbortError";
+          throw error;
+        } finally {
+          if (this.asked.get(id) === prompt) this.asked.delete(id);
+        }
+      });
+    }
+  }
+
+  /** Whether a mask of this thing is on its way. */
+  waitsFor(thing) {
+    return this.asked.has(thing.id);
+  }
+
+  // Requests
+
+  /** The polygons of things with masks, by the service's own hand: Azure's instance-segmentation answer. */
+  polygons() {
+    return this.#run("writing", async (signal) => {
+      const { width, height } = this.picture;
+      const ask = (route, columns, params) =>
+        this.service.score(route, this.picture, columns, { ...AS_RUNS, mask_format: "polygon", ...params }, { signal, quiet: true });
+      const things = this.withMasks;
+      const byPipeline = things.filter(({ prompt, chosen }) => prompt.route === "pipeline/score" && chosen === null);
+      let found = [];
+      if (byPipeline.length) {
+        const { multimask } = byPipeline[0].prompt;
+        const least = Math.min(...byPipeline.map(({ score }) => score));
+        const params = { score_threshold: least - 1e-6, multimask_output: multimask };
+        ({ boxes: found } = await ask("pipeline/score", {}, params));
+      }
+      const boxes = [];
+      for (const thing of things) {
+        let polygon = byPipeline.includes(thing)
+          ? found.find(({ score, label }) => score === thing.score && label === thing.label)?.polygon
+          : undefined;
+        if (!polygon) {
+          const answer = await ask("sam/score", thing.prompt.columns, {});
+          polygon = answer.predictions[0].mask_per_prediction[thing.choice].polygon;
+        }
+        const [x1, y1, x2, y2] = thing.box ?? [0, 0, 0, 0];
+        boxes.push({
+          box: { topX: x1 / width, topY: y1 / height, bottomX: x2 / width, bottomY: y2 / height },
+          label: thing.name,
+          score: thing.score ?? thing.best.score,
+          polygon,
+        });
+      }
+      return [{ boxes }];
+    });
+  }
+
+  /** Do one thing of a kind at a time; a second takes the place of the first. Gives null where it was given up or failed. */
+  async #run(kind, work) {
+    this.busy.get(kind)?.abort();
+    const controller = new AbortController();
+    this.busy.set(kind, controller);
+    this.#changed();
+    try {
+      return await work(controller.signal);
+    } catch (error) {
+      if (error.name !== "AbortError" && kind !== "preparing") this.#fail(error);
+      if (error.status === 401 && kind === "preparing") this.#fail(error);
+      return null;
+    } finally {
+      if (this.busy.get(kind) === controller) this.busy.delete(kind);
+      this.#changed();
+    }
+  }
+
+  #stop() {
+    for (const controller of this.busy.values()) controller.abort();
+    this.busy.clear();
+    this.asked.clear();
+  }
+
+  #fail(error) {
+    this.dispatchEvent(new CustomEvent("fail", { detail: error }));
+  }
+
+  #changed(what = "all") {
+    this.dispatchEvent(new CustomEvent("change", { detail: what }));
+  }
+}
+
+function masksOf(predicted) {
+  return predicted.map(({ rle, iou_score }) => ({ mask: Mask.fromRle(rle), score: iou_score }));
+}
+
+function same(one, other) {
+  return one.label === other.label && other.prompt.box !== null && overlap(one.prompt.box, other.prompt.box) > 0.9;
+}
+
+const tenth = (value) => Math.round(value * 10) / 10;

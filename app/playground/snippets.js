@@ -1,0 +1,72 @@
+// The last request as a program: the same question, asked with the picture's file by curl, Python or JavaScript.
+
+const IMAGE = "\u0000"; // stands for the base64 text until it is known how a language puts it there
+
+/** asked: {url, names, values, params, picture, withKey}. Each gives a text that runs beside the picture's file. */
+export const SNIPPETS = { curl, python, javascript };
+
+function bodyOf({ names, values, params }) {
+  return { input_data: { columns: names, data: [[IMAGE, ...values]] }, params };
+}
+
+function curl(asked) {
+  // printf is the shell's own, so an image may be longer than a command's arguments.
+  const body = JSON.stringify(bodyOf(asked)).replaceAll("\\", "\\\\").replaceAll("%", "%%").replace(/\\\\u0000/, "%s");
+  const key = asked.withKey ? ' -H "Authorization: Bearer $BOX2MASK_KEY"' : "";
+  return `IMAGE=${shell(asked.picture.name)}
+printf ${shell(body)} "$(base64 < "$IMAGE" | tr -d '\\n')" |
+  curl -sS ${shell(asked.url)} -H 'Content-Type: application/json'${key} --data-binary @-
+`;
+}
+
+function python(asked) {
+  const key = asked.withKey ? ', "Authorization": f"Bearer {os.environ[\'BOX2MASK_KEY\']}"' : "";
+  return `import base64
+import json
+${asked.withKey ? "import os\n" : ""}import urllib.request
+
+IMAGE = ${literal(asked.picture.name, PYTHON)}
+
+with open(IMAGE, "rb") as file:
+    image = base64.b64encode(file.read()).decode()
+body = ${literal(bodyOf(asked), PYTHON)}
+headers = {"Content-Type": "application/json"${key}}
+request = urllib.request.Request(${literal(asked.url, PYTHON)}, json.dumps(body).encode(), headers)
+with urllib.request.urlopen(request) as answer:
+    print(json.dumps(json.load(answer)))
+`;
+}
+
+function javascript(asked) {
+  const key = asked.withKey ? ", Authorization: `Bearer ${process.env.BOX2MASK_KEY}`" : "";
+  return `// Node 18 or later, as a module: node ask.mjs
+import { readFile } from "node:fs/promises";
+
+const IMAGE = ${literal(asked.picture.name, JAVASCRIPT)};
+
+const image = (await readFile(IMAGE)).toString("base64");
+const body = ${literal(bodyOf(asked), JAVASCRIPT)};
+const headers = { "Content-Type": "application/json"${key} };
+const answer = await fetch(${literal(asked.url, JAVASCRIPT)}, { method: "POST", headers, body: JSON.stringify(body) });
+console.log(JSON.stringify(await answer.json()));
+`;
+}
+
+const PYTHON = { true: "True", false: "False", null: "None" };
+const JAVASCRIPT = { true: "true", false: "false", null: "null" };
+
+/** A value as a language writes it; IMAGE becomes the variable `image`. */
+function literal(value, words) {
+  if (value === IMAGE) return "image";
+  if (typeof value === "string") return JSON.stringify(value);
+  if (typeof value === "number") return String(value);
+  if (Array.isArray(value)) return `[${value.map((item) => literal(item, words)).join(", ")}]`;
+  if (value !== null && typeof value === "object") {
+    return `{${Object.entries(value).map(([name, item]) => `${JSON.stringify(name)}: ${literal(item, words)}`).join(", ")}}`;
+  }
+  return words[String(value)];
+}
+
+function shell(text) {
+  return `'${text.replaceAll("'", "'\\''")}'`;
+}

@@ -1,0 +1,111 @@
+"""How photos get into the playground: chosen, pasted, dropped, a sample, fetched from an address."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from tests.app.playground.conftest import SAMPLES, Visit, encoded
+
+GIVEN_BY_SCRIPT = """([kind, base64, name]) => {
+    const bytes = Uint8Array.from(atob(base64), character => character.charCodeAt(0));
+    const data = new DataTransfer();
+    data.items.add(new File([bytes], name, {type: "image/jpeg"}));
+    const event = kind === "paste" ? new ClipboardEvent(kind, {clipboardData: data, bubbles: true, cancelable: true})
+        : new DragEvent(kind, {dataTransfer: data, bubbles: true, cancelable: true});
+    document.body.dispatchEvent(event);
+}"""
+
+
+@pytest.fixture
+def web_server() -> Iterator[str]:
+    """The address of a server that has one photo, and does not let pages of others have it."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            found = self.path == "/photos/shelf.jpg"
+            content = (SAMPLES / "shelf.jpg").read_bytes() if found else b"there is none"
+            self.send_response(200 if found else 404)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def shown(visit: Visit) -> tuple[str, str]:
+    visit.settle()
+    return visit.page.inner_text("#picture-name"), visit.page.inner_text("#picture-size").partition(" pixels")[0]
+
+
+def test_a_sample_is_opened_and_seen_by_the_service_before_the_first_click(visit: Visit) -> None:
+    visit.open()
+    visit.take("empty")
+    visit.page.get_by_role("button", name="Shelf").click()
+    assert shown(visit) == ("shelf.jpg", "768 × 1024")
+    assert [answer.url.removeprefix(visit.service.url) for answer in visit.answers] == ["/sam/score"]
+    assert visit.page.inner_text("#status") == "Ready: click on something"
+    assert visit.last_body()["input_data"]["data"][0][0].startswith("sha256:")
+
+
+@pytest.mark.parametrize("kind", ["paste", "drop"])
+def test_a_photo_is_pasted_or_dropped(visit: Visit, kind: str) -> None:
+    visit.open()
+    visit.page.evaluate(GIVEN_BY_SCRIPT, [kind, encoded(SAMPLES / "wall.jpg"), "mine.jpg"])
+    assert shown(visit) == ("mine.jpg", "1024 × 768")
+
+
+def test_a_photo_is_turned_upright_as_its_exif_says(visit: Visit, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    with Image.open(SAMPLES / "wall.jpg") as image:
+        image.rotate(90, expand=True).save(tmp_path / "turned.jpg", exif=exif, quality=90)
+    visit.open(tmp_path / "turned.jpg")
+    assert shown(visit) == ("turned.jpg", "1024 × 768")
+    visit.click_button("Detect")
+    boxes = visit.answers[-1].json()[0]["boxes"]
+    assert boxes[0]["box"]["bottomX"] < 1 and visit.last_body()["params"]["exif_orientation"] is True
+
+
+def test_an_address_is_fetched_by_the_service_and_by_nobody_else(visit: Visit, web_server: str) -> None:
+    visit.open()
+    visit.page.get_by_label("Address of a photo").fill(f"{web_server}/photos/shelf.jpg")
+    visit.page.get_by_role("button", name="Fetch").click()
+    assert shown(visit) == ("shelf.jpg", "768 × 1024")
+
+
+def test_what_is_wrong_is_said_in_the_services_words(visiting: Callable[..., Any], web_server: str) -> None:
+    with visiting(expected="400") as visit:
+        visit.open()
+        visit.page.get_by_label("Address of a photo").fill(f"{web_server}/photos/none.jpg")
+        visit.page.get_by_role("button", name="Fetch").click()
+        alert = visit.page.get_by_role("alert")
+        alert.get_by_text("the image URL answered 404").wait_for()
+        visit.take("error")
+        alert.get_by_role("button", name="Dismiss").click()
+        alert.get_by_text("the image URL answered 404").wait_for(state="hidden")
+
+
+def test_a_file_that_is_no_photo_is_named(visit: Visit, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"no image")
+    visit.open()
+    with visit.page.expect_file_chooser() as chooser:
+        visit.page.get_by_text("Choose a file").click()
+    chooser.value.set_files(broken)
+    visit.page.get_by_role("alert").get_by_text("broken.jpg: this browser cannot show it").wait_for()
