@@ -29,11 +29,7 @@ class Admission:
     @contextmanager
     def admit(self) -> Iterator[None]:
         """For the time of one request. Raises TooManyRequests where the house is full."""
-        if self.inside >= self.most:
-            seconds = self._retry_after_s()
-            raise TooManyRequests(
-                f"{self.most} requests are in work or waiting; try again in {seconds} s", retry_after_s=seconds
-            )
+        self.check()
         if self.inside == 0:
             self._idle += self._clock() - self._idle_since
         self.inside += 1
@@ -43,6 +39,14 @@ class Admission:
             self.inside -= 1
             self._idle_since = self._clock()
             self._left.append(self._idle_since - self._idle)
+
+    def check(self) -> None:
+        """Raises TooManyRequests where `admit` would: who will be refused need not send its body first."""
+        if self.inside >= self.most:
+            seconds = self._retry_after_s()
+            raise TooManyRequests(
+                f"{self.most} requests are in work or waiting; try again in {seconds} s", retry_after_s=seconds
+            )
 
     def _retry_after_s(self) -> int:
         """Whole seconds until the next place should be free: the mean time between the last answers."""

@@ -25,9 +25,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import loading, openapi, schemas
 from app.admission import Admission
-from app.errors import ClientGone, MethodNotAllowed, NotFound, PayloadTooLarge, ServiceError
+from app.errors import ClientGone, MethodNotAllowed, NotFound, PayloadTooLarge, ServiceError, Stopping
 from app.images import ImageLimits
-from app.scoring import Scorer, within
+from app.intake import Body, Intake
+from app.scoring import AnswerLimits, Scorer, within
 from app.settings import Settings
 
 log = logging.getLogger("box2mask")
@@ -36,9 +37,10 @@ T = TypeVar("T")
 Answer = Callable[[Scorer, schemas.Request], Awaitable[list[dict[str, Any]]]]
 
 
-def create_app(settings: Settings) -> FastAPI:
+def create_app(settings: Settings, on_failure: Callable[[], object] = lambda: None) -> FastAPI:
     """The service as an ASGI application; its models are loaded as it starts, and a failure then is fatal.
 
+    on_failure: called, in any thread, as soon as a device computes no more, of which only a restart helps.
     Raises SettingsError, or another of `loading.EXPLAINED`, where the settings name no model that is there.
     """
     choice = loading.choose(settings)
@@ -53,7 +55,10 @@ def create_app(settings: Settings) -> FastAPI:
         limits = ImageLimits.of(settings)
         try:
             await engine.warm_up()
-            app.state.scorer = Scorer(engine, limits, settings.max_prompts, settings.response_schema)
+            engine.when_failed(on_failure)
+            app.state.scorer = Scorer(
+                engine, limits, settings.max_prompts, settings.response_schema, AnswerLimits.of(settings)
+            )
             log.info("ready")
             yield
         except loading.EXPLAINED as error:
@@ -69,6 +74,8 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.scorer = None
     app.state.startup_error = None
     app.state.admission = Admission(settings.max_requests)
+    app.state.intake = Intake(int(settings.max_bodies_mb * 2**20), settings.client_timeout_s)
+    app.state.stopping = False
     app.openapi = lambda: openapi.document(app.version)  # type: ignore[method-assign]
     app.add_middleware(ScoringHeaders, server_version=app.version)
     for kind in (ServiceError, HTTPException):
@@ -76,15 +83,21 @@ def create_app(settings: Settings) -> FastAPI:
 
     async def score(http: HttpRequest, answer: Answer) -> Response:
         scorer: Scorer = app.state.scorer
-        with app.state.admission.admit():
+        if app.state.stopping:
+            raise Stopping()
+        app.state.admission.check()
+        with app.state.intake.body() as held:
             async with within(settings.request_timeout_s):
-                body = await _body(http, int(settings.max_body_mb * 2**20))
-                content = await _while_connected(http, _score(http, scorer, body, answer))
+                async with app.state.intake.in_time():
+                    bodies = [await _body(http, int(settings.max_body_mb * 2**20), held)]
+                with app.state.admission.admit():
+                    content = await _while_connected(http, _score(http, scorer, bodies, answer))
             return Response(content, media_type="application/json")
 
-    async def _score(http: HttpRequest, scorer: Scorer, body: bytes, answer: Answer) -> bytes:
+    async def _score(http: HttpRequest, scorer: Scorer, bodies: list[bytes], answer: Answer) -> bytes:
         # Megabytes of base64 take a while to parse and to write; other requests are answered meanwhile.
-        request = await scorer.engine.aside(schemas.parse_request, body, settings.max_rows)
+        # The body is let go of with it: what is needed of it is in the rows.
+        request = await scorer.engine.aside(schemas.parse_request, bodies.pop(), settings.max_rows)
         began = time.perf_counter()
         answers = await answer(scorer, request)
         http.scope["box2mask.ms"] = 1000 * (time.perf_counter() - began)
@@ -101,6 +114,8 @@ def create_app(settings: Settings) -> FastAPI:
     @app.api_route("/", methods=["GET", "HEAD"])
     @app.api_route("/health/live", methods=["GET", "HEAD"])
     async def live() -> Response:
+        if not app.state.scorer.engine.healthy:  # which a restart may help; the process is about to end by itself
+            return PlainTextResponse("a device has stopped computing", 503)
         return PlainTextResponse("Healthy")
 
     @app.api_route("/health/ready", methods=["GET", "HEAD"])
@@ -108,6 +123,8 @@ def create_app(settings: Settings) -> FastAPI:
         # The lifespan loads and tries the models before any request gets here.
         if not app.state.scorer.engine.healthy:
             return PlainTextResponse("a device has stopped computing", 503)
+        if app.state.stopping:
+            return PlainTextResponse("stopping", 503)
         return PlainTextResponse("Ready")
 
     @app.get("/version")
@@ -196,14 +213,18 @@ async def _while_connected(http: HttpRequest, work: Coroutine[Any, Any, T]) -> T
         await asyncio.wait(tasks)
 
 
-async def _body(http: HttpRequest, most: int) -> bytes:
+async def _body(http: HttpRequest, most: int, held: Body) -> bytes:
     """The request's body, given up as soon as it is too long. Raises PayloadTooLarge."""
+    declared = http.headers.get("content-length", "")
+    if declared.isdigit() and int(declared) > most:
+        raise PayloadTooLarge(most)
     body = bytearray()
     try:
         async for chunk in http.stream():
             body += chunk
             if len(body) > most:
                 raise PayloadTooLarge(most)
+            held.grow(len(body))
     except ClientDisconnect as error:
         raise ClientGone("the client went away before the body was there") from error
     return bytes(body)
