@@ -29,12 +29,12 @@ _LAST_WORK_S, _END_S = 3, 10
 _FAREWELL_S = 10
 
 
-def serve(settings: Settings) -> None:
+def serve(settings: Settings) -> int:
     """Answer requests until SIGTERM or SIGINT; what has been begun by then is still answered.
 
-    Where a device stops computing, whoever waits is told, and the process ends with status DEVICE_FAILED. Raises one of
-    `loading.EXPLAINED` where the settings cannot be used. Where the models do not load, uvicorn logs the reason and ends
-    the process with status 3, as AzureML's scoring server does when its init() fails.
+    Returns the status to end with: 0, or DEVICE_FAILED where a device has stopped computing and whoever waited has been
+    told. Raises one of `loading.EXPLAINED` where the settings cannot be used. Where the models do not load, uvicorn
+    logs the reason and raises SystemExit with status 3, as AzureML's scoring server does when its init() fails.
     """
     logs.configure(settings.log_level)
     failed = threading.Event()
@@ -83,10 +83,9 @@ def serve(settings: Settings) -> None:
         )
     )
     # When uvicorn has stopped gracefully it raises the signal again; to have been asked to stop is no failure.
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(DEVICE_FAILED if failed.is_set() else 0))
+    signal.signal(signal.SIGTERM, lambda number, frame: None)
     server.run(sockets=[listener])
-    if failed.is_set():
-        sys.exit(DEVICE_FAILED)
+    return DEVICE_FAILED if failed.is_set() else 0
 
 
 def _listen(settings: Settings) -> socket.socket:
