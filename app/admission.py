@@ -33,15 +33,7 @@ class Admission:
     @contextmanager
     def admit(self, client: str = "") -> Iterator[None]:
         """For the time of one request. Raises TooManyRequests where the house is full, or has its share of a client."""
-        for taken, most, whose in (
-            (self.inside, self.most, ""),
-            (self._of_client[client], self.most_per_client, " with this key"),
-        ):
-            if taken >= most:
-                seconds = self._retry_after_s()
-                raise TooManyRequests(
-                    f"{most} requests{whose} are in work or waiting; try again in {seconds} s", retry_after_s=seconds
-                )
+        self.check(client)
         if self.inside == 0:
             self._idle += self._clock() - self._idle_since
         self.inside += 1
@@ -55,6 +47,18 @@ class Admission:
                 del self._of_client[client]
             self._idle_since = self._clock()
             self._left.append(self._idle_since - self._idle)
+
+    def check(self, client: str = "") -> None:
+        """Raises TooManyRequests where `admit` would: who will be refused need not send its body first."""
+        for taken, most, whose in (
+            (self.inside, self.most, ""),
+            (self._of_client[client], self.most_per_client, " with this key"),
+        ):
+            if taken >= most:
+                seconds = self._retry_after_s()
+                raise TooManyRequests(
+                    f"{most} requests{whose} are in work or waiting; try again in {seconds} s", retry_after_s=seconds
+                )
 
     def _retry_after_s(self) -> int:
         """Whole seconds until the next place should be free: the mean time between the last answers."""

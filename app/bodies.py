@@ -9,6 +9,7 @@ from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
 
 from app.errors import BadRequest, ClientGone, PayloadTooLarge, UnsupportedEncoding
+from app.intake import Body
 
 # Unpacked at once; other requests have their turn between two steps.
 _STEP = 2**20
@@ -16,11 +17,12 @@ _STEP = 2**20
 _WINDOW_BITS = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 
 
-async def read_body(http: HttpRequest, most: int) -> bytearray:
+async def read_body(http: HttpRequest, most: int, held: Body) -> bytearray:
     """The body as it was before a `Content-Encoding` of gzip or deflate, at most `most` bytes of it.
 
     Raises PayloadTooLarge, before the first byte where the length is declared, and having unpacked no more than
-    `most` of what is compressed; UnsupportedEncoding; BadRequest for what does not unpack; ClientGone.
+    `most` of what is compressed; TooManyRequests as soon as `held`, which is told of every byte, has no room for it;
+    UnsupportedEncoding; BadRequest for what does not unpack; ClientGone.
     """
     if int(http.headers.get("content-length", "0") or 0) > most:
         raise PayloadTooLarge(most)
@@ -28,7 +30,7 @@ async def read_body(http: HttpRequest, most: int) -> bytearray:
     if encoding not in ("identity", "") and encoding not in _WINDOW_BITS:
         raise UnsupportedEncoding(f"content-encoding: expected gzip, deflate or none, got {encoding[:40]!r}")
     body = bytearray()
-    unpacking = None if encoding in ("identity", "") else _Unpacking(encoding, body, most)
+    unpacking = None if encoding in ("identity", "") else _Unpacking(encoding, body, most, held)
     try:
         async for chunk in http.stream():
             if unpacking is not None:
@@ -37,6 +39,7 @@ async def read_body(http: HttpRequest, most: int) -> bytearray:
                 body += chunk
             if len(body) > most:
                 raise PayloadTooLarge(most)
+            held.grow(len(body))
     except ClientDisconnect as error:
         raise ClientGone("the client went away before the body was there") from error
     if unpacking is not None:
@@ -47,10 +50,11 @@ async def read_body(http: HttpRequest, most: int) -> bytearray:
 class _Unpacking:
     """Unpacks chunks into `body`, in steps, and stops beyond `most` bytes."""
 
-    def __init__(self, encoding: str, body: bytearray, most: int) -> None:
+    def __init__(self, encoding: str, body: bytearray, most: int, held: Body) -> None:
         self._encoding = encoding
         self._body = body
         self._most = most
+        self._held = held
         self._stream = zlib.decompressobj(_WINDOW_BITS[encoding])
 
     async def add(self, chunk: bytes) -> None:
@@ -62,6 +66,7 @@ class _Unpacking:
             except zlib.error as error:
                 raise BadRequest(f"the body is not {self._encoding}, as its content-encoding says: {error}") from error
             chunk = self._stream.unused_data if self._stream.eof else self._stream.unconsumed_tail
+            self._held.grow(len(self._body))
             await asyncio.sleep(0)
 
     def finish(self) -> None:

@@ -123,10 +123,12 @@ class Compute:
         urgent_thread: bool = False,
         context: Callable[[bool], AbstractContextManager[object]] = lambda urgent: nullcontext(),
         check: Callable[[], object] = lambda: None,
+        died: Callable[[], object] = lambda: None,
     ) -> None:
         """context: entered by each thread for its life, told whether it is the urgent one (a CUDA stream, say).
 
-        check: called when a job has failed; raises a RuntimeError where the whole device has.
+        check: called when a job has failed; raises a RuntimeError where the whole device has. died: called by a thread
+        that ends without having been closed, when all that waited have been told.
         """
         self.observer = Observer()
         self._urgent: deque[_Job] = deque()
@@ -138,6 +140,7 @@ class Compute:
         self._interleaves = not urgent_thread
         self._context = context
         self._check = check
+        self._died = died
         lanes: list[tuple[bool, tuple[deque[_Job], ...]]] = [(False, (self._patient, self._urgent))]
         if urgent_thread:
             lanes = [(False, (self._patient,)), (True, (self._urgent,))]
@@ -187,11 +190,13 @@ class Compute:
             thread.join()
 
     def _live(self, urgent: bool, queues: tuple[deque[_Job], ...]) -> None:
+        closed = False
         try:
             with self._context(urgent):
                 while batch := self._next(queues):
                     self._serve(batch)
                     del batch  # or its results would live until the next one comes
+            closed = True
         except _DeviceLostError as error:
             log.critical("a device computes no more: %s", error.__cause__)
         finally:  # whatever ended it: nobody may wait for ever
@@ -203,6 +208,8 @@ class Compute:
                     queue.clear()
             for job in left:
                 job.finish(error=Unavailable("the compute thread has ended"))
+            if not closed:
+                self._died()
 
     def _next(self, queues: tuple[deque[_Job], ...]) -> list[_Job]:
         """Wait for a batch, from the first of the queues that has one; [] at the end."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import copy_context
@@ -22,7 +22,7 @@ import torch
 from app import timings
 from app.cache import EmbeddingCache, compact
 from app.compute import Compute, Observer, Work
-from app.errors import Unavailable
+from app.errors import NotNumbers, Unavailable
 from app.fairness import FairSemaphore
 from models import sam, yolof
 from models.sam import DecodeRequest, RawMasks, Segmenter
@@ -79,7 +79,8 @@ class Engine:
         self.detector = models[0].detector
         self.segmenter = models[0].segmenter
         self.cache = cache or EmbeddingCache(0)
-        self._devices = [_Device(one, Batches.for_device(one.device)) for one in models]
+        self._on_failure: Callable[[], object] = lambda: None
+        self._devices = [_Device(one, Batches.for_device(one.device), lambda: self._on_failure()) for one in models]
         self.workers = workers or os.cpu_count() or 1
         self._pool = ThreadPoolExecutor(self.workers, thread_name_prefix="worker")
         self._photos = FairSemaphore(self.workers)
@@ -108,6 +109,12 @@ class Engine:
         """From now on, tell `observer` of the work that the devices do: of kind `detect`, `encode` or `prompt`."""
         for device in self._devices:
             device.compute.observer = observer
+
+    def when_failed(self, call: Callable[[], object]) -> None:
+        """`call` this as soon as a device computes no more: at once, or from its thread."""
+        self._on_failure = call
+        if not self.healthy:
+            call()
 
     async def warm_up(self) -> None:
         """Run every network once on every device, so that what cannot work fails now and no first request is slow."""
@@ -186,7 +193,7 @@ class Engine:
 class _Device:
     """One device: its models, its compute thread, and the three kinds of work that it does."""
 
-    def __init__(self, models: Models, batches: Batches) -> None:
+    def __init__(self, models: Models, batches: Batches, died: Callable[[], object]) -> None:
         self.models = models
         self.batches = batches
         # A GPU runs two streams at once; on a processor two threads would only take the cores from each other.
@@ -196,6 +203,7 @@ class _Device:
             urgent_thread=is_cuda,
             context=partial(_stream, models.device),
             check=partial(torch.cuda.synchronize, models.device) if is_cuda else lambda: None,
+            died=died,
         )
         self.detecting: Work[yolof.Sample, yolof.RawDetections] = Work(
             self._detect, at_once=batches.pixels, cost=lambda sample: sample.inputs[0].numel(), kind="detect"
@@ -232,24 +240,45 @@ class _Device:
 
     def _detect(self, samples: Sequence[yolof.Sample], between: Callable[[], None]) -> list[yolof.RawDetections]:
         assert self.models.detector is not None
-        return self.models.detector.forward(samples, between)
+        found = self.models.detector.forward(samples, between)
+        _check_numbers(one.is_numbers for one in found)
+        return found
 
     def _embed(self, samples: Sequence[sam.Sample], between: Callable[[], None]) -> list[Embedding]:
         assert self.models.segmenter is not None
         # Each on its own, so that the cache can let go of one of them.
         embeddings = [compact(one) for one in self.models.segmenter.embed(samples, between)]
+        # Float32, as the sum of a million numbers in half precision may be none.
+        _check_numbers(torch.stack([one.features.sum(dtype=torch.float32) for one in embeddings]).isfinite().tolist())
         if self.models.device.type == "cuda":  # the decoder reads them from another stream
             torch.cuda.current_stream().synchronize()
         return embeddings
 
     def _decode(self, requests: Sequence[DecodeRequest], between: Callable[[], None]) -> list[RawMasks]:
         assert self.models.segmenter is not None
-        return self.models.segmenter.decode_batch(requests, between)
+        raws = self.models.segmenter.decode_batch(requests, between)
+        _check_numbers(np.isfinite(raw.iou_scores).all() for raw in raws)
+        return raws
+
+
+def _check_numbers(of_items: Iterable[object]) -> None:
+    """Raises NotNumbers where one of a batch is none; the compute thread then runs them apart."""
+    if not all(of_items):
+        raise NotNumbers()
 
 
 async def _call_in(pool: ThreadPoolExecutor, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     context = copy_context()  # with the request that this is for
-    return await asyncio.get_running_loop().run_in_executor(pool, lambda: context.run(function, *args, **kwargs))
+
+    def call() -> T:
+        try:
+            return context.run(function, *args, **kwargs)
+        except MemoryError as error:
+            raise Unavailable("the memory does not suffice for this request") from error
+        except (SystemExit, KeyboardInterrupt) as error:  # of a library's; they would end the event loop
+            raise RuntimeError(f"the work raised {error!r}") from error
+
+    return await asyncio.get_running_loop().run_in_executor(pool, call)
 
 
 def _halves(request: DecodeRequest) -> list[DecodeRequest]:

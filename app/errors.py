@@ -5,12 +5,15 @@ ServiceError            500  something failed that the client could not have hel
 ├── Unauthorized        401  no API key, or one that this service does not know
 ├── NotFound            404  no such route, or a model that this service does not serve
 ├── MethodNotAllowed    405  the route exists, not for this method
+├── RequestTimeout      408  the body did not arrive in time
 ├── ImageGone           410  a request names an image by its hash, and it is not here (any more): send it again
 ├── PayloadTooLarge     413  the body is over the limit
 ├── UnsupportedEncoding 415  the body is compressed in a way that is not known here
 ├── TooManyRequests     429  as many are in work or waiting as may be; try again soon
 ├── ClientGone          499  nobody is there to read the answer
+├── NotNumbers          500  the model returned NaN or infinity
 ├── Unavailable         503  this service cannot answer now: it is stopping, or its memory does not suffice
+│   └── Stopping        503  it has been told to end
 └── DeadlineExceeded    504  the answer took longer than a request may take
 """
 
@@ -80,6 +83,16 @@ class ImageGone(ServiceError):
         super().__init__(f"{place}expected an image that was sent before, {reference} is not here; send it again")
 
 
+class RequestTimeout(ServiceError):
+    """The body did not arrive in the time that one may take; the connection is closed."""
+
+    status = 408
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.headers["connection"] = "close"
+
+
 class PayloadTooLarge(ServiceError):
     """The request's body is over the limit, which is `most` bytes."""
 
@@ -111,10 +124,25 @@ class ClientGone(ServiceError):
     status = 499
 
 
+class NotNumbers(ServiceError):
+    """A model returned NaN or infinity for this request: its weights or its device are at fault."""
+
+    def __init__(self) -> None:
+        super().__init__("the model returned values that are not numbers")
+
+
 class Unavailable(ServiceError):
     """The service cannot answer now: it is stopping, or its device's memory does not suffice."""
 
     status = 503
+
+
+class Stopping(Unavailable):
+    """The service has been told to end; what it had begun is still answered."""
+
+    def __init__(self) -> None:
+        super().__init__("this service is stopping")
+        self.headers.update({"connection": "close", "retry-after": "1"})
 
 
 class DeadlineExceeded(ServiceError):

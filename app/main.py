@@ -24,13 +24,14 @@ from starlette.requests import Request as HttpRequest
 from app import access, fairness, loading, openapi, schemas, timings
 from app.admission import Admission
 from app.bodies import read_body
-from app.errors import BadRequest, ClientGone, ImageGone, MethodNotAllowed, NotFound, ServiceError
+from app.errors import BadRequest, ClientGone, ImageGone, MethodNotAllowed, NotFound, ServiceError, Stopping
 from app.image_store import ImageStore
 from app.images import ImageLimits, is_url, media_type
+from app.intake import Intake
 from app.metrics import Metrics
 from app.middleware import RequestRecord, ScoringHeaders
 from app.playground import site
-from app.scoring import Scorer, within
+from app.scoring import AnswerLimits, Scorer, within
 from app.settings import Settings
 from app.tracing import Tracing
 
@@ -44,9 +45,10 @@ EXPOSED_HEADERS = ("x-request-id", "x-ms-request-id", "x-ms-run-fn-exec-ms", "re
 Answer = Callable[[Scorer, schemas.Request], Awaitable[list[dict[str, Any]]]]
 
 
-def create_app(settings: Settings) -> FastAPI:
+def create_app(settings: Settings, on_failure: Callable[[], object] = lambda: None) -> FastAPI:
     """The service as an ASGI application; its models are loaded as it starts, and a failure then is fatal.
 
+    on_failure: called, in any thread, as soon as a device computes no more, of which only a restart helps.
     Raises SettingsError, or another of `loading.EXPLAINED`, where the settings name no model that is there.
     """
     keys = access.ApiKeys.of(settings)
@@ -67,11 +69,13 @@ def create_app(settings: Settings) -> FastAPI:
         try:
             await engine.warm_up()
             metrics.watch(engine)
+            engine.when_failed(on_failure)
             app.state.scorer = Scorer(
                 engine,
                 limits,
                 settings.max_prompts,
                 settings.response_schema,
+                AnswerLimits.of(settings),
                 ImageStore(int(settings.image_store_mb * 2**20)),
             )
             log.info("ready")
@@ -93,6 +97,8 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.startup_error = None
     app.state.admission = admission
     app.state.metrics = metrics
+    app.state.intake = Intake(int(settings.max_bodies_mb * 2**20), settings.client_timeout_s)
+    app.state.stopping = False
     app.openapi = lambda: openapi.document(app.version)  # type: ignore[method-assign]
     app.add_middleware(access.Access, keys=keys, refuse=_answer_error)
     if settings.origins:  # outside of Access, as a browser asks first without a key, and must be told of a 401
@@ -111,15 +117,26 @@ def create_app(settings: Settings) -> FastAPI:
     for kind in (ServiceError, HTTPException):
         app.add_exception_handler(kind, _answer_error)
 
-    async def score(http: HttpRequest, answer: Answer) -> Response:
-        scorer: Scorer = app.state.scorer
+    @asynccontextmanager
+    async def _let_in(http: HttpRequest, most: int) -> AsyncIterator[bytearray]:
+        """The body of a request, of at most so many bytes, and a place for the time of its work."""
         client = http.scope[access.CLIENT]
         fairness.client.set(client)
-        with app.state.admission.admit(client):
+        if app.state.stopping:
+            raise Stopping()
+        admission.check(client)
+        with app.state.intake.body() as held:
             async with within(settings.request_timeout_s):
-                body = await read_body(http, int(settings.max_body_mb * 2**20))
-                content = await _while_connected(http, _score(http, scorer, body, answer))
-            return Response(content, media_type="application/json")
+                async with app.state.intake.in_time():
+                    body = await read_body(http, most, held)
+                with admission.admit(client):
+                    yield body
+
+    async def score(http: HttpRequest, answer: Answer) -> Response:
+        scorer: Scorer = app.state.scorer
+        async with _let_in(http, int(settings.max_body_mb * 2**20)) as body:
+            content = await _while_connected(http, _score(http, scorer, body, answer))
+        return Response(content, media_type="application/json")
 
     async def _score(http: HttpRequest, scorer: Scorer, body: bytearray, answer: Answer) -> bytes:
         # Megabytes of base64 take a while to parse and to write; other requests are answered meanwhile. Parsed, the
@@ -145,11 +162,9 @@ def create_app(settings: Settings) -> FastAPI:
         scorer: Scorer = app.state.scorer
         if not scorer.store.budget_bytes:
             raise NotFound("this service keeps no images: start it with BOX2MASK_IMAGE_STORE_MB")
-        client = http.scope[access.CLIENT]
-        with app.state.admission.admit(client):
-            async with within(settings.request_timeout_s):
-                body = await read_body(http, min(scorer.limits.max_bytes, scorer.store.budget_bytes))
-                kept = await _while_connected(http, scorer.keep_image(client, _image_or_url(http, bytes(body))))
+        async with _let_in(http, min(scorer.limits.max_bytes, scorer.store.budget_bytes)) as body:
+            source = _image_or_url(http, bytes(body))
+            kept = await _while_connected(http, scorer.keep_image(http.scope[access.CLIENT], source))
         return JSONResponse(kept)
 
     async def kept_image(http: HttpRequest) -> Response:
@@ -177,6 +192,8 @@ def create_app(settings: Settings) -> FastAPI:
 
     @app.api_route("/health/live", methods=["GET", "HEAD"])
     async def live() -> Response:
+        if not app.state.scorer.engine.healthy:  # which a restart may help; the process is about to end by itself
+            return PlainTextResponse("a device has stopped computing", 503)
         return PlainTextResponse("Healthy")
 
     @app.api_route("/health/ready", methods=["GET", "HEAD"])
@@ -184,6 +201,8 @@ def create_app(settings: Settings) -> FastAPI:
         # The lifespan loads and tries the models before any request gets here.
         if not app.state.scorer.engine.healthy:
             return PlainTextResponse("a device has stopped computing", 503)
+        if app.state.stopping:
+            return PlainTextResponse("stopping", 503)
         return PlainTextResponse("Ready")
 
     if settings.metrics_port is None:

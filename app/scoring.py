@@ -10,20 +10,23 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterat
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 
 from app import masks, schemas, timings
 from app.cache import content_key
 from app.engine import FETCHES, Engine
-from app.errors import BadRequest, DeadlineExceeded, ImageGone, NotFound
+from app.errors import BadRequest, DeadlineExceeded, ImageGone, NotFound, NotNumbers
 from app.image_store import ImageStore, is_reference, reference_of
 from app.images import ImageError, ImageLimits, decode_image, image_bytes, image_size_hw, is_url
 from app.schemas import Params, Request, ResponseSchema, Row
 from models import sam, yolof
 from models.pipeline import box_prompts
 from models.types import Detections, Embedding, Prompts
+
+if TYPE_CHECKING:
+    from app.settings import Settings
 
 T = TypeVar("T")
 
@@ -46,20 +49,77 @@ class _Image:
 
 
 @dataclass(frozen=True)
+class AnswerLimits:
+    """What the masks of one request may cost.
+
+    mask_pixels: of all masks, prompts x masks x H x W, known before they are made. It bounds work, for of the masks
+    themselves only those in the pool's hands are in memory (see docs/reliability.md). bytes: of all masks as encoded.
+    """
+
+    mask_pixels: int = 50_000_000_000
+    bytes: int = 256 * 2**20
+
+    @classmethod
+    def of(cls, settings: Settings) -> AnswerLimits:
+        """As the settings have them."""
+        return cls(settings.max_mask_pixels, int(settings.max_response_mb * 2**20))
+
+
+@dataclass(eq=False)
+class _Answer:
+    """What the masks of one request cost so far."""
+
+    limits: AnswerLimits
+    mask_pixels: int = 0
+    bytes: int = 0
+
+    def plan(self, prompts: int, multimask: bool, size_hw: tuple[int, int]) -> None:
+        """Count masks that will be made. Raises BadRequest."""
+        masks_of_each = 3 if multimask else 1
+        self.mask_pixels += prompts * masks_of_each * size_hw[0] * size_hw[1]
+        if self.mask_pixels > self.limits.mask_pixels:
+            raise BadRequest(
+                f"expected at most {self.limits.mask_pixels} pixels in all masks of a request, got more with {prompts} "
+                f"prompts x {masks_of_each} masks x {size_hw[1]} x {size_hw[0]} (width x height)"
+            )
+
+    def add(self, encoded: list[dict[str, Any]]) -> None:
+        """Count masks as they are encoded. Raises BadRequest."""
+        self.bytes += sum(_size(value) for mask in encoded for value in mask.values())
+        if self.bytes > self.limits.bytes:
+            raise BadRequest(
+                f"expected at most {self.limits.bytes} bytes of masks in a response, got more: ask for fewer at once, "
+                'or for params.mask_format "rle"'
+            )
+
+
+def _size(encoded: object) -> int:
+    """What an encoded mask or score takes in memory, where that is more than a few bytes."""
+    if isinstance(encoded, str):
+        return len(encoded)
+    if isinstance(encoded, dict):
+        return sum(map(_size, encoded.values()))
+    if isinstance(encoded, list):  # polygons: Python's floats, and the list's references to them
+        return sum(32 * len(one) if isinstance(one, list) else 0 for one in encoded)
+    return 0
+
+
+@dataclass(frozen=True)
 class Scorer:
     """Answers requests with an engine.
 
     Every method raises BadRequest for what the client got wrong, NotFound for want of a model that it takes, and
     ImageGone for an image that is named by its hash and is not in the store.
 
-    limits: what an image may cost. max_prompts: per row. response_schema: where a request names none. store: images
-    that may be named by their hash.
+    limits: what an image may cost. max_prompts: per row. response_schema: where a request names none. answer_limits:
+    what a request's masks may cost. store: images that may be named by their hash.
     """
 
     engine: Engine
     limits: ImageLimits
     max_prompts: int
     response_schema: ResponseSchema
+    answer_limits: AnswerLimits = AnswerLimits()
     store: ImageStore = field(default_factory=lambda: ImageStore(0))
 
     async def by_columns(self, request: Request) -> list[dict[str, Any]]:
@@ -102,10 +162,13 @@ class Scorer:
             )
             for number, row in enumerate(rows)
         ]
+        cost = _Answer(self.answer_limits)
+        for number, row in enumerate(rows):
+            cost.plan(len(prompts[number]), row.multimask, images[of_row[number]].size_hw)
 
         async def answer(number: int) -> dict[str, Any]:
             embedding = await self._embedding(images[of_row[number]])
-            encoded = await self._masks(embedding, prompts[number], rows[number].multimask, request.params)
+            encoded = await self._masks(embedding, prompts[number], rows[number].multimask, request.params, cost)
             return schemas.predictions(encoded, request.params.response_schema or self.response_schema)
 
         return await _together(answer(number) for number in range(len(rows)))
@@ -116,13 +179,15 @@ class Scorer:
         _need(self.engine.segmenter, "segmenter")
         params = request.params
         images, of_row = await self._images(schemas.detector_rows(request), request, detect=True, segment=True)
+        cost = _Answer(self.answer_limits)
 
         async def answer(image: _Image) -> dict[str, Any]:
             found = await self._detections(image, params, PIPELINE_SCORE_THRESHOLD)
             boxes = schemas.detected_boxes(found, self._detector.class_names)
             if boxes:
+                cost.plan(len(boxes), params.multimask_output, image.size_hw)
                 embedding = await self._embedding(image)
-                masks_of_boxes = await self._masks(embedding, box_prompts(found), params.multimask_output, params)
+                masks_of_boxes = await self._masks(embedding, box_prompts(found), params.multimask_output, params, cost)
                 for box, encoded in zip(boxes, masks_of_boxes, strict=True):
                     if params.mask_format == "polygon":  # Azure's instance-segmentation form: the best mask's
                         box["polygon"] = max(encoded, key=lambda mask: mask["iou_score"])["polygon"]
@@ -218,13 +283,16 @@ class Scorer:
 
     async def _detections(self, image: _Image, params: Params, score_threshold: float | None = None) -> Detections:
         assert image.for_detector is not None
-        return await self.engine.aside(
+        found = await self.engine.aside(
             timings.stage("post")(self._detector.postprocess),
             await self.engine.detect(image.for_detector),
             score_threshold=score_threshold if params.score_threshold is None else params.score_threshold,
             iou_threshold=params.iou_threshold,
             max_detections=params.max_detections,
         )
+        if not (np.isfinite(found.boxes_xyxy).all() and np.isfinite(found.scores).all()):
+            raise NotNumbers()
+        return found
 
     async def _embedding(self, image: _Image) -> Embedding:
         if image.embedding is not None:
@@ -233,7 +301,7 @@ class Scorer:
         return await self.engine.embed(image.key, image.for_segmenter)
 
     async def _masks(
-        self, embedding: Embedding, prompts: Prompts, multimask: bool, params: Params
+        self, embedding: Embedding, prompts: Prompts, multimask: bool, params: Params, cost: _Answer
     ) -> list[list[dict[str, Any]]]:
         """For each prompt its masks, encoded; while one part of them is encoded, the next is decoded."""
         encoded: list[list[dict[str, Any]]] = []
@@ -243,7 +311,7 @@ class Scorer:
                 async for raw in parts:
                     if last is not None:
                         encoded += await last
-                    last = asyncio.create_task(self._encode(raw, params))
+                    last = asyncio.create_task(self._encode(raw, params, cost))
             assert last is not None  # there is always a prompt
             return encoded + await last
         finally:
@@ -251,7 +319,7 @@ class Scorer:
                 last.cancel()
                 await asyncio.gather(last, return_exceptions=True)
 
-    async def _encode(self, raw: sam.RawMasks, params: Params) -> list[list[dict[str, Any]]]:
+    async def _encode(self, raw: sam.RawMasks, params: Params, cost: _Answer) -> list[list[dict[str, Any]]]:
         """For each prompt its masks, in the form that was asked for, each with its iou_score."""
 
         @timings.stage("post")
@@ -268,7 +336,13 @@ class Scorer:
             "polygon": ("polygon", masks.encode_polygons),
         }
         key, function = encoders[params.mask_format]
-        return await _together(self.engine.aside(encode, index) for index in range(len(raw)))
+
+        async def one(index: int) -> list[dict[str, Any]]:
+            encoded = await self.engine.aside(encode, index)
+            cost.add(encoded)
+            return encoded
+
+        return await _together(one(index) for index in range(len(raw)))
 
 
 @asynccontextmanager

@@ -3,30 +3,53 @@
 from __future__ import annotations
 
 import logging
+import math
+import os
 import signal
 import socket
 import sys
+import threading
 from contextlib import ExitStack
 
 import uvicorn
 from starlette.types import Message, Receive, Scope, Send
 
 from app import logs
+from app.connections import Connection, House, most_connections
 from app.loading import Choice
 from app.main import create_app
 from app.settings import Settings, SettingsError
 
 log = logging.getLogger("box2mask")
 
+# The process's status where a device has stopped computing, of which only a restart helps.
+DEVICE_FAILED = 4
+# Seconds that what else is in work is then given, and in which the process has ended even where it cannot be stopped.
+_LAST_WORK_S, _END_S = 3, 10
+# Beyond the time that a request may take: for its answer to be sent.
+_FAREWELL_S = 10
 
-def serve(settings: Settings) -> None:
-    """Answer requests until SIGTERM or SIGINT.
 
-    Raises one of `loading.EXPLAINED` where the settings cannot be used. Where the models do not load, uvicorn logs
-    the reason and ends the process with status 3, as AzureML's scoring server does when its init() fails.
+def serve(settings: Settings) -> int:
+    """Answer requests until SIGTERM or SIGINT; what has been begun by then is still answered.
+
+    Returns the status to end with: 0, or DEVICE_FAILED where a device has stopped computing and whoever waited has been
+    told. Raises one of `loading.EXPLAINED` where the settings cannot be used. Where the models do not load, uvicorn
+    logs the reason and raises SystemExit with status 3, as AzureML's scoring server does when its init() fails.
     """
     logs.configure(settings.log_level, settings.log_format)
-    app = create_app(settings)
+    failed = threading.Event()
+
+    def on_failure() -> None:  # in the thread that has failed; whatever state the others are in
+        failed.set()
+        log.critical("a device has stopped computing: the process ends, to be started anew")
+        last_resort = threading.Timer(_END_S, os._exit, [DEVICE_FAILED])
+        last_resort.daemon = True
+        last_resort.start()
+        server.config.timeout_graceful_shutdown = _LAST_WORK_S
+        server.should_exit = True
+
+    app = create_app(settings, on_failure)
     listener = _listen(settings)
     _announce(settings, app.state.choice, listener.getsockname()[1])
 
@@ -38,24 +61,39 @@ def serve(settings: Settings) -> None:
 
         await app(scope, receive, send_plainly)
 
-    server = uvicorn.Server(
+    class Server(uvicorn.Server):
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            app.state.stopping = True
+            await super().shutdown(sockets)
+
+    class ItsConnection(Connection):
+        house = House(
+            most=most_connections(settings.max_connections),
+            most_unread=int(settings.max_bodies_mb * 2**20),
+            seconds=settings.client_timeout_s,
+        )
+
+    server = Server(
         # Its words go the way of all others; requests are logged by the application.
         uvicorn.Config(
             application,
+            http=ItsConnection,
             log_config=None,
             log_level=settings.log_level,
             access_log=False,
             lifespan="on",
             server_header=False,
+            timeout_graceful_shutdown=math.ceil(settings.request_timeout_s + _FAREWELL_S),
         )
     )
     # When uvicorn has stopped gracefully it raises the signal again; to have been asked to stop is no failure.
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
+    signal.signal(signal.SIGTERM, lambda number, frame: None)
     with ExitStack() as stack:
         if settings.metrics_port is not None:  # already while the models load
             port = stack.enter_context(app.state.metrics.served(settings.host, settings.metrics_port))
             log.info("metrics are on %s/metrics", _url(settings, port))
         server.run(sockets=[listener])
+    return DEVICE_FAILED if failed.is_set() else 0
 
 
 def _listen(settings: Settings) -> socket.socket:

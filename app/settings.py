@@ -96,12 +96,36 @@ class Settings(BaseSettings):
     max_body_mb: float = Field(256.0, gt=0, description="Largest request body, in MB (2^20 bytes)")
     max_rows: int = Field(256, gt=0, description="Most rows in a request")
     max_prompts: int = Field(1024, gt=0, description="Most prompts in a row")
+    max_bodies_mb: float = Field(
+        1024.0,
+        gt=0,
+        description="Memory for the bodies of all requests together, from first byte to answer, in MB (2^20 bytes); "
+        "more are answered 429",
+    )
+    max_mask_pixels: int = Field(
+        50_000_000_000,
+        gt=0,
+        description="Most pixels in all masks of a request: prompts x masks x width x height; more is a 400 before "
+        "they are made",
+    )
+    max_response_mb: float = Field(
+        256.0, gt=0, description="Largest masks of a response, in MB (2^20 bytes); more is a 400 as soon as it is known"
+    )
     max_requests: int = Field(64, gt=0, description="Requests in work or waiting; more are answered 429")
     max_requests_per_key: int = Field(
         0, ge=0, description="The same for a single API key; 0: half of them, and all of them where there is one key"
     )
     request_timeout_s: float = Field(
         600.0, gt=0, description="Seconds in which a request must be answered; then its work is dropped (504)"
+    )
+    client_timeout_s: float = Field(
+        120.0,
+        gt=0,
+        description="Seconds in which a request's body must have arrived (408), and a connection's next request begun; "
+        "who takes none of an answer for as long is cut off",
+    )
+    max_connections: int = Field(
+        4096, gt=0, description="Most open connections; the one that has been idle for longest makes room for a new one"
     )
     workers: int = Field(0, ge=0, description="Threads that decode images and encode masks; 0: one per processor")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="How much is logged")

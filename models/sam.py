@@ -66,7 +66,8 @@ class RawMasks:
     """What the decoder said about N prompts, on the CPU.
 
     logits: (N, M, S / 4, S / 4) float32, over the padded square, before the threshold; empty where a GPU has made
-    masks of them already. iou_scores: (N, M) float32. size_hw, resized_hw: as in Embedding.
+    masks of them already. iou_scores: (N, M) float32; NaN too where a prompt's logits have been NaN or infinite, which
+    masks do not show. size_hw, resized_hw: as in Embedding.
     packed: these masks (N, M, H, ceil(W / 8)) uint8, eight pixels in a byte, or None.
     """
 
@@ -269,9 +270,11 @@ class Segmenter:
                 between()
             is_factored = self._factored(requests[portion[0][0]].prompts)
             logits, scores = (factored if is_factored else published)(portion)
+            are_numbers = logits.sum(dim=(1, 2, 3), dtype=torch.float32).isfinite()  # in one pass, without a copy
+            scores = scores.float().masked_fill(~are_numbers[:, None], torch.nan)
             sizes = [len(piece) for _, piece in portion]
             for (r, piece), its_logits, its_scores in zip(
-                portion, logits.split(sizes), scores.float().cpu().split(sizes), strict=True
+                portion, logits.split(sizes), scores.cpu().split(sizes), strict=True
             ):
                 raw, rows = raws[r], slice(piece.start, piece.stop)
                 raw.iou_scores[rows] = its_scores.numpy()

@@ -67,6 +67,12 @@ class RawDetections:
     head: tuple[list[torch.Tensor], ...] | None = None
     found: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
 
+    @property
+    def is_numbers(self) -> bool:
+        """Whether there is no NaN in it, of which thresholds would make boxes that were simply not found."""
+        tensors = self.found or [level for output in self.head or () for level in output]
+        return not any(bool(tensor.isnan().any()) for tensor in tensors)
+
 
 class Detector:
     """A loaded detector; make one with `Detector.load`.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import logging
+import os
 import sys
 
 STARTUP_FAILED = 3  # as AzureML's scoring server ends when its init() fails
@@ -39,10 +41,20 @@ def _serve(args: argparse.Namespace) -> int:
     from app.server import serve
 
     try:
-        serve(settings)
+        status = serve(settings)
     except EXPLAINED as error:
         return _cannot_start(error)
-    return 0
+    except SystemExit as ended:
+        status = ended.code if isinstance(ended.code, int) else 1
+    except Exception:  # the event loop itself; nothing can be answered any more
+        logging.getLogger("box2mask").critical("the service has failed", exc_info=True)
+        status = 1
+    # To take torch and the other modules apart, as Python does at its end, takes seconds, in which nobody is served and
+    # whoever started the process only waits. All that is to be closed has been.
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def _cannot_start(reason: Exception) -> int:

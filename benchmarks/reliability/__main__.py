@@ -1,22 +1,28 @@
-"""`python -m benchmarks.reliability NAME`: what the service withstands, measured; each NAME is a module here."""
+"""`python -m benchmarks.reliability NAME --help`: runs the module of that name in this package."""
 
 from __future__ import annotations
 
-import importlib
+import pkgutil
 import signal
 import sys
-from pathlib import Path
+from importlib import import_module
 
-MODULES = ("fuzz", "soak", "load", "sigterm", "ssrf", "bomb")
-NAMES = [name for name in MODULES if Path(__file__).with_name(f"{name}.py").is_file()]
+import benchmarks.reliability
 
 
 def main() -> int:
-    name = sys.argv[1] if len(sys.argv) > 1 else ""
-    if name not in NAMES:
-        print(f"usage: python -m benchmarks.reliability {{{','.join(NAMES)}}} ... (--help has each one's options)")
-        return 0 if name in ("-h", "--help") else 2
-    return int(importlib.import_module(f"benchmarks.reliability.{name}").main(sys.argv[2:]))
+    # Those that have a main() of their own are what can be run.
+    modules = {
+        found.name: import_module(f"benchmarks.reliability.{found.name}")
+        for found in pkgutil.iter_modules(benchmarks.reliability.__path__)
+        if found.name not in ("__main__", "locustfile", "faulty_service")
+    }
+    runnable = {name: module for name, module in modules.items() if hasattr(module, "main")}
+    if len(sys.argv) < 2 or sys.argv[1] not in runnable:
+        lines = [f"  {name:<9} {(module.__doc__ or '').splitlines()[0]}" for name, module in runnable.items()]
+        print("usage: python -m benchmarks.reliability NAME [--help]\n\n" + "\n".join(lines), file=sys.stderr)
+        return 2
+    return runnable[sys.argv[1]].main(sys.argv[2:])
 
 
 if __name__ == "__main__":

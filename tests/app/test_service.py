@@ -1005,12 +1005,13 @@ def test_the_work_of_a_client_that_has_gone_is_dropped(
     asyncio.run(run())
 
 
-def test_a_device_that_has_stopped_computing_is_told_by_the_ready_probe(sam_only: Callable[..., Settings]) -> None:
+def test_a_device_that_has_stopped_computing_is_told_by_the_probes(sam_only: Callable[..., Settings]) -> None:
     async def conversation(client: httpx.AsyncClient, app: FastAPI) -> None:
         assert (await client.get("/health/ready")).status_code == 200
         app.state.scorer.engine._devices[0].compute.close()
-        assert (await client.get("/health/ready")).status_code == 503
-        assert (await client.get("/health/live")).status_code == 200
+        for path in ("/health/ready", "/health/live", "/"):
+            probe = await client.get(path)
+            assert (probe.status_code, probe.text) == (503, "a device has stopped computing")
         response = await client.post("/score", json=to_sam(row(boxes="[[10, 10, 90, 50]]")))
         assert response.status_code == 503
         assert response.json() == {"message": "the compute thread has ended"}
