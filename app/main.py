@@ -185,7 +185,8 @@ def create_app(settings: Settings, on_failure: Callable[[], object] = lambda: No
 
     @app.api_route("/", methods=["GET", "HEAD"])
     async def home(http: HttpRequest) -> Response:
-        return site.home(http) if settings.playground else PlainTextResponse("Healthy")
+        alive = await live()
+        return site.home(http) if settings.playground and alive.status_code == 200 else alive
 
     if settings.playground:
         app.router.routes.extend(site.routes())

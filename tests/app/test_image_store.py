@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 from fastapi import FastAPI
 from PIL import Image
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.image_store import ImageStore, is_reference, reference_of
 from app.main import create_app
@@ -121,7 +120,7 @@ def test_what_is_no_image_is_refused(http: httpx.Client, content: bytes, headers
     assert answer.status_code == 400 and message in answer.json()["message"]
 
 
-def test_an_address_is_fetched_within_the_same_rules(http: httpx.Client) -> None:
+def test_an_address_is_fetched_within_the_same_rules(model_folders: Any) -> None:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             content = PICTURE if self.path == "/picture.png" else b"<p>no image</p>"
@@ -136,32 +135,35 @@ def test_an_address_is_fetched_within_the_same_rules(http: httpx.Client) -> None
     server = HTTPServer(("127.0.0.1", 0), Handler)
     thread = Thread(target=server.serve_forever)
     thread.start()
-    try:
-        root = f"http://127.0.0.1:{server.server_port}"
-        assert http.post("/images", json={"url": f"{root}/picture.png"}).json()["image"] == NAME
-        page = http.post("/images", json={"url": f"{root}/page.html"})
+    root = f"http://127.0.0.1:{server.server_port}"
+
+    async def conversation(app: FastAPI) -> None:
+        fetched = await as_client(app, "", "POST", "/images", json={"url": f"{root}/picture.png"})
+        assert fetched.json()["image"] == NAME
+        page = await as_client(app, "", "POST", "/images", json={"url": f"{root}/page.html"})
         assert page.status_code == 400 and "<p>no image" in page.json()["message"]
+
+    async def refused(app: FastAPI) -> None:
+        inner = await as_client(app, "", "POST", "/images", json={"url": f"{root}/picture.png"})
+        assert inner.status_code == 400 and "address" in inner.json()["message"]
+
+    try:
+        in_process(model_folders, conversation, image_urls="any")
+        in_process(model_folders, refused)
     finally:
         server.shutdown()
         thread.join()
         server.server_close()
 
 
-class ByHeader:
-    """Stands for what tells clients apart: a header says who asks."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            scope["box2mask.client"] = dict(scope["headers"]).get(b"x-who", b"").decode()
-        await self.app(scope, receive, send)
+def key_of(who: str) -> str:
+    return who * 8
 
 
 async def as_client(app: FastAPI, who: str, method: str, path: str, **more: Any) -> httpx.Response:
-    transport = httpx.ASGITransport(ByHeader(app))
-    async with httpx.AsyncClient(transport=transport, base_url="http://service", headers={"x-who": who}) as client:
+    transport = httpx.ASGITransport(app)
+    headers = {"authorization": f"Bearer {key_of(who)}"} if who else {}
+    async with httpx.AsyncClient(transport=transport, base_url="http://service", headers=headers) as client:
         return await client.request(method, path, **more)
 
 
@@ -181,16 +183,15 @@ def test_nobody_can_name_or_find_what_another_key_has_sent(model_folders: Any) -
         assert (await as_client(app, "one", "POST", "/images", content=PICTURE)).status_code == 200
         assert (await as_client(app, "one", "POST", "/yolof/score", json=table(NAME))).status_code == 200
         never = f"sha256:{'0' * 64}"
-        for who in ("two", ""):
-            for name in (NAME, never):
-                scored = await as_client(app, who, "POST", "/yolof/score", json=table(name))
-                fetched = await as_client(app, who, "GET", f"/images/{name}")
-                assert (scored.status_code, fetched.status_code) == (410, 410)
-                assert scored.json()["message"].replace(name, "") == (
-                    "row 0, image: expected an image that was sent before,  is not here; send it again"
-                )
+        for name in (NAME, never):
+            scored = await as_client(app, "two", "POST", "/yolof/score", json=table(name))
+            fetched = await as_client(app, "two", "GET", f"/images/{name}")
+            assert (scored.status_code, fetched.status_code) == (410, 410)
+            assert scored.json()["message"].replace(name, "") == (
+                "row 0, image: expected an image that was sent before,  is not here; send it again"
+            )
 
-    in_process(model_folders, conversation)
+    in_process(model_folders, conversation, api_keys=f"{key_of('one')} {key_of('two')}")
 
 
 def test_the_limits_are_those_of_other_images(model_folders: Any) -> None:
