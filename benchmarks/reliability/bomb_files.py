@@ -20,16 +20,16 @@ _GIF_IMAGE = b",\0\0\0\0"
 
 
 def decompression_bomb(side: int = 50_000) -> bytes:
-    """A PNG (side, side, 3) of zeros that would decode: 7.5 GB out of 7 MB.
+    """A PNG (side, side) of 16-bit zeros that would decode: 5 GB out of 5.4 MB.
 
     A deflate block after a full flush knows nothing of those before it, so one of them, repeated, is the picture.
     """
-    row = bytes(1 + 3 * side)
+    row = bytes(1 + 2 * side)
     packer = zlib.compressobj(9, zlib.DEFLATED, -15)
     block = packer.compress(row) + packer.flush(zlib.Z_FULL_FLUSH)
     checksum = ((side * len(row)) % 65521) << 16 | 1  # Adler-32 of that many zeros
     packed = b"\x78\xda" + block * side + packer.flush(zlib.Z_FINISH) + struct.pack(">I", checksum)
-    return _SIGNATURE + _header(side, side) + _chunk(b"IDAT", packed) + _chunk(b"IEND", b"")
+    return _SIGNATURE + _header(side, side, 16, 0) + _chunk(b"IDAT", packed) + _chunk(b"IEND", b"")
 
 
 def progressive_scans(scans: int, side: int = 10_000) -> bytes:
@@ -167,8 +167,8 @@ def _saved(image: Image.Image, file_format: str, **options: object) -> bytes:
     return buffer.getvalue()
 
 
-def _header(width: int, height: int) -> bytes:
-    return _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+def _header(width: int, height: int, depth: int = 8, colour_type: int = 2) -> bytes:
+    return _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, 0))
 
 
 def _chunk(name: bytes, body: bytes) -> bytes:

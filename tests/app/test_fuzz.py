@@ -16,6 +16,7 @@ import pytest
 import schemathesis
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
@@ -110,12 +111,12 @@ def test_a_file_cut_at_every_hundredth_or_with_changed_bytes_is_a_picture_or_an_
 
 
 @pytest.fixture
-def good_answers(service: Any) -> Callable[[], list[Any]]:
+def good_answers(service: Any) -> Callable[..., list[Any]]:
     """What good requests are answered."""
 
-    def ask() -> list[Any]:
+    def ask(*paths: str) -> list[Any]:
         answers = []
-        for path in ROUTES:
+        for path in paths:
             response = httpx.post(f"{service.url}{path}", content=good_request(path), timeout=60, trust_env=False)
             assert response.status_code == 200, response.text
             answers.append(response.json())
@@ -124,41 +125,51 @@ def good_answers(service: Any) -> Callable[[], list[Any]]:
     return ask
 
 
-def test_bad_requests_are_answered_as_such_and_harm_nobody(service: Any, good_answers: Callable[[], list[Any]]) -> None:
-    expected = good_answers()
+def test_bad_requests_are_answered_as_such_and_harm_nobody(
+    service: Any, good_answers: Callable[..., list[Any]]
+) -> None:
+    expected = good_answers(*ROUTES)
     with httpx.Client(base_url=service.url, timeout=120, trust_env=False) as client:
         for number, request in zip(range(210), bad_requests(seed=1), strict=False):
             response = send(client, request)
             assert response.status_code < 500, (number, request.kind, response.text)
-    assert good_answers() == expected
+    assert good_answers(*ROUTES) == expected
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_broken_files_are_answered_as_such_and_harm_nobody(
-    service: Any, good_answers: Callable[[], list[Any]], name: str
+    service: Any, good_answers: Callable[..., list[Any]], name: str
 ) -> None:
-    expected = good_answers()
+    expected = good_answers("/yolof/score")
     data, rng = FILES[name], random.Random(name)
     bad = [data[: len(data) * percent // 100] for percent in range(0, 100, 20)] + [broken(rng, data) for _ in range(5)]
     with httpx.Client(base_url=service.url, timeout=120, trust_env=False) as client:
         for file in bad:
             body = {"input_data": {"columns": ["image"], "data": [base64.b64encode(file).decode()]}}
             assert client.post("/yolof/score", json=body).status_code in (200, 400)
-    assert good_answers() == expected
+    assert good_answers("/yolof/score") == expected
 
 
-@pytest.fixture(scope="session")
-def described(service: Any) -> Any:
-    return schemathesis.openapi.from_url(f"{service.url}/openapi.json")
+def test_the_service_answers_as_it_describes(service: Any) -> None:
+    """By its own OpenAPI: to values that it allows and to others come the statuses and answers that it names."""
+    description = schemathesis.openapi.from_url(f"{service.url}/openapi.json")
+    operations = [found.ok() for found in description.get_all_operations()]
+    assert {operation.path for operation in operations} >= {*ROUTES, "/", "/version"}
+    modes = (GenerationMode.POSITIVE, GenerationMode.NEGATIVE)
+    for operation in operations:
+        for mode in modes if operation.path in ROUTES else modes[:1]:
 
+            @settings(max_examples=10, derandomize=True, deadline=None, database=None)
+            @given(operation.as_strategy(generation_mode=mode))
+            def conforms(case: schemathesis.Case) -> None:
+                case.call_and_validate(
+                    checks=[
+                        not_a_server_error,
+                        status_code_conformance,
+                        content_type_conformance,
+                        response_schema_conformance,
+                    ],
+                    timeout=60,
+                )
 
-api = schemathesis.pytest.from_fixture("described")
-
-
-@api.parametrize()
-@settings(max_examples=15, derandomize=True, deadline=None, database=None)
-def test_the_service_answers_as_it_describes(case: schemathesis.Case) -> None:
-    case.call_and_validate(
-        checks=[not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance],
-        timeout=60,
-    )
+            conforms()

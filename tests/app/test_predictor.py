@@ -156,6 +156,30 @@ def test_an_image_that_cannot_be_answered_says_why(
     assert local.detect(scene(0))  # the next one is none the worse
 
 
+def test_the_callers_own_urls_may_lead_to_its_own_network(local: LocalPredictor, model_folders: Any) -> None:
+    class OnePicture(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(scene(0))
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), OnePicture) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        url = f"http://127.0.0.1:{server.server_port}/scene.png"
+        assert_close(local.detect(url), local.detect(scene(0)))
+        with (
+            LocalPredictor(settings_of(model_folders, segmenter="none", image_urls="off")) as predictor,
+            pytest.raises(PredictionError, match="does not fetch URLs"),
+        ):
+            predictor.detect(url)
+        server.shutdown()
+        thread.join()
+
+
 def test_a_box_outside_the_image_says_which(local: LocalPredictor, remote: ServicePredictor) -> None:
     boxes = np.array([[1.0, 1, 5, 5], [500, 500, 600, 600]])
     for predictor in (local, remote):
