@@ -1,6 +1,6 @@
 # make setup | serve | test | bench: everything runs in .venv, which `setup` makes and keeps up to date. Only the tests of
 # what is for Azure need .venv-azureml besides.
-.PHONY: setup serve test lint bench lock sbom image-test clean
+.PHONY: setup serve test lint bench soak load lock sbom image-test clean
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
@@ -52,6 +52,17 @@ test: lint $(AZUREML_STAMP)
 # Takes a while; `.venv/bin/python -m benchmarks --help` has the cases and sizes to choose from.
 bench: setup
 	$(VENV)/bin/python -m benchmarks
+
+# Hours at saturation, every answer compared: MINUTES and CLIENTS. `.venv/bin/python -m benchmarks.reliability` has the rest.
+soak: setup
+	$(VENV)/bin/python -m benchmarks.reliability soak --minutes $(or $(MINUTES),30) --clients $(or $(CLIENTS),64)
+
+# From one client to a thousand, by Locust, which nothing else needs: CLIENTS="1 64 1000" and SECONDS for each of them.
+load: setup
+	@$(PIP) install --constraint constraints.txt --editable '.[load]'
+	@$(PIP) uninstall --yes opencv-python
+	@$(PIP) install --force-reinstall --no-deps opencv-python-headless==5.0.0.93
+	$(VENV)/bin/python -m benchmarks.reliability load --seconds $(or $(SECONDS),30) $(if $(CLIENTS),--clients $(CLIENTS))
 
 # The image's packages with their hashes, after a change of pyproject.toml or constraints.txt.
 lock: setup

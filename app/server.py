@@ -76,6 +76,7 @@ def serve(settings: Settings) -> int:
         uvicorn.Config(
             application,
             http=ItsConnection,
+            ws="none",
             log_level=settings.log_level,
             lifespan="on",
             server_header=False,

@@ -11,7 +11,7 @@ from benchmarks.reliability.scenarios import CALLERS, FATAL, SHARED, Outcome, ru
 from benchmarks.reliability.served import Served
 
 # Recovery or end; it takes a second or two on a machine that has nothing else to do.
-PATIENCE_S = 60.0
+PATIENCE_S = 300.0
 
 
 @pytest.fixture(scope="module")
