@@ -59,9 +59,7 @@ soak: setup
 
 # From one client to a thousand, by Locust, which nothing else needs: CLIENTS="1 64 1000" and SECONDS for each of them.
 load: setup
-	@$(PIP) install --constraint constraints.txt --editable '.[load]'
-	@$(PIP) uninstall --yes opencv-python
-	@$(PIP) install --force-reinstall --no-deps opencv-python-headless==5.0.0.93
+	@$(PIP) install --constraint constraints.txt $$($(VENV)/bin/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["load"])')
 	$(VENV)/bin/python -m benchmarks.reliability load --seconds $(or $(SECONDS),30) $(if $(CLIENTS),--clients $(CLIENTS))
 
 # The image's packages with their hashes, after a change of pyproject.toml or constraints.txt.
