@@ -1,6 +1,6 @@
 # make setup | serve | test | bench | docs: everything runs in .venv, which `setup` makes and keeps up to date. Only the tests of
 # what is for Azure need .venv-azureml besides.
-.PHONY: setup serve test lint bench docs lock sbom audit image-test clean
+.PHONY: setup serve test lint bench soak load docs lock sbom audit image-test clean
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
@@ -57,6 +57,14 @@ bench: setup
 # The documents as a site in site/, to be opened or served from there; any link that leads nowhere is an error.
 docs: setup
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --config-file docs/site/mkdocs.yml
+# Hours at saturation, every answer compared: MINUTES and CLIENTS. `.venv/bin/python -m benchmarks.reliability` has the rest.
+soak: setup
+	$(VENV)/bin/python -m benchmarks.reliability soak --minutes $(or $(MINUTES),30) --clients $(or $(CLIENTS),64)
+
+# From one client to a thousand, by Locust, which nothing else needs: CLIENTS="1 64 1000" and SECONDS for each of them.
+load: setup
+	@$(PIP) install --constraint constraints.txt $$($(VENV)/bin/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["load"])')
+	$(VENV)/bin/python -m benchmarks.reliability load --seconds $(or $(SECONDS),30) $(if $(CLIENTS),--clients $(CLIENTS))
 
 # The image's packages with their hashes, after a change of pyproject.toml or constraints.txt.
 lock: setup

@@ -79,6 +79,7 @@ def serve(settings: Settings) -> int:
             application,
             http=ItsConnection,
             log_config=None,
+            ws="none",
             log_level=settings.log_level,
             access_log=False,
             lifespan="on",

@@ -21,7 +21,7 @@ from models.demo.scenes import render_scene
 
 COLUMNS = ["image", "input_points", "input_boxes", "input_labels", "multimask_output"]
 # Who has waited so long for an answer that should be there at once hangs.
-PATIENCE_S = 60.0
+PATIENCE_S = 300.0
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,10 @@ from models.sam import Segmenter
 from models.yolof import Detector
 
 FOLDER = "FAULTS"  # the environment variable
+# What a start imports.
+PRELOADED = [
+    __name__, "app.server", "app.engine", "models.sam", "models.yolof", "transformers.models.sam", "mmdet.registry",
+]  # fmt: skip
 JOURNAL = "admitted"  # in that folder: the x-request-id of every request that was let in, a line each
 TARGET_HEIGHT = 66
 
@@ -171,6 +175,11 @@ class _Instead:
         return getattr(self._module, name)
 
 
-if __name__ == "__main__":
-    install(Path(os.environ[FOLDER]))
-    sys.exit(main())
+def run(environment: dict[str, str], log_file: str) -> None:
+    """The service, in a process that was forked for it."""
+    os.environ.clear()
+    os.environ.update(environment)
+    for stream, path in ((sys.stdout, os.devnull), (sys.stderr, log_file)):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND), stream.fileno())
+    install(Path(environment[FOLDER]))
+    sys.exit(main(["serve"]))

@@ -54,10 +54,13 @@ def test_as_many_are_let_in_as_may_be(clock: Clock) -> None:
     admission = Admission(3, clock)
     with full(admission):
         assert admission.inside == 3
+        with pytest.raises(TooManyRequests):
+            admission.check()
         error = refusal(admission)
         assert (error.status, error.message) == (429, "3 requests are in work or waiting; try again in 1 s")
         assert admission.inside == 3  # the refused one took no place, and gives none back
     assert admission.inside == 0
+    admission.check()  # takes no place
     with full(admission):
         assert admission.inside == 3
 

@@ -567,6 +567,21 @@ async def test_nobody_waits_for_a_thread_that_has_died(error: type[BaseException
 
 
 @A_THREAD_DIES
+@in_loop
+async def test_a_death_is_told_after_all_who_waited_and_an_end_is_not() -> None:
+    ended, told = Compute("ends", died=lambda: pytest.fail("it was closed")), threading.Event()
+    await asyncio.to_thread(ended.close)
+
+    def exits(items: Sequence[int], between: Between) -> list[int]:
+        raise SystemExit
+
+    compute = Compute("dies", died=told.set)
+    assert await outcomes([compute.do(Work(exits), 1)]) == [Unavailable]
+    assert await asyncio.to_thread(told.wait, PATIENCE_S)
+    assert compute.ended
+
+
+@A_THREAD_DIES
 @pytest.mark.parametrize("first", [ValueError, MemoryError])
 @in_loop
 async def test_nobody_waits_for_a_thread_that_dies_in_the_second_attempt(first: type[Exception]) -> None:

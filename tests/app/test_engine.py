@@ -13,7 +13,7 @@ import torch
 
 from app.cache import EmbeddingCache
 from app.engine import Batches, Engine, Models
-from app.errors import Unavailable
+from app.errors import NotNumbers, Unavailable
 from models.sam import DecodeRequest, RawMasks, Segmenter
 from models.types import Embedding, Prompts
 from models.yolof import Detector
@@ -301,17 +301,68 @@ def test_a_device_that_is_lost_leaves_the_others_working(
     async def conversation(engine: Engine) -> None:
         sample = engine.segmenter.preprocess(photo(0))
         embedding = await engine.embed("a", sample)
+        told = threading.Event()
+        engine.when_failed(told.set)
         monkeypatch.setattr(models[0].segmenter, "embed", lost)
         monkeypatch.setattr(engine._devices[0].compute, "_check", lost)
         with pytest.raises(Unavailable):
             await engine.embed("b", sample)
         assert not engine.healthy
+        assert await asyncio.to_thread(told.wait, 30)
+        late: list[bool] = []
+        engine.when_failed(lambda: late.append(True))
+        assert late == [True]
         for key in "bcd":
             assert torch.equal((await engine.embed(key, sample)).features, embedding.features)
         assert len(await decoded(engine, embedding, boxes(3))) == 3
 
     run(conversation, *models)
     assert "a device computes no more: CUDA error" in caplog.text
+
+
+def test_values_that_are_no_numbers_fail_their_own_request_and_are_not_kept(
+    segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embed = segmenter.embed
+
+    def one_is_none(samples: Sequence[Any], between: Any = None) -> list[Embedding]:
+        made = embed(samples, between)
+        with torch.inference_mode():
+            for one, sample in zip(made, samples, strict=True):
+                if sample is bad:
+                    one.features[0, 0, 0] = torch.inf
+        return made
+
+    bad = segmenter.preprocess(photo(0))
+
+    async def conversation(engine: Engine) -> None:
+        good = [segmenter.preprocess(photo(seed)) for seed in (1, 2)]
+        monkeypatch.setattr(segmenter, "embed", one_is_none)
+        calls = [engine.embed(key, sample) for key, sample in zip("abc", (good[0], bad, good[1]), strict=True)]
+        first, error, second = await asyncio.gather(*calls, return_exceptions=True)
+        assert isinstance(error, NotNumbers)
+        assert str(error) == "the model returned values that are not numbers" and error.status == 500
+        assert engine.cache.stats().entries == 2
+        monkeypatch.setattr(segmenter, "embed", embed)
+        for key, sample, found in (("a", good[0], first), ("c", good[1], second)):
+            assert isinstance(found, Embedding)
+            assert torch.allclose(found.features, embed([sample])[0].features, atol=1e-4), key
+        assert (await engine.embed("b", bad)).features.isfinite().all()
+
+    run(conversation, Models(None, segmenter), cache=EmbeddingCache(2**20))
+
+
+@pytest.mark.parametrize("how", ["exit", "memory"])
+def test_work_in_the_pool_ends_neither_the_loop_nor_the_process(segmenter: Segmenter, how: str) -> None:
+    def work() -> None:
+        raise SystemExit(0) if how == "exit" else MemoryError
+
+    async def conversation(engine: Engine) -> None:
+        with pytest.raises(RuntimeError if how == "exit" else Unavailable):
+            await engine.aside(work)
+        assert await engine.aside(lambda: 1) == 1
+
+    run(conversation, Models(None, segmenter))
 
 
 def test_embeddings_make_room_for_an_image_that_does_not_fit_beside_them(

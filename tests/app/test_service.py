@@ -10,7 +10,7 @@ import re
 import socket
 import threading
 import uuid
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -937,6 +937,110 @@ def test_requests_over_the_limit_are_a_429(sam_only: Callable[..., Settings], mo
         assert (await client.post("/score", json=content)).status_code == 200
 
     converse(sam_only(max_requests=1), conversation)
+
+
+def test_a_client_that_would_be_refused_is_told_before_it_has_sent_its_body(
+    sam_only: Callable[..., Settings],
+) -> None:
+    async def conversation(client: httpx.AsyncClient, app: FastAPI) -> None:
+        async def never() -> AsyncIterator[bytes]:
+            raise AssertionError("the body was asked for")
+            yield b""
+
+        with app.state.admission.admit():
+            assert (await client.post("/score", content=never())).status_code == 429
+        assert (await client.post("/score", json=to_sam(row(boxes="[[10, 10, 90, 50]]")))).status_code == 200
+
+    converse(sam_only(max_requests=1), conversation)
+
+
+def test_a_body_that_does_not_come_takes_no_place_and_is_a_408(sam_only: Callable[..., Settings]) -> None:
+    async def conversation(client: httpx.AsyncClient, app: FastAPI) -> None:
+        content = json.dumps(to_sam(row(boxes="[[10, 10, 90, 50]]"))).encode()
+        begun = asyncio.Event()
+
+        async def slowly() -> AsyncIterator[bytes]:
+            yield content[:10]
+            begun.set()
+            await asyncio.Event().wait()
+
+        slow = asyncio.create_task(client.post("/score", content=slowly()))
+        await begun.wait()
+        assert (await client.post("/score", content=content)).status_code == 200  # the only place there is
+        response = await slow
+        assert response.status_code == 408
+        assert response.json() == {"message": "expected the body within 3 s, it did not come"}
+        assert response.headers["connection"] == "close"
+        assert app.state.intake.held_bytes == 0
+
+    converse(sam_only(max_requests=1, client_timeout_s=3), conversation)
+
+
+def test_bodies_together_take_no_more_memory_than_they_may(sam_only: Callable[..., Settings]) -> None:
+    async def conversation(client: httpx.AsyncClient, app: FastAPI) -> None:
+        content = json.dumps(to_sam(row(boxes="[[10, 10, 90, 50]]"))).encode()
+        intake = app.state.intake
+        assert len(content) > intake.most_bytes
+        assert (await client.post("/score", content=content)).status_code == 200  # a single one may be larger
+        with intake.body() as other:
+            other.grow(1)
+            response = await client.post("/score", content=content)
+        assert response.status_code == 429 and response.headers["retry-after"] == "1"
+        assert response.json() == {"message": "the requests in work leave no memory for this one's body"}
+        assert intake.held_bytes == 0
+
+    converse(sam_only(max_bodies_mb=1 / 1024), conversation)
+
+
+def test_masks_that_would_be_too_many_pixels_are_refused_before_they_are_made(
+    sam_only: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def conversation(client: httpx.AsyncClient, app: FastAPI) -> None:
+        def never(*args: Any) -> Any:
+            raise AssertionError("a network ran")
+
+        box = [10, 10, 90, 50]
+        fits = to_sam(row(boxes=[box] * 2), row(boxes=[box], multimask=True))
+        too_many = to_sam(row(boxes=[box] * 3), row(boxes=[box], multimask=True))
+        assert (await client.post("/score", json=fits)).status_code == 200
+        with monkeypatch.context() as patched:
+            patched.setattr(app.state.scorer.engine.segmenter, "embed", never)
+            patched.setattr(app.state.scorer.engine.segmenter, "decode_batch", never)
+            response = await client.post("/score", json=too_many)
+        assert response.status_code == 400
+        assert response.json() == {
+            "message": "expected at most 40960 pixels in all masks of a request, got more with 1 prompts x 3 masks x "
+            "128 x 64 (width x height)"
+        }
+
+    converse(sam_only(max_mask_pixels=5 * 128 * 64), conversation)
+
+
+@pytest.mark.parametrize("mask_format", ["png", "rle", "polygon"])
+def test_masks_larger_than_a_response_may_be_are_refused(sam_only: Callable[..., Settings], mask_format: str) -> None:
+    async def conversation(client: httpx.AsyncClient, app: FastAPI) -> None:
+        boxes = [[10 + step, 10, 90, 50] for step in range(40)]
+        one, many = (to_sam(row(boxes=boxes[:number]), mask_format=mask_format) for number in (1, 40))
+        assert (await client.post("/score", json=one)).status_code == 200
+        response = await client.post("/score", json=many)
+        assert response.status_code == 400
+        assert response.json()["message"].startswith("expected at most 4096 bytes of masks in a response, got more:")
+        assert (await client.post("/score", json=one)).status_code == 200
+
+    converse(sam_only(max_response_mb=4096 / 2**20), conversation)
+
+
+def test_a_service_that_is_stopping_refuses_new_requests(sam_only: Callable[..., Settings]) -> None:
+    async def conversation(client: httpx.AsyncClient, app: FastAPI) -> None:
+        app.state.stopping = True
+        response = await client.post("/score", json=to_sam(row(boxes="[[10, 10, 90, 50]]")))
+        assert response.status_code == 503
+        assert response.json() == {"message": "this service is stopping"}
+        assert response.headers["connection"] == "close"
+        assert (await client.get("/health/ready")).status_code == 503
+        assert (await client.get("/health/live")).status_code == 200
+
+    converse(sam_only(), conversation)
 
 
 class Endless:

@@ -11,7 +11,7 @@ from benchmarks.reliability.scenarios import CALLERS, FATAL, SHARED, Outcome, ru
 from benchmarks.reliability.served import Served
 
 # Recovery or end; it takes a second or two on a machine that has nothing else to do.
-PATIENCE_S = 60.0
+PATIENCE_S = 300.0
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def check(name: str, outcome: Outcome) -> None:
 @pytest.mark.parametrize("fault", SHARED, ids=lambda fault: fault.__name__)
 def test_the_service_survives(served: Served, fault: Callable[[Served], Outcome]) -> None:
     check(fault.__name__, fault(served))
-    assert served.process.poll() is None
+    assert served.ended(0) is None
 
 
 @pytest.mark.parametrize("fault", FATAL, ids=lambda fault: fault.__name__)
@@ -44,7 +44,7 @@ def test_the_process_ends_as_it_should(fault: Callable[[Callable[..., Served]], 
 
 def test_a_service_that_has_survived_everything_stops_with_status_0(served: Served) -> None:
     served.close()
-    assert served.process.returncode == 0
+    assert served.ended(0) == 0
 
 
 def test_the_faults_are_no_part_of_the_service() -> None:
