@@ -22,7 +22,7 @@ REPOSITORY = Path(__file__).parents[2]
 DETECTOR_CONFIG = REPOSITORY / "weights" / "demo" / "yolof" / "yolof_r18_demo.py"
 # What the `box2mask` script does, also where the package is not installed.
 COMMAND = (sys.executable, "-c", "import sys; from app.cli import main; sys.exit(main())")
-STARTS_WITHIN_S = 120
+STARTS_WITHIN_S = 300
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def serving(log_file: Path, settings: dict[str, str]) -> Iterator[Service]:
     finally:
         process.send_signal(signal.SIGTERM)
         try:
-            process.wait(timeout=30)
+            process.wait(timeout=120)
         finally:
             process.kill()
             process.wait()
