@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -9,6 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +29,15 @@ from tests.examples.fences import REPOSITORY, Block, blocks_of, differences, lin
 DOCUMENT = REPOSITORY / "docs" / "api.md"
 BLOCKS = blocks_of(DOCUMENT)
 PRELUDE = BLOCKS[0].text
-(LIMITED,) = (block for block in BLOCKS if block.text.startswith("BOX2MASK_PORT=5002 "))
+# The commands that start the other services: one with small limits, one with a key.
+LIMITED, KEYED = (
+    next(block for block in BLOCKS if block.text.startswith(f"BOX2MASK_PORT={port} ")) for port in (5002, 5003)
+)
 # What is asked, and what the document shows to come; `None` where it shows nothing.
 EXAMPLES = [
     (block, BLOCKS[number + 1] if number + 1 < len(BLOCKS) and BLOCKS[number + 1].language != "bash" else None)
     for number, block in enumerate(BLOCKS)
-    if number and block.language == "bash" and block is not LIMITED
+    if number and block.language == "bash" and block not in (LIMITED, KEYED)
 ]
 # Answers without an example before them: of failures that nobody can ask for.
 FAILURES = [
@@ -62,18 +67,34 @@ Engine.warm_up, Scorer.detect_and_segment = warm_up_and_break, bug
 from app.cli import main
 sys.exit(main(["serve"]))
 """
+SOUND = 'import sys; from app.cli import main; sys.exit(main(["serve"]))'
 
 
 @pytest.fixture(scope="module")
 def limited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of the second service, with the settings that the document gives it; and it is broken, see above."""
-    settings = dict(word.split("=") for word in shlex.split(LIMITED.text) if "=" in word)
+    # URLs of this machine are fetched, so that a request can be kept at work.
+    with another(LIMITED, BROKEN, tmp_path_factory.mktemp("limited"), {"BOX2MASK_IMAGE_URLS": "any"}) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of the third service, which wants a key."""
+    with another(KEYED, SOUND, tmp_path_factory.mktemp("keyed"), {}) as url:
+        yield url
+
+
+@contextmanager
+def another(command: Block, program: str, folder: Path, more: dict[str, str]) -> Iterator[str]:
+    """The URL of a service with the settings of a command in the document."""
+    settings = dict(word.split("=") for word in shlex.split(command.text) if "=" in word)
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("BOX2MASK_", "AZUREML_"))}
-    own = {"BOX2MASK_HOST": "127.0.0.1", "BOX2MASK_PORT": "0", "BOX2MASK_SEGMENTER": "demo-sam"}
-    log_file = tmp_path_factory.mktemp("limited") / "service.log"
+    own = {"BOX2MASK_HOST": "127.0.0.1", "BOX2MASK_PORT": "0", "BOX2MASK_SEGMENTER": "demo-sam", **more}
+    log_file = folder / "service.log"
     with log_file.open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-c", BROKEN],
+            [sys.executable, "-c", program],
             cwd=REPOSITORY,
             env=kept | {"BOX2MASK_DEVICE": "cpu", "OMP_NUM_THREADS": "1"} | settings | own,
             stdout=subprocess.DEVNULL,
@@ -93,22 +114,40 @@ def folder(photo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def answer_of(script: str, folder: Path, url: str, limited: str) -> str:
+def answer_of(script: str, folder: Path, url: str, limited: str, keyed: str = "") -> str:
     text = f"{PRELUDE}\n{script}".replace("http://localhost:5001", url).replace("http://localhost:5002", limited)
+    text = text.replace("http://localhost:5003", keyed)
     assert "localhost:" not in text
     done = run(text, folder)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
+@contextmanager
+def silent_host() -> Iterator[tuple[str, socket.socket]]:
+    """The URL of an image that never comes, and the socket where it is asked for."""
+    with socket.create_server(("127.0.0.1", 0)) as host:
+        host.settimeout(60)
+        yield f"http://127.0.0.1:{host.getsockname()[1]}/photo.jpg", host
+
+
+def sam_request(image: str) -> str:
+    columns = ["image", "input_points", "input_boxes", "input_labels", "multimask_output"]
+    return json.dumps({"input_data": {"columns": columns, "data": [[image, "", "", "", False]]}})
+
+
 def beside_another(url: str, ask: Callable[[], str]) -> str:
-    """What is answered while another request waits for its body."""
+    """What is answered while another request is at work, on an image that does not come."""
     where = httpx.URL(url)
-    for _ in range(10):  # the other one ends after its two seconds, in which a slow machine may not have asked yet
-        with socket.create_connection((where.host, where.port), timeout=60) as other:
-            other.sendall(b"POST /score HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 9\r\n\r\n")
-            assert b"100 Continue" in other.recv(1000)  # it is let in, and its body is waited for
-            answer = ask()
+    for _ in range(10):  # the other one ends after its four seconds, in which a slow machine may not have asked yet
+        with (
+            silent_host() as (image_url, host),
+            socket.create_connection((where.host, where.port), timeout=60) as other,
+        ):
+            body = sam_request(image_url).encode()
+            other.sendall(b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+            with host.accept()[0]:  # it is let in, and its image is asked for
+                answer = ask()
         if "429" in answer:
             break
     return answer
@@ -119,10 +158,11 @@ def test_the_example_gives_what_is_shown(
     example: Block, shown: Block | None, folder: Path, service: Any, request: pytest.FixtureRequest
 ) -> None:
     limited = request.getfixturevalue("limited") if "5002" in example.text else ""
+    keyed = request.getfixturevalue("keyed") if "5003" in example.text else ""
     if shown is not None and "429" in shown.text:
         answer = beside_another(limited, lambda: answer_of(example.text, folder, service.url, limited))
     else:
-        answer = answer_of(example.text, folder, service.url, limited)
+        answer = answer_of(example.text, folder, service.url, limited, keyed)
     if shown is None:
         with Image.open(folder / "mask.png") as mask:
             assert mask.mode == "L" and mask.size == (480, 360) and set(np.unique(np.asarray(mask))) == {0, 255}
@@ -135,17 +175,16 @@ def test_the_example_gives_what_is_shown(
 
 
 def test_the_failures_that_nobody_can_ask_for_look_as_they_are_shown(folder: Path, service: Any, limited: str) -> None:
-    sam = (
-        '{"input_data": {"columns": ["image", "input_points", "input_boxes", "input_labels", "multimask_output"],'
-        ' "data": [["\'"$image"\'", "", "", "", false]]}}'
-    )
     asked = {
-        "503": f"curl -si http://localhost:5002/sam/score --data-binary @- <<< '{sam}'",
+        "504": f"curl -si http://localhost:5002/sam/score --data-binary @- <<< '{sam_request('IMAGE')}'",
+        "503": f"curl -si http://localhost:5002/sam/score --data-binary @- <<END\n{sam_request('$image')}\nEND",
         "500": 'curl -si http://localhost:5002/pipeline/score --data \'{"input_data": {"columns": [], "data": []}}\'',
     }
     assert [block.text.split()[1] for block in FAILURES] == list(asked)
     for block in FAILURES:
-        answer = answer_of(asked[block.text.split()[1]], folder, service.url, limited)
+        with silent_host() as (image_url, _):
+            script = asked[block.text.split()[1]].replace("IMAGE", image_url)
+            answer = answer_of(script, folder, service.url, limited)
         assert lines_missing(block.text, answer.replace("\r", "")) == [] and "secret" not in answer
 
 
@@ -155,7 +194,9 @@ def test_every_route_is_documented() -> None:
     assert {"/score", "/version", "/health/ready"} <= paths
     documents = "".join(path.read_text() for path in (REPOSITORY / "docs").glob("*.md"))
     for path in paths - {"/docs/oauth2-redirect"}:
-        assert re.search(rf"[ `\w]{re.escape(path.split('{')[0])}\b" if path != "/" else "`GET /`", documents), path
+        assert re.search(
+            rf"[ `\w]{re.escape(path.split('{')[0].rstrip('/'))}\b" if path != "/" else "`GET /`", documents
+        ), path
     asked = "".join(example.text for example, _ in EXAMPLES)
     for path in ("/yolof/score", "/sam/score", "/pipeline/score", "ask /score"):
         assert path in asked

@@ -115,7 +115,7 @@ def training_sets(folder: Path, service: Any) -> str:
 def test_training_sets_hold_the_masks_that_were_found(folder: Path, training_sets: str) -> None:
     printed = training_sets
     data = COCO(str(folder / "results" / "coco.json"))
-    assert "2 of 2 photos answered" in printed and printed.count("(3, 180, 240)") == 2
+    assert "2 of 2 photos answered" in printed and printed.count("(3, 180, 240): ") == 2
     for entry in data.dataset["images"]:
         annotations = data.loadAnns(data.getAnnIds(imgIds=[entry["id"]]))
         lines = (folder / "results/yolo_seg/labels" / entry["file_name"]).with_suffix(".txt").read_text().splitlines()
