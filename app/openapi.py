@@ -41,8 +41,9 @@ _PLAIN = {
 _ERRORS = {
     "400": "The request is wrong; the message says in which row and column",
     "404": "This service does not serve that model",
+    "408": "The body did not arrive in time",
     "413": "The body is over the limit",
-    "429": "The queue is full; try again after Retry-After seconds",
+    "429": "The queue, or the memory for bodies, is full; try again after Retry-After seconds",
     "500": "The service failed",
     "503": "The service is stopping, or its device's memory does not suffice",
     "504": "Not answered within the time that a request may take",
