@@ -989,7 +989,7 @@ def test_bodies_together_take_no_more_memory_than_they_may(sam_only: Callable[..
         assert response.json() == {"message": "the requests in work leave no memory for this one's body"}
         assert intake.held_bytes == 0
 
-    converse(sam_only(max_bodies_mb=1 / 1024), conversation)
+    converse(sam_only(max_bodies_mb=64 / 2**20), conversation)
 
 
 def test_masks_that_would_be_too_many_pixels_are_refused_before_they_are_made(
@@ -1016,18 +1016,20 @@ def test_masks_that_would_be_too_many_pixels_are_refused_before_they_are_made(
     converse(sam_only(max_mask_pixels=5 * 128 * 64), conversation)
 
 
-@pytest.mark.parametrize("mask_format", ["png", "rle", "polygon"])
-def test_masks_larger_than_a_response_may_be_are_refused(sam_only: Callable[..., Settings], mask_format: str) -> None:
+@pytest.mark.parametrize(("mask_format", "most"), [("png", 4096), ("rle", 4096), ("polygon", 2**17)])
+def test_masks_larger_than_a_response_may_be_are_refused(
+    sam_only: Callable[..., Settings], mask_format: str, most: int
+) -> None:
     async def conversation(client: httpx.AsyncClient, app: FastAPI) -> None:
         boxes = [[10 + step, 10, 90, 50] for step in range(40)]
         one, many = (to_sam(row(boxes=boxes[:number]), mask_format=mask_format) for number in (1, 40))
         assert (await client.post("/score", json=one)).status_code == 200
         response = await client.post("/score", json=many)
         assert response.status_code == 400
-        assert response.json()["message"].startswith("expected at most 4096 bytes of masks in a response, got more:")
+        assert response.json()["message"].startswith(f"expected at most {most} bytes of masks in a response, got more:")
         assert (await client.post("/score", json=one)).status_code == 200
 
-    converse(sam_only(max_response_mb=4096 / 2**20), conversation)
+    converse(sam_only(max_response_mb=most / 2**20), conversation)
 
 
 def test_a_service_that_is_stopping_refuses_new_requests(sam_only: Callable[..., Settings]) -> None:
