@@ -141,7 +141,7 @@ REFUSED: dict[str, Bomb] = {
     "WebP, frames": _webp_frames,
     "BMP, runs": _bmp_runs,
 }
-# What costs little, or what a picture of that size costs: these are decoded.
+# What costs little, or what a picture of that size costs: at a megabyte these are decoded.
 DECODED: dict[str, Bomb] = {
     "GIF, frames": _gif_frames,
     "GIF, one long comment": lambda size: _gif(b"!\xfe" + (b"\xff" + b"x" * 255) * (size // 256) + b"\0"),
