@@ -193,7 +193,8 @@ def create_app(settings: Settings, on_failure: Callable[[], object] = lambda: No
 
     @app.api_route("/health/live", methods=["GET", "HEAD"])
     async def live() -> Response:
-        if not app.state.scorer.engine.healthy:  # which a restart may help; the process is about to end by itself
+        # Where a restart may help; the process is about to end by itself.
+        if app.state.scorer is not None and not app.state.scorer.engine.healthy:
             return PlainTextResponse("a device has stopped computing", 503)
         return PlainTextResponse("Healthy")
 

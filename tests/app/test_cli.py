@@ -82,7 +82,7 @@ def test_weights_that_do_not_load_are_told_without_a_traceback(
     weights.write_bytes(weights.read_bytes()[:5000])
     ended = run_command("serve", BOX2MASK_DETECTOR="none", BOX2MASK_SEGMENTER=str(folder), BOX2MASK_PORT="0")
     assert ended.returncode == 3
-    assert f"ERROR:    {weights} is not a safetensors file, or is truncated: " in ended.stderr
+    assert f"ERROR uvicorn.error: {weights} is not a safetensors file, or is truncated: " in ended.stderr
     assert "Traceback" not in ended.stderr and "File " not in ended.stderr
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 import schemathesis
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
@@ -30,7 +30,9 @@ from app.images import ImageError, decode_image
 from benchmarks.reliability.bad_requests import FILES, ROUTES, bad_requests, broken, good_request
 from benchmarks.reliability.fuzz import send
 
-seeded = settings(max_examples=200, derandomize=True, deadline=None, database=None)
+seeded = settings(
+    max_examples=200, derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
@@ -159,7 +161,13 @@ def test_the_service_answers_as_it_describes(service: Any) -> None:
     for operation in operations:
         for mode in modes if operation.path in ROUTES else modes[:1]:
 
-            @settings(max_examples=10, derandomize=True, deadline=None, database=None)
+            @settings(
+                max_examples=10,
+                derandomize=True,
+                deadline=None,
+                database=None,
+                suppress_health_check=[HealthCheck.too_slow],
+            )
             @given(operation.as_strategy(generation_mode=mode))
             def conforms(case: schemathesis.Case) -> None:
                 case.call_and_validate(

@@ -7,13 +7,15 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from app.literals import MAX_DEPTH, LiteralError, parse_numbers
 
 # The same cases every time, so that a failure is there for whoever looks next; benchmarks.reliability has more of them.
-seeded = settings(max_examples=300, derandomize=True, deadline=None, database=None)
+seeded = settings(
+    max_examples=300, derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
 
 
 def same(one: Any, other: Any) -> bool:

@@ -111,6 +111,7 @@ def url(start: Any, model_folders: Any, tmp_path_factory: pytest.TempPathFactory
         "BOX2MASK_SEGMENTER": str(model_folders.segmenter),
         "BOX2MASK_EMBEDDING_CACHE_DIR": str(folder / "embeddings"),
         "BOX2MASK_MAX_BODY_MB": "1",
+        "BOX2MASK_IMAGE_URLS": "any",  # the tests' own are on this machine
     }
     with start(folder / "service.log", settings) as service, httpx.Client(base_url=service.url, timeout=60) as client:
         closed = picture_url.replace("picture.png", "nothing")

@@ -142,7 +142,7 @@ def test_dragging_on_twelve_megapixels_is_smooth(
     frames = page.evaluate("() => { cancelAnimationFrame(window.counting); return window.frames_at; }")
     page.mouse.up()
     pauses = np.diff(frames)
-    rate = 1000 / pauses.mean()
+    rate = 1000 / float(pauses.mean())
     report = {"what": what, "frames_per_s": round(rate, 1), "longest_ms": round(float(pauses.max()), 1)}
     print(json.dumps(report))
     record_property("frames", report)
