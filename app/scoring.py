@@ -19,6 +19,7 @@ from app.cache import content_key
 from app.engine import FETCHES, Engine
 from app.errors import BadRequest, DeadlineExceeded, ImageGone, NotFound, NotNumbers
 from app.image_store import ImageStore, is_reference, reference_of
+from app.image_urls import UrlError
 from app.images import ImageError, ImageLimits, decode_image, image_bytes, image_size_hw, is_url
 from app.schemas import Params, Request, ResponseSchema, Row
 from models import sam, yolof
@@ -366,7 +367,7 @@ def _file(image: object, limits: ImageLimits) -> bytes:
         try:
             data = image_bytes(image, limits)
         except ImageError as error:
-            cause = error.__cause__
+            cause = error.__cause__.__cause__ if isinstance(error.__cause__, UrlError) else error.__cause__
             fetch.outcome = "refused" if cause is None else "timeout" if isinstance(cause, TimeoutError) else "failed"
             raise
         fetch.outcome, fetch.size = "ok", len(data)
