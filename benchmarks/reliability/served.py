@@ -161,6 +161,10 @@ def serving(settings: Mapping[str, str] | None = None, *, faulty: bool = False) 
         served = Served(Path(folder), settings, faulty=faulty)
         try:
             yield served.ready()
+        except Exception as error:
+            if (status := served.ended(0)) is not None:
+                error.add_note(f"the service has ended with {status}:\n{served.log()[-5000:]}")
+            raise
         finally:
             served.close()
 

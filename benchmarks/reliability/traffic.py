@@ -1,7 +1,8 @@
 """What saturating clients ask: every route, prompt and form of mask, with the right answers, taken beforehand.
 
 Answers to the same request may differ in the last bits of the networks' numbers, which depend on what shared a batch;
-so a mask may differ where a logit is next to zero. `deviation` says by how much, and WITHIN what is still right.
+so a mask may differ where a logit is next to zero, boxes of the same score may change places, and a box may be missing
+whose score is at the threshold. `deviation` says by how much answers differ, and WITHIN what is still right.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ class Deviation:
 
 
 WITHIN = Deviation(number=1e-4, pixels=1e-3)
+# Of the detector, and of the pipeline.
+THRESHOLDS = (0.05, 0.3)
 
 
 class Different(ValueError):
@@ -68,6 +71,15 @@ class Case:
         except (Different, ValueError):
             return None
         return found if found.within(WITHIN) else None
+
+    def difference(self, status: int, answer: bytes) -> str:
+        """Why an answer is wrong."""
+        if status != self.status or self.exact:
+            return f"{status} {answer[:300]!r} for {self.status} {self.answer[:300]!r}"
+        try:
+            return str(deviation(json.loads(answer), json.loads(self.answer)))
+        except (Different, ValueError) as error:
+            return str(error)
 
 
 def make(images: int) -> list[Case]:
@@ -127,6 +139,8 @@ def deviation(found: Any, expected: Any, size_hw: tuple[int, int] | None = None)
                 if one.shape != other.shape:
                     raise Different(f"a mask of {one.shape} for {other.shape}")
                 most = most.most(Deviation(pixels=float(np.mean(one != other))))
+            elif key == "boxes":
+                most = most.most(_of_boxes(found[key], value))
             else:
                 most = most.most(deviation(found[key], value))
         return most
@@ -142,6 +156,36 @@ def deviation(found: Any, expected: Any, size_hw: tuple[int, int] | None = None)
     if found != expected:
         raise Different(f"{found!r} for {expected!r}")
     return Deviation()
+
+
+def _of_boxes(found: list[dict[str, Any]], expected: list[dict[str, Any]]) -> Deviation:
+    """Each box beside the one that it is nearest to."""
+    scores = [box["score"] for box in found]
+    if scores != sorted(scores, reverse=True):
+        raise Different("boxes that are not in the order of their scores")
+    left, most = list(found), Deviation()
+    for box in (*expected, None):
+        if box is None:
+            missing = left
+        else:
+            near = [(_distance(one, box), number) for number, one in enumerate(left)]
+            distance, number = min(near, default=(np.inf, -1))
+            if distance <= WITHIN.number:
+                most = most.most(deviation(left.pop(number), box))
+                continue
+            missing = [box]
+        for one in missing:
+            if min(abs(one["score"] - threshold) for threshold in THRESHOLDS) > WITHIN.number:
+                raise Different(f"a box that only one of them has: {one['label']}, {one['box']}, {one['score']}")
+    return most
+
+
+def _distance(one: dict[str, Any], other: dict[str, Any]) -> float:
+    """The most by which two boxes of one label differ in a corner or the score."""
+    if one["label"] != other["label"]:
+        return np.inf
+    corners = [abs(one["box"][name] - other["box"][name]) for name in one["box"]]
+    return max(*corners, abs(one["score"] - other["score"]))
 
 
 def _encoded(pixels: np.ndarray, file_format: str) -> str:

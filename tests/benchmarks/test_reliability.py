@@ -61,6 +61,30 @@ def test_what_is_more_than_a_number_is_different(found: Any, expected: Any) -> N
         deviation(found, expected)
 
 
+def a_box(score: float, label: str = "can", left: float = 0.1) -> dict[str, Any]:
+    return {"label": label, "score": score, "box": {"topX": left, "topY": 0.2, "bottomX": 0.6, "bottomY": 0.7}}
+
+
+def test_boxes_of_one_score_may_change_places_and_nothing_else() -> None:
+    expected = [{"boxes": [a_box(0.9), a_box(0.500001), a_box(0.5, "carton"), a_box(0.4)]}]
+    swapped = [{"boxes": [a_box(0.9), a_box(0.500001, "carton"), a_box(0.5), a_box(0.4)]}]
+    assert deviation(swapped, expected).number == pytest.approx(1e-6)
+    for wrong in (
+        [a_box(0.9), a_box(0.5, "carton"), a_box(0.500001), a_box(0.4)],  # not in order
+        [a_box(0.9), a_box(0.500001), a_box(0.5, "bottle"), a_box(0.4)],
+        [a_box(0.9), a_box(0.500001, left=0.11), a_box(0.5, "carton"), a_box(0.4)],
+        [a_box(0.9), a_box(0.500001), a_box(0.5, "carton")],
+        [a_box(0.9), a_box(0.9), a_box(0.500001), a_box(0.5, "carton"), a_box(0.4)],
+    ):
+        with pytest.raises(Different):
+            deviation([{"boxes": wrong}], expected)
+
+
+def test_a_box_at_the_threshold_may_be_missing() -> None:
+    both, one = [{"boxes": [a_box(0.9), a_box(0.05001)]}], [{"boxes": [a_box(0.9)]}]
+    assert deviation(both, one) == deviation(one, both) == Deviation()
+
+
 def test_a_case_knows_its_right_answer() -> None:
     right = json.dumps(an_answer(a_mask())).encode()
     case = Case("/score", b"", 200, right)
