@@ -48,8 +48,7 @@ lint: setup
 	$(VENV)/bin/mypy
 
 test: lint $(AZUREML_STAMP)
-	$(VENV)/bin/python -m pytest tests/app/playground
-	$(VENV)/bin/python -m pytest --ignore tests/app/playground --numprocesses $(or $(PROCESSES),2) --dist loadfile
+	$(VENV)/bin/python -m pytest --numprocesses $(or $(PROCESSES),2) --dist loadfile
 
 # Takes a while; `.venv/bin/python -m benchmarks --help` has the cases and sizes to choose from.
 bench: setup
