@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import zlib
+from mmap import mmap
 
 from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
@@ -13,37 +14,64 @@ from app.intake import Body
 
 # Unpacked at once; other requests have their turn between two steps.
 _STEP = 2**20
+# A body of so many declared bytes gets pages of its own, which are there once written and gone once closed: a bytearray
+# would be moved as it grows, and leave its old places behind in the allocator.
+_LARGE = 2**20
 # What zlib calls the container: with its checks, and as HTTP's "deflate" has it.
 _WINDOW_BITS = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 
 
-async def read_body(http: HttpRequest, most: int, held: Body) -> bytearray:
+async def read_body(http: HttpRequest, most: int, held: Body) -> bytearray | mmap:
     """The body as it was before a `Content-Encoding` of gzip or deflate, at most `most` bytes of it.
 
     Raises PayloadTooLarge, before the first byte where the length is declared, and having unpacked no more than
     `most` of what is compressed; TooManyRequests as soon as `held`, which is told of every byte, has no room for it;
     UnsupportedEncoding; BadRequest for what does not unpack; ClientGone.
     """
-    if int(http.headers.get("content-length", "0") or 0) > most:
+    declared = int(http.headers.get("content-length", "0") or 0)
+    if declared > most:
         raise PayloadTooLarge(most)
     encoding = http.headers.get("content-encoding", "identity").strip().lower()
     if encoding not in ("identity", "") and encoding not in _WINDOW_BITS:
         raise UnsupportedEncoding(f"content-encoding: expected gzip, deflate or none, got {encoding[:40]!r}")
-    body = bytearray()
-    unpacking = None if encoding in ("identity", "") else _Unpacking(encoding, body, most, held)
     try:
-        async for chunk in http.stream():
-            if unpacking is not None:
-                await unpacking.add(chunk)
-            else:
-                body += chunk
-            if len(body) > most:
-                raise PayloadTooLarge(most)
-            held.grow(len(body))
+        if encoding not in ("identity", ""):
+            return await _read_packed(http, encoding, most, held)
+        if declared >= _LARGE:
+            return await _read_large(http, declared, held)
+        return await _read_plain(http, most, held)
     except ClientDisconnect as error:
         raise ClientGone("the client went away before the body was there") from error
-    if unpacking is not None:
-        unpacking.finish()
+
+
+async def _read_plain(http: HttpRequest, most: int, held: Body) -> bytearray:
+    body = bytearray()
+    async for chunk in http.stream():
+        body += chunk
+        if len(body) > most:
+            raise PayloadTooLarge(most)
+        held.grow(len(body))
+    return body
+
+
+async def _read_large(http: HttpRequest, declared: int, held: Body) -> mmap:
+    """A server hands on as many bytes as were declared, no more, and ClientDisconnect where fewer came."""
+    body = mmap(-1, declared)
+    async for chunk in http.stream():
+        body.write(chunk)
+        held.grow(body.tell())
+    return body
+
+
+async def _read_packed(http: HttpRequest, encoding: str, most: int, held: Body) -> bytearray:
+    body = bytearray()
+    unpacking = _Unpacking(encoding, body, most, held)
+    async for chunk in http.stream():
+        await unpacking.add(chunk)
+        if len(body) > most:
+            raise PayloadTooLarge(most)
+        held.grow(len(body))
+    unpacking.finish()
     return body
 
 

@@ -72,6 +72,7 @@ _SIDES_SWAPPED = (_UPRIGHT[5], _UPRIGHT[6], _UPRIGHT[7], _UPRIGHT[8])
 _AS_STORED = _UPRIGHT | {6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}
 _ORIENTATION_TAG = 0x0112
 _MAX_EXIF_BYTES = 2**20  # a PNG may have any number, and each becomes a Python object; JPEG's limit is 64 KB
+_LARGE_TEXT, _HEAD_TEXT = 2**20, 2**14  # characters of base64; four of them are three bytes
 _PHOTOMETRIC_TAG = 0x0106
 _WHITE_IS_ZERO = 0
 
@@ -113,7 +114,8 @@ def image_bytes(value: object, limits: ImageLimits = DEFAULT_LIMITS) -> bytes:
     """The encoded file that `value` holds or points at.
 
     value: base64 text, in either alphabet, with or without white space, padding and a `data:...;base64,`
-        prefix; or an http(s) URL. Raises ImageError for anything else and for more than `max_bytes`.
+        prefix; or an http(s) URL. Raises ImageError for anything else, for more than `max_bytes`, and, without
+        taking megabytes apart, for a large base64 text whose first bytes say that it has more than `max_pixels`.
     """
     if not isinstance(value, str):
         raise ImageError(f"{_EXPECTED}, got {_JSON_NAMES.get(type(value), type(value).__name__)}")
@@ -124,7 +126,9 @@ def image_bytes(value: object, limits: ImageLimits = DEFAULT_LIMITS) -> bytes:
         except UrlError as error:
             raise ImageError(str(error)) from error
     else:
-        data = _from_base64(value.partition(",")[2] if _is_base64_data_url(value, head) else value)
+        text = value.partition(",")[2] if _is_base64_data_url(value, head) else value
+        _check_head(text, limits.max_pixels)
+        data = _from_base64(text)
     if len(data) > limits.max_bytes:
         raise ImageError(f"expected an image of at most {limits.max_bytes} bytes, got {len(data)}")
     return data
@@ -149,7 +153,7 @@ def decode_image(
     truncated or damaged, and, before decoding, for more than `max_pixels`.
     """
     with _opened(data) as image:
-        _check_size(image, max_pixels)
+        _check_pixels(image.size, max_pixels)
         turn = _turn(image, upright=exif_orientation)  # before load(), which forgets a TIFF's orientation
         image.load()
         rgb = _rgb(image)
@@ -160,7 +164,7 @@ def image_size_hw(data: bytes, *, exif_orientation: bool = False, max_pixels: in
     """(height, width) of what `decode_image` makes of the file, from its header. Raises ImageError."""
     with _opened(data) as image:
         if max_pixels is not None:
-            _check_size(image, max_pixels)
+            _check_pixels(image.size, max_pixels)
         turned = _turn(image, upright=exif_orientation) in _SIDES_SWAPPED
         return (image.width, image.height) if turned else (image.height, image.width)
 
@@ -171,8 +175,8 @@ def media_type(data: bytes) -> str:
     return f"image/{str(signature.lastgroup).lower()}" if signature else "application/octet-stream"
 
 
-def _check_size(image: Image.Image, max_pixels: int) -> None:
-    width, height = image.size
+def _check_pixels(size_xy: tuple[int, int], max_pixels: int) -> None:
+    width, height = size_xy
     if not 0 < width * height <= max_pixels:
         raise ImageError(f"expected an image of 1 to {max_pixels} pixels, got {width} x {height}")
 
@@ -256,6 +260,18 @@ def _is_base64_data_url(value: str, head: str) -> bool:
     if not header.rstrip().lower().endswith(";base64"):
         raise ImageError(f"{_EXPECTED}, got a data: URL that is not ;base64: {header[:64]!r}")
     return True
+
+
+def _check_head(text: str, max_pixels: int) -> None:
+    """Raises ImageError for more than `max_pixels`; what the beginning does not say is found out later."""
+    if len(text) < _LARGE_TEXT:
+        return
+    try:
+        with _opened(binascii.a2b_base64(text[:_HEAD_TEXT])) as image:
+            size = image.size
+    except ValueError:  # not plain base64, or the header goes on
+        return
+    _check_pixels(size, max_pixels)
 
 
 def _from_base64(text: str) -> bytes:

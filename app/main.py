@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from importlib.metadata import version
+from mmap import mmap
 from typing import Any, TypeVar
 
 import anyio.to_thread
@@ -118,7 +119,7 @@ def create_app(settings: Settings, on_failure: Callable[[], object] = lambda: No
         app.add_exception_handler(kind, _answer_error)
 
     @asynccontextmanager
-    async def _let_in(http: HttpRequest, most: int) -> AsyncIterator[bytearray]:
+    async def _let_in(http: HttpRequest, most: int) -> AsyncIterator[bytearray | mmap]:
         """The body of a request, of at most so many bytes, and a place for the time of its work."""
         client = http.scope[access.CLIENT]
         fairness.client.set(client)
@@ -138,9 +139,9 @@ def create_app(settings: Settings, on_failure: Callable[[], object] = lambda: No
             content = await _while_connected(http, _score(http, scorer, body, answer))
         return Response(content, media_type="application/json")
 
-    async def _score(http: HttpRequest, scorer: Scorer, body: bytearray, answer: Answer) -> bytes:
+    async def _score(http: HttpRequest, scorer: Scorer, body: bytearray | mmap, answer: Answer) -> bytes:
         # Megabytes of base64 take a while to parse and to write; other requests are answered meanwhile. Parsed, the
-        # body is emptied.
+        # body is gone.
         parse = timings.stage("parse")(schemas.parse_request)
         request = await scorer.engine.aside(parse, body, settings.max_rows)
         http.scope["box2mask.rows"] = len(request.data)

@@ -11,6 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from mmap import mmap
 from typing import Any, Literal
 
 import numpy as np
@@ -85,19 +86,22 @@ class Request:
 # Requests
 
 
-def parse_request(body: bytes | bytearray, max_rows: int) -> Request:
+def parse_request(body: bytes | bytearray | mmap, max_rows: int) -> Request:
     """Read `{"input_data": {"columns", "index", "data"}, "params"}`. Raises BadRequest.
 
-    A bytearray is emptied as soon as it is text, so that a large body is not in memory for longer than it has to be.
+    A bytearray is emptied and an mmap closed as soon as it is text, so that a large body is not in memory for longer
+    than it has to be.
     """
-    if not body or body.isspace():
-        raise BadRequest('expected a JSON body {"input_data": {"columns": [...], "data": [...]}}, got an empty one')
-    if len(body) > _MAX_VALUES and sum(body.count(mark) for mark in b",[{") > _MAX_VALUES:
-        raise BadRequest(f"the body: expected at most {_MAX_VALUES} values, got more")
     try:
-        text = body.decode(json.detect_encoding(body), "surrogatepass")
+        text = str(memoryview(body), json.detect_encoding(body[:4]), "surrogatepass")
         if isinstance(body, bytearray):
             body.clear()
+        elif isinstance(body, mmap):
+            body.close()
+        if not text or text.isspace():
+            raise BadRequest('expected a JSON body {"input_data": {"columns": [...], "data": [...]}}, got an empty one')
+        if len(text) > _MAX_VALUES and sum(text.count(mark) for mark in ",[{") > _MAX_VALUES:
+            raise BadRequest(f"the body: expected at most {_MAX_VALUES} values, got more")
         content = json.loads(text)
         del text
     except (ValueError, RecursionError) as error:  # bad UTF-8 is a ValueError too

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,35 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from app import image_bombs
+from app import image_bombs, images
 from app.image_bombs import CostlyImage, MeteredFile, check
-from app.images import ImageError, decode_image
+from app.images import ImageError, decode_image, image_bytes, image_size_hw
 from benchmarks.reliability.bomb_files import DECODED, REFUSED, decompression_bomb, progressive_scans
 
 as_served = pytest.mark.filterwarnings("ignore")
+
+
+def test_a_large_bomb_is_refused_by_its_first_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = base64.b64encode(decompression_bomb()).decode()
+    monkeypatch.setattr(images, "_from_base64", lambda text: pytest.fail("all of it was taken apart"))
+    with pytest.raises(ImageError, match="^expected an image of 1 to 100000000 pixels, got 50000 x 50000$"):
+        image_bytes(text)
+
+
+@pytest.mark.parametrize("changed", [lambda text: text, lambda text: "\n" + text, lambda text: "!" + text[1:]])
+def test_what_the_first_bytes_do_not_say_is_found_out_later(changed: Callable[[str], str]) -> None:
+    """A JPEG whose size comes after megabytes of comments; base64 that is not plain; what is none at all."""
+    file = BytesIO()
+    Image.new("RGB", (9, 7)).save(file, "JPEG")
+    comments = (b"\xff\xfe\xff\xff" + bytes(65533)) * 20
+    data = file.getvalue()[:2] + comments + file.getvalue()[2:]
+    text = changed(base64.b64encode(data).decode())
+    if text.startswith("!"):
+        with pytest.raises(ImageError, match="^expected base64"):
+            image_bytes(text)
+    else:
+        assert image_bytes(text) == data
+        assert image_size_hw(data) == (7, 9)
 
 
 @as_served

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import mmap
 
 import pytest
 
@@ -30,6 +31,14 @@ def test_a_body_that_may_be_emptied_is() -> None:
     body = bytearray(json.dumps({"input_data": {"columns": ["image"], "data": ["é"]}}).encode())
     assert parse_request(body, 1).data == ["é"]
     assert body == b""
+
+
+def test_a_body_in_pages_of_its_own_is_read_and_gives_them_back() -> None:
+    content = json.dumps({"input_data": {"columns": ["image"], "data": ["é"]}}, ensure_ascii=False).encode()
+    body = mmap.mmap(-1, len(content))
+    body.write(content)
+    assert parse_request(body, 1).data == ["é"]
+    assert body.closed
 
 
 def test_the_prompts_as_text_of_all_rows_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
