@@ -22,6 +22,7 @@ new Gestures(stage, session, { tool: () => document.querySelector("input[name=to
 // What goes on
 
 const BUSY = { preparing: "Looking at the photo, so that clicks are fast…", detecting: "Detecting…", segmenting: "Segmenting…", writing: "Asking for polygons…" };
+const READY = "Ready: click on something";
 let note = "";
 let noteTimer;
 
@@ -64,8 +65,9 @@ service.onrequest = (last) => {
   panel.drawLast(last);
 };
 session.addEventListener("fail", ({ detail }) => complain(detail));
-session.addEventListener("ready", () => tell("Ready: click on something"));
+session.addEventListener("ready", () => session.things.length || tell(READY));
 session.addEventListener("change", ({ detail }) => {
+  if (note === READY && session.things.length) tell("");
   if (detail === "hover") panel.light();
   else draw();
 });

@@ -70,7 +70,7 @@ def test_points_make_and_refine_a_mask_and_can_be_undone(visit: Visit) -> None:
     assert np.array_equal(of_first, mask_of(sam(visit, **first)[0])) and of_first.any()
 
     visit.page.locator("#things .name").click()  # to go on with it
-    visit.page.mouse.click(*visit.at(0.6, 0.75), button="right")
+    visit.page.mouse.click(*visit.at(0.8, 0.5), button="right")  # the bottle beside it
     visit.settle()
     second = prompts_of(visit)
     assert second["input_labels"] == [[1, 0]]

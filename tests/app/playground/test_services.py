@@ -99,7 +99,7 @@ def test_a_key_is_asked_for_kept_in_the_tab_and_sent(visiting: Callable[..., Any
         dialog.get_by_label("API key").fill("a-secret-of-mine")
         dialog.get_by_label("API key").press("Enter")
         visit.page.wait_for_selector("#models:not(:empty)")
-        visit.page.get_by_role("button", name="Cans").click()
+        visit.page.get_by_role("button", name="Table").click()
         visit.settle()
         assert seen == [None] + ["Bearer a-secret-of-mine"] * (len(seen) - 1) and len(seen) >= 4
         kept = visit.page.evaluate("() => [JSON.stringify(localStorage), JSON.stringify(sessionStorage)]")
