@@ -45,7 +45,7 @@ class ApiKeys:
         self._clock = clock
         self._own = _digests(keys, environment_name("api_keys"))
         self._of_file: list[bytes] = []
-        self._file_stamp: tuple[int, int, int] | None = None
+        self._file_stamp: tuple[int, ...] | None = None
         self._looked = clock()
         if file is not None:
             self._file_stamp = _stamp(file)
@@ -121,13 +121,13 @@ class Access:
         await self.app(scope, receive, send)
 
 
-def _stamp(file: Path) -> tuple[int, int, int] | None:
-    """What changes with a file's content: a mounted secret is replaced, another is written over."""
+def _stamp(file: Path) -> tuple[int, ...] | None:
+    """What changes with a file's content, and with who may read it: a mounted secret is replaced."""
     try:
         status = file.stat()
     except OSError:
         return None
-    return status.st_mtime_ns, status.st_ino, status.st_size
+    return status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_size
 
 
 def _read(file: Path) -> list[bytes]:

@@ -19,10 +19,15 @@ class Admission:
     """Lets in so many requests at a time, of all clients and of each. For one event loop."""
 
     def __init__(
-        self, most: int, clock: Callable[[], float] = time.monotonic, *, most_per_client: int | None = None
+        self,
+        most: int,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        most_per_client: Callable[[], int] | None = None,
     ) -> None:
+        """most_per_client: asked for each request, as there may be more clients by then; None: all places."""
         self.most = most
-        self.most_per_client = most if most_per_client is None else most_per_client
+        self._most_per_client = most_per_client or (lambda: most)
         self.inside = 0
         self._of_client: Counter[str] = Counter()
         self._clock = clock
@@ -52,7 +57,7 @@ class Admission:
         """Raises TooManyRequests where `admit` would: who will be refused need not send its body first."""
         for taken, most, whose in (
             (self.inside, self.most, ""),
-            (self._of_client[client], self.most_per_client, " with this key"),
+            (self._of_client[client], self._most_per_client(), " with this key"),
         ):
             if taken >= most:
                 seconds = self._retry_after_s()

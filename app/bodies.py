@@ -28,7 +28,8 @@ async def read_body(http: HttpRequest, most: int, held: Body) -> bytearray | mma
     `most` of what is compressed; TooManyRequests as soon as `held`, which is told of every byte, has no room for it;
     UnsupportedEncoding; BadRequest for what does not unpack; ClientGone.
     """
-    declared = int(http.headers.get("content-length", "0") or 0)
+    chunked = "transfer-encoding" in http.headers  # and then no other length counts
+    declared = 0 if chunked else int(http.headers.get("content-length", "0") or 0)
     if declared > most:
         raise PayloadTooLarge(most)
     encoding = http.headers.get("content-encoding", "identity").strip().lower()

@@ -103,12 +103,15 @@ class Connection(H11Protocol):
             self.transport.abort()
 
     def _make_room(self) -> None:
-        """Close the connection that has been idle for longest, or this one where all others are being answered."""
+        """Close the connection that has been idle for longest, or this one where all others are being answered.
+
+        One whose answer is still on its way goes only where there is no other.
+        """
         if not self.house.full:
             self.house.full = True  # once, or the log would fill instead
             log.warning("%d connections are open, as many as may be: idle ones are closed", self.house.most)
         others = (one for one in self.connections if one is not self and isinstance(one, Connection) and one.idle)
-        oldest = min(others, key=lambda one: one._idle_since, default=None)
+        oldest = min(others, key=lambda one: (one.transport.get_write_buffer_size() > 0, one._idle_since), default=None)
         if oldest is not None:
             oldest.transport.abort()
             self.connections.discard(oldest)

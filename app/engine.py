@@ -85,6 +85,7 @@ class Engine:
         self._pool = ThreadPoolExecutor(self.workers, thread_name_prefix="worker")
         self._photos = FairSemaphore(self.workers)
         self._fetchers = ThreadPoolExecutor(FETCHES, thread_name_prefix="fetch")
+        self._fetches = FairSemaphore(FETCHES)
 
     @property
     def devices(self) -> list[torch.device]:
@@ -129,8 +130,9 @@ class Engine:
             return await self.aside(function, *args, **kwargs)
 
     async def fetch(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call a function that waits for others' servers, in threads that do nothing else."""
-        return await _call_in(self._fetchers, function, *args, **kwargs)
+        """Call a function that waits for others' servers, in threads that do nothing else; clients take turns."""
+        async with self._fetches.place():
+            return await _call_in(self._fetchers, function, *args, **kwargs)
 
     async def aside(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a function that takes a while in the pool, beside the event loop."""

@@ -80,7 +80,7 @@ class ImageGone(ServiceError):
 
     def __init__(self, reference: str, *, row: int | None = None) -> None:
         place = "" if row is None else f"row {row}, image: "
-        super().__init__(f"{place}expected an image that was sent before, {reference} is not here; send it again")
+        super().__init__(f"{place}expected an image that was sent before, {reference!r} is not here; send it again")
 
 
 class RequestTimeout(ServiceError):

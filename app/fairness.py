@@ -76,16 +76,19 @@ class FairSemaphore:
         except asyncio.CancelledError:
             if mine[1].done() and not mine[1].cancelled():  # given, and not taken any more
                 self._give()
-            else:
+            elif mine in self._waiting:
                 self._waiting.remove(mine)
             raise
 
     def _give(self) -> None:
         """Hand a place on to whoever is next, or keep it."""
-        if not self._waiting:
+        while self._waiting:
+            following = self._turns.order(self._waiting, lambda one: one[0])[0]
+            self._waiting.remove(following)
+            if not following[1].done():
+                break  # else it was cancelled in this very turn of the loop, and has not run since
+        else:
             self._free += 1
             return
-        following = self._turns.order(self._waiting, lambda one: one[0])[0]
-        self._waiting.remove(following)
         self._turns.took(following[0])
         following[1].set_result(None)

@@ -54,8 +54,10 @@ def create_app(settings: Settings, on_failure: Callable[[], object] = lambda: No
     """
     keys = access.ApiKeys.of(settings)
     choice = loading.choose(settings)
-    most_per_key = settings.max_requests_per_key or _share(settings.max_requests, keys.count)
-    admission = Admission(settings.max_requests, most_per_client=most_per_key)
+    admission = Admission(
+        settings.max_requests,
+        most_per_client=lambda: settings.max_requests_per_key or _share(settings.max_requests, keys.count),
+    )
     metrics = Metrics(choice, admission)
     tracing = Tracing.of(settings)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import time
+import traceback
 import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
@@ -14,7 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Mount
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.errors import BadRequest, ServiceError
+from app.errors import ServiceError
 from app.metrics import Metrics
 from app.timings import Timings, recording
 from app.tracing import Tracing
@@ -26,6 +27,8 @@ OTHER = "other"
 # Asked every few seconds by machines; their lines would hide the others.
 _PROBES = ("/", "/health/live", "/health/ready", "/metrics")
 _CLIENT_GONE = 499
+# What repr() gives, URLs and paths.
+_QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|https?://\S+|(?<!\S)/\S*""", re.DOTALL)
 _LONGEST_ERROR = 300
 
 
@@ -128,7 +131,7 @@ class RequestRecord:
         seconds = time.perf_counter() - timings.began
         route = route_of(scope)
         rows = scope.get("box2mask.rows", 0)
-        error = scope.get("box2mask.error")
+        error = scope.pop("box2mask.error", None)
         reason = _reason(error) if 400 <= status < 500 and status != _CLIENT_GONE else ""
         self.metrics.on_request(
             route, status, seconds, rows=rows, bytes_in=bytes_in, bytes_out=bytes_out, reason=reason
@@ -148,6 +151,7 @@ class RequestRecord:
         }
         if error is not None:
             fields["error"] = _loggable(error)
+            _forget(error)
         quiet = route in _PROBES and status < 400
         level = logging.DEBUG if quiet else logging.WARNING if status >= 500 else logging.INFO
         head = "%(method)s %(route)s %(status)d in %(ms).1f ms"
@@ -170,17 +174,27 @@ def _reason(error: Exception | None) -> str:
     return "other" if error is None else re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(error).__name__).lower()
 
 
+def _forget(error: BaseException | None) -> None:
+    """Let go of what an error's frames hold, the body among it: they and the error know each other, by way of tasks.
+
+    Else it would all stay until the garbage collector comes by.
+    """
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
+
+
 def _loggable(error: Exception) -> str:
     """An error's message without what the client sent: no bytes of images, no prompts, no URLs.
 
-    A BadRequest says "expected ..., got ...", where the second half quotes the request.
+    A client's mistake is told as "expected ..., got ...", where the second half quotes the request.
     """
     if not isinstance(error, ServiceError):
         return type(error).__name__  # the log has it with its traceback
     message = error.message
-    if isinstance(error, BadRequest):
+    if error.status < 500:
         message = re.sub(r"\bgot .*", "got ...", message, flags=re.DOTALL)
-        message = re.sub(r"'[^']*'|https?://\S+", "...", message)
+        message = _QUOTED.sub("...", message)
     return message[:_LONGEST_ERROR]
 
 

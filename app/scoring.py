@@ -208,11 +208,12 @@ class Scorer:
             return reference_of(image), image_size_hw(image, max_pixels=self.limits.max_pixels)
 
         try:
-            image = source if isinstance(source, bytes) else await self.engine.fetch(image_bytes, source, self.limits)
+            image = source if isinstance(source, bytes) else await self.engine.fetch(_file, source, self.limits)
             reference, (height, width) = await self.engine.aside(check, image)
-            self.store.put(client, reference, image)
         except ImageError as error:
             raise BadRequest(str(error)) from error
+        try:
+            self.store.put(client, reference, image)
         except ValueError as error:
             raise BadRequest(f"this service keeps no image of that size: {error}") from error
         return {"image": reference, "width": width, "height": height}

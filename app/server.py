@@ -84,6 +84,8 @@ def serve(settings: Settings) -> int:
             access_log=False,
             lifespan="on",
             server_header=False,
+            # As long as `Connection` lets them: a proxy that keeps connections must not find them closed early.
+            timeout_keep_alive=math.ceil(settings.client_timeout_s),
             timeout_graceful_shutdown=math.ceil(settings.request_timeout_s + _FAREWELL_S),
         )
     )

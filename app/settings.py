@@ -100,7 +100,7 @@ class Settings(BaseSettings):
         1024.0,
         gt=0,
         description="Memory for the bodies of all requests together, from first byte to answer, in MB (2^20 bytes); "
-        "more are answered 429",
+        "more are answered 429. As much again for answers that clients have not taken; then the oldest are dropped",
     )
     max_mask_pixels: int = Field(
         50_000_000_000,
@@ -151,6 +151,14 @@ class Settings(BaseSettings):
     azureml_model_dir: Path | None = Field(
         None, validation_alias="AZUREML_MODEL_DIR", description="Where AzureML mounts the model; set by AzureML"
     )
+
+    @field_validator("api_keys")
+    @classmethod
+    def _are_keys(cls, value: str | None) -> str | None:
+        # Such as "$OLD,$NEW" with neither of them set: not what stands for a service without keys.
+        if value is not None and not _listed(value):
+            raise ValueError("expected keys, separated by commas or spaces; unset it for a service without keys")
+        return value
 
     @field_validator("cors_origins")
     @classmethod

@@ -15,7 +15,7 @@ from typing import Protocol
 
 # In the order in which a request goes through them; docs/observability.md says what each is.
 STAGES = ("receive", "parse", "fetch", "decode", "queue", "encode", "detect", "prompt", "post", "serialise")
-# Stretches of a stage that are kept apart before those that meet become one.
+# Stretches of a stage that are kept apart before those that meet become one; more, if that leaves many.
 _KEPT = 512
 
 Stretch = tuple[float, float]
@@ -43,14 +43,16 @@ class Timings:
         self.began = time.perf_counter()
         self._lock = threading.Lock()
         self._stretches: dict[str, list[Stretch]] = defaultdict(list)
+        self._kept: dict[str, int] = defaultdict(lambda: _KEPT)
 
     def add(self, stage: str, began: float, ended: float) -> None:
         """Note that one of STAGES was in work from `began` to `ended`, by `time.perf_counter()`."""
         with self._lock:
             stretches = self._stretches[stage]
             stretches.append((began, ended))
-            if len(stretches) > _KEPT:
+            if len(stretches) > self._kept[stage]:
                 stretches[:] = _merged(stretches)
+                self._kept[stage] = max(_KEPT, 2 * len(stretches))
 
     def stretches(self) -> dict[str, list[Stretch]]:
         """For each stage that there was, when it was in work: stretches in order, which do not meet."""

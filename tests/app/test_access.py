@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import gzip
 import json
 import os
@@ -132,6 +133,36 @@ def test_a_file_rotates_keys_while_the_service_runs(tmp_path: Path, caplog: pyte
     assert "the API keys stay as they were" in caplog.text and OTHER not in caplog.text
 
 
+def test_a_file_that_can_be_read_at_last_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rotated without the rights to read it, which `chmod` then gives; the content and its time stay as they are."""
+    file, now = tmp_path / "keys", [0.0]
+    file.write_text(KEY)
+    keys = ApiKeys(file=file, clock=lambda: now[0])
+    new = tmp_path / "new"
+    new.write_text(OTHER)
+    os.replace(new, file)
+    now[0] += 2
+    with monkeypatch.context() as unreadable:  # root, who may run the tests, can read everything
+
+        def read_text(*_: object) -> str:
+            raise PermissionError(13, "Permission denied")
+
+        unreadable.setattr(Path, "read_text", read_text)
+        refusal(keys, bearer(OTHER))
+    file.chmod(0o444)
+    now[0] += 2
+    keys.client_of(bearer(OTHER))
+    refusal(keys, bearer(KEY))
+
+
+@pytest.mark.parametrize("keys", [",", " , ", "  "])
+def test_a_setting_that_lists_no_key_is_no_open_door(monkeypatch: pytest.MonkeyPatch, keys: str) -> None:
+    """As `"$OLD,$NEW"` is with neither of them set."""
+    monkeypatch.setenv("BOX2MASK_API_KEYS", keys)
+    with pytest.raises(SettingsError, match="BOX2MASK_API_KEYS.*expected keys, separated by commas or spaces"):
+        Settings.from_environment()
+
+
 def test_a_file_without_keys_is_no_open_door(tmp_path: Path) -> None:
     for content, told in ((b"", "got none"), (b"# nothing\n", "got none"), (b"\xff\xfe", "it is not a text")):
         (tmp_path / "keys").write_bytes(content)
@@ -216,6 +247,23 @@ def test_one_key_cannot_take_all_places(converse: Callable[..., None]) -> None:
     converse(conversation, api_keys=f"{KEY} {OTHER}", max_requests=4)
 
 
+def test_a_keys_share_is_that_of_the_keys_there_are(converse: Callable[..., None], tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_text(KEY)
+
+    async def conversation(client: httpx.AsyncClient, app: FastAPI) -> None:
+        first = ApiKeys([KEY]).client_of(bearer(KEY))
+        admission = app.state.admission
+        with admission.admit(first), admission.admit(first):
+            assert (await client.post("/sam/score", json=NOTHING, headers=bearer(KEY))).status_code == 400
+            file.write_text(f"{KEY}\n{OTHER}\n")
+            await asyncio.sleep(1.1)  # it is looked at once a second
+            assert (await client.post("/sam/score", json=NOTHING, headers=bearer(KEY))).status_code == 429
+            assert (await client.post("/sam/score", json=NOTHING, headers=bearer(OTHER))).status_code == 400
+
+    converse(conversation, api_keys_file=file, max_requests=4)
+
+
 # Bodies
 
 
@@ -274,3 +322,45 @@ def test_a_declared_length_over_the_limit_is_refused_unread(converse: Callable[.
         await writer.wait_closed()
 
     converse(conversation)
+
+
+@pytest.mark.parametrize("declared", [2**20, 2**22])
+def test_what_comes_in_chunks_has_no_other_length(converse: Callable[..., None], declared: int) -> None:
+    """HTTP has the chunks count where both are there."""
+    text = json.dumps(NOTHING).encode().ljust(2**21)
+
+    async def conversation(client: httpx.AsyncClient, app: FastAPI) -> None:
+        reader, writer = await asyncio.open_connection(client.base_url.host, client.base_url.port)
+        writer.write(b"POST /sam/score HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n")
+        writer.write(b"content-length: %d\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (declared, len(text), text))
+        plain = await client.post("/sam/score", json=NOTHING)
+        assert b" %d " % plain.status_code in await reader.readline()
+        writer.close()
+        await writer.wait_closed()
+
+    converse(conversation)
+
+
+def test_a_large_body_is_read_whole_and_given_back(converse: Callable[..., None]) -> None:
+    """Also where its request fails: no error keeps it until the garbage collector comes by."""
+    broken = b'{"input_data": ' + b" " * (48 * 2**20)
+
+    async def conversation(client: httpx.AsyncClient, app: FastAPI) -> None:
+        small = await client.post("/sam/score", json=NOTHING)
+        large = await client.post("/sam/score", content=json.dumps(NOTHING).encode().ljust(3 * 2**20))
+        assert (large.status_code, large.json()) == (small.status_code, small.json())
+        gc.collect()
+        gc.disable()
+        try:
+            before = resident_mb()
+            for _ in range(5):
+                assert (await client.post("/sam/score", content=broken)).status_code == 400
+            assert resident_mb() - before < 100
+        finally:
+            gc.enable()
+
+    converse(conversation)
+
+
+def resident_mb() -> float:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE") / 2**20

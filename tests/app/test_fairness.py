@@ -88,6 +88,23 @@ def test_a_place_given_to_one_who_has_just_gone_is_handed_on() -> None:
     asyncio.run(story())
 
 
+def test_a_request_that_is_dropped_with_all_its_waiters_leaves_all_places() -> None:
+    """Holders and waiters are cancelled in one turn of the loop; the holders run first."""
+
+    async def story() -> None:
+        semaphore, order, never = FairSemaphore(2), list[str](), asyncio.Event()
+        tasks = [asyncio.create_task(taken(semaphore, "a", order, never)) for _ in range(16)]
+        await asyncio.sleep(0)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        never.set()
+        async with asyncio.timeout(5), semaphore.place(), semaphore.place():
+            pass
+
+    asyncio.run(story())
+
+
 def test_a_device_serves_clients_in_turn() -> None:
     served: list[str] = []
 

@@ -99,7 +99,7 @@ def test_a_name_that_is_not_known_has_a_status_of_its_own(http: httpx.Client) ->
     answer = http.post("/yolof/score", json=body)
     assert answer.status_code == 410
     message = answer.json()["message"]
-    assert message == f"row 1, image: expected an image that was sent before, {unknown} is not here; send it again"
+    assert message == f"row 1, image: expected an image that was sent before, {unknown!r} is not here; send it again"
     assert http.get(f"/images/{unknown}").status_code == 410
     assert http.post("/yolof/score", json=table("sha256:0")).status_code == 400  # no name, and no base64 either
 
@@ -140,6 +140,8 @@ def test_an_address_is_fetched_within_the_same_rules(model_folders: Any) -> None
     async def conversation(app: FastAPI) -> None:
         fetched = await as_client(app, "", "POST", "/images", json={"url": f"{root}/picture.png"})
         assert fetched.json()["image"] == NAME
+        shown = (await as_client(app, "", "GET", "/metrics")).text
+        assert 'box2mask_url_fetch_seconds_count{outcome="ok"} 1.0' in shown
         page = await as_client(app, "", "POST", "/images", json={"url": f"{root}/page.html"})
         assert page.status_code == 400 and "<p>no image" in page.json()["message"]
 
@@ -188,7 +190,7 @@ def test_nobody_can_name_or_find_what_another_key_has_sent(model_folders: Any) -
             fetched = await as_client(app, "two", "GET", f"/images/{name}")
             assert (scored.status_code, fetched.status_code) == (410, 410)
             assert scored.json()["message"].replace(name, "") == (
-                "row 0, image: expected an image that was sent before,  is not here; send it again"
+                "row 0, image: expected an image that was sent before, '' is not here; send it again"
             )
 
     in_process(model_folders, conversation, api_keys=f"{key_of('one')} {key_of('two')}")

@@ -18,7 +18,15 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app import schemas
 from app.admission import Admission
-from app.errors import BadRequest, PayloadTooLarge, ServiceError, TooManyRequests
+from app.errors import (
+    BadRequest,
+    ImageGone,
+    NotFound,
+    PayloadTooLarge,
+    ServiceError,
+    TooManyRequests,
+    UnsupportedEncoding,
+)
 from app.images import ImageError, decode_image, image_bytes
 from app.loading import Choice
 from app.metrics import Metrics
@@ -167,9 +175,13 @@ def bad_request(call: Callable[[], object]) -> Exception:
         call()
     except ImageError as error:
         return BadRequest(str(error), row=3, column="image")
-    except BadRequest as error:
+    except ServiceError as error:
         return error
     raise AssertionError("it is right")
+
+
+def refused(error: ServiceError) -> None:
+    raise error
 
 
 def body(**values: Any) -> bytes:
@@ -192,6 +204,11 @@ def body(**values: Any) -> bytes:
         lambda: schemas.parse_request(b'{"SECRET": 1}', 9),
         lambda: schemas.parse_request(b'"SECRET" 1', 9),
         lambda: schemas.parse_request(body(params={"coordinates": "SECRET"}), 9),
+        lambda: refused(BadRequest("expected an image URL whose host has public addresses, " + repr("a'SECRET"))),
+        lambda: refused(BadRequest("expected something else than " + repr("a'b\"SECRET"))),
+        lambda: refused(ImageGone("sha256:SECRET")),
+        lambda: refused(NotFound("there is nothing at /SECRET/photo")),
+        lambda: refused(UnsupportedEncoding("content-encoding: expected gzip, deflate or none, got 'SECRET'")),
     ],
 )
 def test_what_a_client_sent_stays_out_of_the_log(call: Callable[[], object]) -> None:
@@ -199,8 +216,8 @@ def test_what_a_client_sent_stays_out_of_the_log(call: Callable[[], object]) -> 
     assert "SECRET" not in shown and len(shown) > 20
 
 
-def test_other_errors_say_in_the_log_what_they_say_to_the_client() -> None:
-    assert _loggable(PayloadTooLarge(7)) == "expected a body of at most 7 bytes, got more"
+def test_errors_say_in_the_log_what_else_they_say_to_the_client() -> None:
+    assert _loggable(PayloadTooLarge(7)) == "expected a body of at most 7 bytes, got ..."
     assert _loggable(BadRequest("expected (num_boxes, 4), got (2, 3)", row=3, column="input_boxes")) == (
         "row 3, input_boxes: expected (num_boxes, 4), got ..."
     )

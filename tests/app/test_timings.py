@@ -64,6 +64,21 @@ def test_many_stretches_are_kept_in_little_and_lose_nothing() -> None:
     assert len(record._stretches["post"]) < 1000
 
 
+def test_many_stretches_apart_are_not_sorted_again_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    merged = timings._merged
+    lengths: list[int] = []
+
+    def counted(stretches: list[Any]) -> list[Any]:
+        lengths.append(len(stretches))
+        return merged(stretches)
+
+    monkeypatch.setattr(timings, "_merged", counted)
+    record = Timings()
+    for number in range(5000):
+        record.add("queue", 2.0 * number, 2.0 * number + 1)
+    assert len(lengths) < 10 and len(record.stretches()["queue"]) == 5000
+
+
 def test_without_a_record_nothing_is_noted() -> None:
     timings.add("decode", 0, 1)
     with timings.stage("decode"), timings.fetching() as fetch:
