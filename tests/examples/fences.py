@@ -64,6 +64,7 @@ def differences(shown: str, answer: str) -> list[str]:
     # `…` among the keys, among the entries, and in place of a value.
     text = re.sub(r"\{…\}|\[…\]", '"…"', shown)
     text = re.sub(r",\s*…\s*\}", ', "…": 0}', text)
+    text = re.sub(r",\s*…\s*\]", "]", text)
     return _differ(json.loads(text), json.loads(answer), "answer")
 
 

@@ -238,6 +238,7 @@ def test_an_answer_of_another_form_is_told() -> None:
         assert differences(shown, other) != [], other
     assert differences('{"message": "got …"}', '{"message": "got it"}') == []
     assert differences('{"message": "got …"}', '{"message": "had it"}') != []
+    assert differences('[{"a": 1}, …]', '[{"a": 1}, {"a": 2}]') == []
     assert differences('{"a": {…}, "b": […], …}', '{"a": 1, "b": 2, "c": 3}') == []
     assert lines_missing("HTTP/1.1 200 OK\nx: …", "HTTP/1.1 200 OK\nx: 1\ny: 2") == []
     assert lines_missing("HTTP/1.1 200 OK", "HTTP/1.1 404 Not Found") == ["HTTP/1.1 200 OK"]
