@@ -23,6 +23,7 @@ new Gestures(stage, session, { tool: () => document.querySelector("input[name=to
 
 const BUSY = { preparing: "Looking at the photo, so that clicks are fast…", detecting: "Detecting…", segmenting: "Segmenting…", writing: "Asking for polygons…" };
 const READY = "Ready: click on something";
+let fetching = null; // the address that is being fetched
 let note = "";
 let noteTimer;
 
@@ -42,7 +43,7 @@ function say(text) {
 
 function drawStatus() {
   const kind = Object.keys(BUSY).reverse().find((one) => session.busy.has(one));
-  const busy = kind ? BUSY[kind] : session.asked.size ? "Looking for the mask…" : "";
+  const busy = kind ? BUSY[kind] : session.asked.size ? "Looking for the mask…" : fetching ? "Fetching…" : "";
   const status = element("status");
   status.textContent = busy || note;
   status.classList.toggle("busy", Boolean(busy));
@@ -100,9 +101,21 @@ function hint(detector, segmenter) {
 
 // Photos
 
-async function open(file, name, reference = null) {
+let wish = new AbortController(); // of the photo that somebody wanted last
+
+/** Another photo is wanted from now on, and no older one that is still on its way. Gives a signal of whether this one still is. */
+function want() {
+  wish.abort();
+  fetching = null;
+  wish = new AbortController();
+  drawStatus();
+  return wish.signal;
+}
+
+async function open(file, name, { reference = null, signal = want() } = {}) {
   try {
     const picture = await Picture.open(file, name);
+    if (signal.aborted) return;
     picture.reference = reference;
     element("alert").hidden = true;
     showPicture();
@@ -112,7 +125,7 @@ async function open(file, name, reference = null) {
     session.open(picture);
     stage.show(picture);
   } catch (error) {
-    complain(error);
+    if (!signal.aborted) complain(error);
   }
 }
 
@@ -146,16 +159,20 @@ element("another").addEventListener("click", () => {
   element("back").hidden = false;
   element("file").focus();
 });
-element("back").addEventListener("click", () => showPicture());
+element("back").addEventListener("click", () => {
+  want(); // the one before, and none that would take its place later
+  showPicture();
+});
 for (const button of document.querySelectorAll("[data-sample]")) {
   button.addEventListener("click", async () => {
     const path = button.dataset.sample;
+    const signal = want();
     try {
-      const response = await fetch(new URL(path, import.meta.url));
+      const response = await fetch(new URL(path, import.meta.url), { signal });
       if (!response.ok) throw new Error(`the sample is not there (${response.status})`);
-      await open(await response.blob(), path.split("/").pop());
+      await open(await response.blob(), path.split("/").pop(), { signal });
     } catch (error) {
-      complain(error);
+      if (!signal.aborted) complain(error);
     }
   });
 }
@@ -163,15 +180,19 @@ element("url-form").addEventListener("submit", async (event) => {
   event.preventDefault();
   const url = element("url").value.trim();
   if (!url) return element("url").focus();
-  tell("Fetching…");
+  if (url === fetching) return;
+  const signal = want();
+  fetching = url;
+  drawStatus();
   try {
-    const { file, reference } = await service.fetchImage(url);
-    await open(file, lastPart(url), reference);
-    tell("");
+    const { file, reference } = await service.fetchImage(url, signal);
+    await open(file, lastPart(url), { reference, signal });
   } catch (error) {
-    tell("");
-    complain(error);
+    if (!signal.aborted) complain(error);
   }
+  if (signal.aborted) return;
+  fetching = null;
+  drawStatus();
 });
 
 function lastPart(url) {

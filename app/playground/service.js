@@ -33,10 +33,10 @@ export class Service {
   }
 
   /** Has the service fetch an image, and gives its file. Raises ServiceError. */
-  async fetchImage(url) {
-    const kept = await this.#ask("images", { body: JSON.stringify({ url }), type: "application/json" });
+  async fetchImage(url, signal) {
+    const kept = await this.#ask("images", { body: JSON.stringify({ url }), type: "application/json", signal });
     const { image } = await kept.json();
-    return { reference: image, file: await (await this.#ask(`images/${image}`)).blob() };
+    return { reference: image, file: await (await this.#ask(`images/${image}`, { signal })).blob() };
   }
 
   /** Sends the picture ahead, so that requests need only name it. Where the service keeps none, requests carry it. */

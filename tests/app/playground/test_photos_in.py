@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from playwright.sync_api import Route, expect
 
 from tests.app.playground.conftest import SAMPLES, Visit, encoded
 
@@ -87,6 +88,48 @@ def test_an_address_is_fetched_by_the_service_and_by_nobody_else(visit: Visit, w
     visit.page.get_by_label("Address of a photo").fill(f"{web_server}/photos/shelf.jpg")
     visit.page.get_by_role("button", name="Fetch").click()
     assert shown(visit) == ("shelf.jpg", "768 × 1024")
+
+
+def test_a_photo_that_comes_late_does_not_replace_a_newer_one(visit: Visit, web_server: str) -> None:
+    waiting: list[Route] = []
+
+    def hold(route: Route) -> None:
+        if route.request.headers["content-type"] == "application/json":
+            waiting.append(route)
+        else:
+            route.continue_()
+
+    visit.page.route("**/images", hold)
+    visit.open()
+    visit.page.get_by_label("Address of a photo").fill(f"{web_server}/photos/shelf.jpg")
+    for _ in range(2):
+        visit.page.get_by_role("button", name="Fetch").click()
+    expect(visit.page.locator("#status")).to_have_text("Fetching…")
+    visit.page.wait_for_timeout(3500)  # longer than what the page tells in passing
+    assert visit.page.inner_text("#status") == "Fetching…" and len(waiting) == 1
+    visit.page.get_by_role("button", name="Table").click()
+    assert shown(visit) == ("wall.jpg", "1024 × 768")
+    visit.page.mouse.click(*visit.at(0.55, 0.5))
+    visit.settle()
+    waiting[0].continue_()
+    visit.page.wait_for_timeout(1500)
+    assert shown(visit) == ("wall.jpg", "1024 × 768") and visit.names() == ["object 1"]
+
+
+def test_a_photo_that_is_slow_to_read_does_not_replace_a_newer_one(visit: Visit) -> None:
+    visit.page.add_init_script(
+        """const read = window.createImageBitmap;
+        window.createImageBitmap = async (file, options) => {
+            if (file.name === "slow.jpg") await new Promise(resolve => (window.goOn = resolve));
+            return read(file, options);
+        };"""
+    )
+    visit.open()
+    visit.page.evaluate(GIVEN_BY_SCRIPT, ["paste", encoded(SAMPLES / "shelf.jpg"), "slow.jpg"])
+    visit.page.evaluate(GIVEN_BY_SCRIPT, ["paste", encoded(SAMPLES / "wall.jpg"), "quick.jpg"])
+    assert shown(visit) == ("quick.jpg", "1024 × 768")
+    visit.page.evaluate("async () => { window.goOn(); await new Promise(resolve => setTimeout(resolve, 500)); }")
+    assert shown(visit) == ("quick.jpg", "1024 × 768")
 
 
 def test_what_is_wrong_is_said_in_the_services_words(visiting: Callable[..., Any], web_server: str) -> None:
