@@ -61,10 +61,9 @@ function complain(error) {
 }
 
 element("alert-close").addEventListener("click", () => (element("alert").hidden = true));
-service.onrequest = (last) => {
-  element("alert").hidden = true; // it works again
-  panel.drawLast(last);
-};
+service.onrequest = (last) => panel.drawLast(last);
+// Not when some answer comes: what went wrong may have been another object's.
+session.addEventListener("ask", () => (element("alert").hidden = true));
 session.addEventListener("fail", ({ detail }) => complain(detail));
 session.addEventListener("ready", () => session.things.length || tell(READY));
 session.addEventListener("change", ({ detail }) => {
@@ -86,6 +85,9 @@ function draw() {
   element("threshold").disabled = !detector;
   for (const button of element("downloads").children) {
     button.disabled = !(["overlay", "coco"].includes(button.dataset.file) ? visible.length : session.withMasks.length);
+  }
+  for (const radio of document.querySelectorAll("input[name=multimask]")) {
+    radio.checked = (radio.value === "3") === session.multimaskNow;
   }
   element("hint").textContent = hint(detector, segmenter);
 }
@@ -373,7 +375,9 @@ async function greet() {
   for (const radio of document.querySelectorAll("input[name=tool]")) radio.disabled = !segmenter && radio.value !== "hand";
   if (!segmenter) document.querySelector("input[name=tool][value=hand]").click();
   draw();
-  if (session.picture && segmenter) session.prepare();
+  if (!session.picture || !segmenter) return;
+  session.prepare();
+  session.retry(); // a key may have been what was missing
 }
 
 draw();

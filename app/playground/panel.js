@@ -54,7 +54,8 @@ export class Panel {
     const row = element("thing").content.cloneNode(true).firstElementChild;
     const find = () => this.session.things.find((thing) => thing.id === id);
     row.querySelector(".name").addEventListener("click", () => {
-      this.session.select(this.session.selected?.id === id ? null : id);
+      const isDone = this.session.selected?.id === id && !find().prompt.failed;
+      this.session.select(isDone ? null : id);
     });
     row.querySelector(".save").addEventListener("click", () => this.onsave(find()));
     row.querySelector(".remove").addEventListener("click", () => this.session.remove(id));
@@ -72,6 +73,7 @@ export class Panel {
     swatch.style.backgroundColor = swatch.style.borderColor = colour;
     swatch.classList.toggle("outline", thing.best === null);
     row.querySelector(".label").textContent = thing.name;
+    row.querySelector(".name").title = thing.prompt.failed ? "Select to ask for its mask again" : "";
     row.querySelector(".figures").textContent = figures(thing, this.session.waitsFor(thing));
     const save = row.querySelector(".save");
     save.disabled = thing.best === null;

@@ -11,7 +11,7 @@ const EMPTY = { things: [], selected: null };
 const FRAME = { exif_orientation: true };
 const AS_RUNS = { ...FRAME, mask_format: "rle", response_schema: "card" };
 
-/** Fires "change" whenever there is something else to see, "error" with the error, "ready" once the picture is embedded. */
+/** Fires "change" whenever there is something else to see, "ask" when somebody asks for something, "fail" with the error, "ready" once the picture is embedded. */
 export class Session extends EventTarget {
   constructor(service) {
     super();
@@ -77,9 +77,13 @@ export class Session extends EventTarget {
     return this.#run("detecting", async (signal) => {
       const params = { ...FRAME, score_threshold: LOWEST_SCORE };
       const { boxes } = await this.service.score("yolof/score", this.picture, {}, params, { signal });
-      const kept = this.things.filter((thing) => !thing.isDetected || thing.isRefined);
-      const found = boxes.map((box) => this.#detected(box));
-      this.#push([...found.filter((one) => !kept.some((other) => same(one, other))), ...kept]);
+      const before = this.things;
+      const found = boxes.map((box) => {
+        const one = this.#detected(box);
+        const other = before.find((thing) => same(one, thing));
+        return other?.segmented ? other : other ? one.with({ id: other.id }) : one;
+      });
+      this.#push([...found, ...without(before, found).filter((thing) => !thing.isDetected || thing.segmented)]);
     });
   }
 
@@ -95,9 +99,7 @@ export class Session extends EventTarget {
         const other = before.find((thing) => same(one, thing));
         return other?.isRefined ? other : other ? one.with({ id: other.id }) : one;
       });
-      const others = before.filter(
-        (thing) => !found.some(({ id }) => id === thing.id) && (!thing.isDetected || thing.isRefined || thing.score < least),
-      );
+      const others = without(before, found).filter((thing) => !thing.isDetected || thing.isRefined || thing.score < least);
       this.#push([...found, ...others]);
     });
   }
@@ -119,13 +121,19 @@ export class Session extends EventTarget {
   addPoint(x, y, positive) {
     const { selected } = this;
     const point = { x: tenth(x), y: tenth(y), positive };
-    if (selected) this.#exchange(selected, selected.withPrompt({ points: [...selected.prompt.points, point] }));
+    const multimask = this.multimaskNow;
+    if (selected) this.#exchange(selected, selected.withPrompt({ points: [...selected.prompt.points, point], multimask }));
     else this.#add({ points: [point] });
   }
 
   /** A new thing in a box. */
   addBox([x1, y1, x2, y2]) {
     this.#add({ box: [x1, y1, x2, y2].map(tenth) });
+  }
+
+  /** Whether the next prompt gives three masks: the selected thing's says so, once it has been asked. */
+  get multimaskNow() {
+    return this.selected?.segmented ? this.selected.prompt.multimask : this.multimask;
   }
 
   /** How many masks a prompt gives, from now on and for the selected thing. */
@@ -163,9 +171,17 @@ export class Session extends EventTarget {
   // What there is
 
   select(id) {
-    if (this.history.state.selected === id) return;
-    this.history.replace({ ...this.history.state, selected: id });
-    this.#changed();
+    if (this.history.state.selected !== id) {
+      this.history.replace({ ...this.history.state, selected: id });
+      this.#changed();
+    }
+    if (this.selected?.prompt.failed) this.retry([this.selected]);
+  }
+
+  /** Ask once more for those masks that there was no answer to. */
+  retry(things = this.things) {
+    for (const { prompt } of things) prompt.failed = false;
+    this.#askForMasks();
   }
 
   hover(id) {
@@ -191,13 +207,13 @@ export class Session extends EventTarget {
   undo() {
     this.history.undo();
     this.#changed();
-    this.#askForMasks();
+    this.retry();
   }
 
   redo() {
     this.history.redo();
     this.#changed();
-    this.#askForMasks();
+    this.retry();
   }
 
   /** The visible thing at a place in the picture; of several the smallest. */
@@ -209,8 +225,9 @@ export class Session extends EventTarget {
     return there.sort((one, other) => size(one) - size(other))[0] ?? null;
   }
 
-  #push(things, selected = null) {
-    this.history.push({ things, selected });
+  /** What is selected stays so, unless it is gone: an answer may come while somebody works on it. */
+  #push(things, selected = this.history.state.selected) {
+    this.history.push({ things, selected: things.some(({ id }) => id === selected) ? selected : null });
     this.#changed();
     this.#askForMasks();
   }
@@ -282,6 +299,7 @@ export class Session extends EventTarget {
     this.busy.get(kind)?.abort();
     const controller = new AbortController();
     this.busy.set(kind, controller);
+    if (kind !== "preparing") this.dispatchEvent(new Event("ask"));
     this.#changed();
     try {
       return await work(controller.signal);
@@ -316,6 +334,10 @@ function masksOf(predicted) {
 
 function same(one, other) {
   return one.label === other.label && other.prompt.box !== null && overlap(one.prompt.box, other.prompt.box) > 0.9;
+}
+
+function without(things, others) {
+  return things.filter(({ id }) => !others.some((other) => other.id === id));
 }
 
 const tenth = (value) => Math.round(value * 10) / 10;

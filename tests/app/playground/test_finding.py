@@ -135,6 +135,33 @@ def test_a_detected_box_is_refined_by_a_point(visit: Visit) -> None:
     assert np.array_equal(visit.shown_masks(), mask_of(sam(visit, **asked)[0]))
 
 
+def test_masks_per_prompt_says_what_holds_for_the_selected_object(visit: Visit) -> None:
+    visit.open(WALL)
+    one, three = (visit.page.get_by_label(name, exact=True) for name in ("One", "Three"))
+    visit.page.mouse.click(*visit.at(0.55, 0.5))
+    visit.settle()
+    visit.page.locator("#marks").press("Escape")
+    three.check(force=True)
+    visit.page.locator("#things .name").click()
+    assert one.is_checked()
+    visit.page.locator("#marks").press("Escape")
+    assert three.is_checked()
+
+
+def test_work_goes_on_while_an_answer_is_on_its_way(visit: Visit) -> None:
+    visit.open(WALL)
+    visit.page.mouse.click(*visit.at(0.2, 0.7))
+    visit.settle()
+    for button in ("Segment all", "Detect"):
+        visit.click_button(button)
+        assert visit.page.locator("#things li.selected .label").all_inner_texts() == ["object 1"]
+    masks = visit.page.locator("#things .figures").filter(has_text="mask").count()
+    assert masks > 2  # Detect keeps those that there are
+    visit.page.mouse.click(*visit.at(0.25, 0.7))
+    visit.settle()
+    assert visit.names().count("object 1") == 1 and "object 2" not in visit.names()
+
+
 def test_what_the_pointer_is_on_is_lit_in_the_list_and_in_the_picture(visit: Visit) -> None:
     visit.open(WALL)
     visit.click_button("Segment all")

@@ -130,6 +130,45 @@ def test_times_of_the_service_are_shown_and_its_refusals_too(visiting: Callable[
         assert visit.names() == before
 
 
+def test_a_mask_that_was_refused_is_asked_for_again(visiting: Callable[..., Any]) -> None:
+    def refuse(route: Route) -> None:
+        route.fulfill(status=429, content_type="application/json", body='{"message": "too many"}')
+
+    with visiting(expected="429") as visit:
+        visit.open(WALL)
+        alert = visit.page.get_by_role("alert").get_by_text("too many")
+        figures = visit.page.locator("#things .figures")
+        for again in (
+            lambda: visit.page.locator("#things .name").click(),
+            lambda: [visit.page.get_by_role("button", name=name).click() for name in ("Undo", "Redo")],
+        ):
+            visit.page.route("**/sam/score", refuse)
+            visit.page.mouse.click(*visit.at(0.55, 0.5))
+            expect(figures).to_have_text("no mask")
+            expect(alert).to_be_visible()
+            visit.page.unroute("**/sam/score")
+            again()
+            expect(figures).to_contain_text("%")
+            expect(alert).to_be_hidden()
+            visit.page.get_by_role("button", name="Remove all objects").click()
+
+
+def test_one_objects_mask_does_not_hide_what_went_wrong_with_another(visiting: Callable[..., Any]) -> None:
+    with visiting(expected="429") as visit:
+        visit.open(WALL)
+        waiting: list[Route] = []
+        visit.page.route("**/sam/score", lambda route: waiting.append(route))
+        for x in (0.55, 0.2):
+            with visit.page.expect_request("**/sam/score"):
+                visit.page.mouse.click(*visit.at(x, 0.7))
+            visit.page.locator("#marks").press("Escape")
+        waiting[1].fulfill(status=429, content_type="application/json", body='{"message": "too many"}')
+        visit.page.get_by_role("alert").get_by_text("too many").wait_for()
+        waiting[0].continue_()
+        visit.settle()
+        assert visit.page.get_by_role("alert").get_by_text("too many").is_visible()
+
+
 def test_the_service_may_go_away(visiting: Callable[..., Any]) -> None:
     with visiting(expected="ERR_FAILED") as visit:
         visit.open(WALL)
