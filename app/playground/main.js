@@ -17,7 +17,7 @@ const stage = new Stage(element("view"), element("photo"), element("marks"), ses
 const panel = new Panel(session, { onsave: (thing) => save(`${files.fileName(thing.name)}.png`, () => files.maskPng(thing)) });
 let version = null;
 
-new Gestures(stage, session, { tool: () => document.querySelector("input[name=tool]:checked").value, say });
+const gestures = new Gestures(stage, session, { tool: () => document.querySelector("input[name=tool]:checked").value, say });
 
 // What goes on
 
@@ -41,13 +41,18 @@ function say(text) {
   element("said").textContent = text;
 }
 
+function sayCount() {
+  const { length } = session.visible;
+  say(length === 1 ? "1 object" : `${length || "no"} objects`);
+}
+
 function drawStatus() {
   const kind = Object.keys(BUSY).reverse().find((one) => session.busy.has(one));
   const busy = kind ? BUSY[kind] : session.asked.size ? "Looking for the mask…" : fetching ? "Fetching…" : "";
   const status = element("status");
   status.textContent = busy || note;
   status.classList.toggle("busy", Boolean(busy));
-  element("stage").setAttribute("aria-busy", String(Boolean(busy)));
+  element("view").setAttribute("aria-busy", String(Boolean(busy)));
 }
 
 function complain(error) {
@@ -60,11 +65,15 @@ function complain(error) {
   element("alert").hidden = false;
 }
 
-element("alert-close").addEventListener("click", () => (element("alert").hidden = true));
+element("alert-close").addEventListener("click", () => {
+  element("alert").hidden = true;
+  element(element("view").hidden ? "file" : "marks").focus();
+});
 service.onrequest = (last) => panel.drawLast(last);
 // Not when some answer comes: what went wrong may have been another object's.
 session.addEventListener("ask", () => (element("alert").hidden = true));
 session.addEventListener("fail", ({ detail }) => complain(detail));
+session.addEventListener("mask", ({ detail }) => say(detail.summary));
 session.addEventListener("ready", () => session.things.length || tell(READY));
 session.addEventListener("change", ({ detail }) => {
   if (note === READY && session.things.length) tell("");
@@ -72,16 +81,27 @@ session.addEventListener("change", ({ detail }) => {
   else draw();
 });
 
+/** Whether a button does anything. It keeps the focus while it does not, as `disabled` would not let it. */
+function enable(id, does) {
+  element(id).setAttribute("aria-disabled", String(!does));
+}
+
+function onPress(id, act) {
+  element(id).addEventListener("click", ({ currentTarget }) => {
+    if (currentTarget.getAttribute("aria-disabled") !== "true") act();
+  });
+}
+
 function draw() {
   const { picture, history, things, visible, busy } = session;
   drawStatus();
   panel.draw();
-  element("undo").disabled = !history.canUndo;
-  element("redo").disabled = !history.canRedo;
-  element("clear").disabled = !things.length;
+  enable("undo", history.canUndo);
+  enable("redo", history.canRedo);
+  enable("clear", things.length > 0);
   const [detector, segmenter] = [Boolean(version?.detector), session.canSegment];
-  element("detect").disabled = !picture || !detector || busy.has("detecting");
-  element("segment").disabled = !picture || !detector || !segmenter || busy.has("segmenting");
+  enable("detect", picture && detector && !busy.has("detecting"));
+  enable("segment", picture && detector && segmenter && !busy.has("segmenting"));
   element("threshold").disabled = !detector;
   for (const button of element("downloads").children) {
     button.disabled = !(["overlay", "coco"].includes(button.dataset.file) ? visible.length : session.withMasks.length);
@@ -114,18 +134,21 @@ function want() {
   return wish.signal;
 }
 
-async function open(file, name, { reference = null, signal = want() } = {}) {
+async function open(file, name, { reference = null, url = null, signal = want() } = {}) {
   try {
     const picture = await Picture.open(file, name);
-    if (signal.aborted) return;
-    picture.reference = reference;
+    if (signal.aborted) return picture.close();
+    Object.assign(picture, { reference, url });
     element("alert").hidden = true;
     showPicture();
     element("picture-name").textContent = element("picture-name").title = name;
     element("picture-size").textContent = `${picture.width} × ${picture.height} pixels, ${kilobytes(file.size)}`;
     element("marks").setAttribute("aria-label", `${name}, ${picture.width} by ${picture.height} pixels`);
+    gestures.reset();
     session.open(picture);
     stage.show(picture);
+    panel.drawLast((service.last = null));
+    if (!version) greet(); // it may be there by now
   } catch (error) {
     if (!signal.aborted) complain(error);
   }
@@ -188,7 +211,7 @@ element("url-form").addEventListener("submit", async (event) => {
   drawStatus();
   try {
     const { file, reference } = await service.fetchImage(url, signal);
-    await open(file, lastPart(url), { reference, signal });
+    await open(file, lastPart(url), { reference, url, signal });
   } catch (error) {
     if (!signal.aborted) complain(error);
   }
@@ -224,8 +247,12 @@ for (const kind of ["dragenter", "dragover", "dragleave", "drop"]) {
 
 // Finding things
 
-element("detect").addEventListener("click", () => session.detect());
-element("segment").addEventListener("click", () => session.segmentAll());
+async function find(answer) {
+  if (await answer) sayCount();
+}
+
+onPress("detect", () => find(session.detect()));
+onPress("segment", () => find(session.segmentAll()));
 element("threshold").addEventListener("input", ({ target }) => {
   element("threshold-value").textContent = `${target.value}%`;
   target.setAttribute("aria-valuetext", `${target.value} percent`);
@@ -243,20 +270,21 @@ for (const part of Object.keys(shown)) {
     stage.redraw();
   });
 }
-element("undo").addEventListener("click", () => session.undo());
-element("redo").addEventListener("click", () => session.redo());
-element("clear").addEventListener("click", () => session.clear());
+const undo = () => (session.undo(), sayCount());
+const redo = () => (session.redo(), sayCount());
+onPress("undo", undo);
+onPress("redo", redo);
+onPress("clear", () => (session.clear(), sayCount()));
 
 // The view
 
 function zoomBy(factor) {
-  stage.viewport.zoomTo(stage.viewport.scale * factor);
-  stage.moved();
+  stage.zoomTo(stage.viewport.scale * factor);
 }
 
 function zoomTo(scale) {
-  if (scale === null) stage.viewport.fit();
-  else stage.viewport.zoomTo(scale);
+  if (scale !== null) return stage.zoomTo(scale);
+  stage.viewport.fit();
   stage.moved();
 }
 
@@ -276,8 +304,8 @@ document.addEventListener("keydown", (event) => {
   const withControl = event.ctrlKey || event.metaKey;
   const key = event.key.toLowerCase();
   let act;
-  if (withControl && key === "z") act = () => (event.shiftKey ? session.redo() : session.undo());
-  else if (withControl && key === "y") act = () => session.redo();
+  if (withControl && key === "z") act = event.shiftKey ? redo : undo;
+  else if (withControl && key === "y") act = redo;
   else if (withControl || event.altKey) return; // the browser's own
   else act = { "+": () => zoomBy(1.25), "=": () => zoomBy(1.25), "-": () => zoomBy(0.8), 0: () => zoomTo(null), 1: () => zoomTo(1) }[key];
   if (!act) return;
@@ -300,9 +328,10 @@ const FILES = {
 };
 
 async function save(name, make) {
+  const { stem } = session.picture; // there may be another one by the time that the file is made
   try {
     const blob = await make();
-    if (blob) files.download(blob, `${files.fileName(session.picture.stem)}-${name}`);
+    if (blob) files.download(blob, `${files.fileName(stem)}-${name}`);
   } catch (error) {
     complain(error);
   }
@@ -318,7 +347,8 @@ element("last").addEventListener("click", async ({ target }) => {
   const text = SNIPPETS[language](service.last);
   try {
     await navigator.clipboard.writeText(text);
-    tell(`Copied. It reads ${service.last.picture.name} from where it is run.`);
+    const { name, url } = service.last.photo;
+    tell(url ? "Copied. It has the service fetch the photo from its address." : `Copied. It reads ${name} from where it is run.`);
   } catch {
     // Without HTTPS, browsers have no clipboard but on localhost.
     files.download(new Blob([text], { type: "text/plain" }), { curl: "ask.sh", python: "ask.py", javascript: "ask.mjs" }[language]);

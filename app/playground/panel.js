@@ -89,8 +89,12 @@ export class Panel {
     const masks = selected?.prompt.masks ?? [];
     const field = element("candidates");
     field.hidden = masks.length < 2;
-    if (field.hidden) return;
     const list = field.querySelector("div");
+    if (field.hidden) {
+      this.shownCandidates = null; // else they would be kept for as long as no others are shown
+      list.replaceChildren();
+      return;
+    }
     if (this.shownCandidates !== masks) {
       this.shownCandidates = masks;
       const around = surroundings(picture, masks);
@@ -109,9 +113,11 @@ export class Panel {
     list.querySelectorAll("input").forEach((radio, place) => (radio.checked = place === selected.choice));
   }
 
-  /** What the service says of the last request. */
-  drawLast({ route, times, totalMs }) {
-    element("last").hidden = false;
+  /** What the service says of the last request, or null. */
+  drawLast(last) {
+    element("last").hidden = last === null;
+    if (last === null) return;
+    const { route, times, totalMs } = last;
     element("last-route").textContent = `POST /${route}`;
     const rows = [...times, { name: "in all, with the way", ms: totalMs }];
     element("times").replaceChildren(

@@ -7,11 +7,20 @@ export class Picture {
   constructor(file, name, bitmap) {
     this.file = file;
     this.name = name;
+    this.url = null; // where the service had it from, if it was an address
     this.width = bitmap.width;
     this.height = bitmap.height;
     this.pyramid = new Pyramid(bitmap);
     this.reference = null; // "sha256:...", once the service has it
     this.keepable = true; // whether the service keeps images at all
+    this.keeping = null; // the promise of its being sent, while it is
+    this.closing = new AbortController();
+  }
+
+  /** It is not worked on any more. */
+  close() {
+    this.closing.abort();
+    this.pyramid.close();
   }
 
   /** Reads an image's file. Raises an Error that can be shown. */

@@ -23,6 +23,12 @@ export class Pyramid {
     context.drawImage(image, x, y, this.width * scale, this.height * scale);
   }
 
+  /** Gives its memory back now, as a photo's is large. */
+  close() {
+    this.levels[0].close?.();
+    this.levels = [];
+  }
+
   #level(wanted) {
     while (this.levels.length <= wanted) {
       const last = this.levels[this.levels.length - 1];

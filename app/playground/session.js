@@ -11,7 +11,7 @@ const EMPTY = { things: [], selected: null };
 const FRAME = { exif_orientation: true };
 const AS_RUNS = { ...FRAME, mask_format: "rle", response_schema: "card" };
 
-/** Fires "change" whenever there is something else to see, "ask" when somebody asks for something, "fail" with the error, "ready" once the picture is embedded. */
+/** Fires "change" whenever there is something else to see, "ask" when somebody asks for something, "mask" with the thing that has got one, "fail" with the error, "ready" once the picture is embedded. */
 export class Session extends EventTarget {
   constructor(service) {
     super();
@@ -53,6 +53,7 @@ export class Session extends EventTarget {
   /** Begin anew with a picture. */
   open(picture) {
     this.#stop();
+    this.picture?.close();
     this.picture = picture;
     this.history = new History(EMPTY);
     this.hovered = null;
@@ -73,6 +74,7 @@ export class Session extends EventTarget {
 
   // The detector
 
+  /** Gives true; null where it was given up or failed. */
   detect() {
     return this.#run("detecting", async (signal) => {
       const params = { ...FRAME, score_threshold: LOWEST_SCORE };
@@ -84,6 +86,7 @@ export class Session extends EventTarget {
         return other?.segmented ? other : other ? one.with({ id: other.id }) : one;
       });
       this.#push([...found, ...without(before, found).filter((thing) => !thing.isDetected || thing.segmented)]);
+      return true;
     });
   }
 
@@ -101,6 +104,7 @@ export class Session extends EventTarget {
       });
       const others = without(before, found).filter((thing) => !thing.isDetected || thing.isRefined || thing.score < least);
       this.#push([...found, ...others]);
+      return true;
     });
   }
 
@@ -241,6 +245,8 @@ export class Session extends EventTarget {
         try {
           const answer = await this.service.score("sam/score", this.picture, prompt.columns, AS_RUNS, { signal });
           prompt.masks = masksOf(answer.predictions[0].mask_per_prediction);
+          const thing = this.things.find((one) => one.prompt === prompt);
+          if (thing) this.dispatchEvent(new CustomEvent("mask", { detail: thing }));
         } catch (error) {
           prompt.failed = error.name !== "AbortError";
           throw error;

@@ -132,6 +132,43 @@ def test_a_photo_that_is_slow_to_read_does_not_replace_a_newer_one(visit: Visit)
     assert shown(visit) == ("quick.jpg", "1024 × 768")
 
 
+def test_a_photo_is_sent_once_however_many_wait_for_it(visit: Visit) -> None:
+    sent: list[Route] = []
+    visit.page.route("**/images", lambda route: sent.append(route))
+    visit.open()
+    visit.page.get_by_role("button", name="Table").click()
+    visit.page.wait_for_selector("#view:not([hidden])")
+    for x in (0.2, 0.55, 0.8):
+        visit.page.mouse.click(*visit.at(x, 0.7))
+        visit.page.locator("#marks").press("Escape")
+    visit.page.locator("#marks").press("Control+z")
+    visit.page.wait_for_timeout(500)
+    assert len(sent) == 1
+    sent[0].continue_()
+    visit.settle()
+    assert visit.names() == ["object 1", "object 2"]
+    assert all(answer.json()[0]["predictions"] for answer in visit.answers)
+
+
+def test_nothing_is_left_of_the_photo_before(visit: Visit) -> None:
+    visit.page.add_init_script(
+        """const read = window.createImageBitmap;
+        window.bitmaps = [];
+        window.createImageBitmap = async (...given) => {
+            window.bitmaps.push(await read(...given));
+            return window.bitmaps.at(-1);
+        };"""
+    )
+    visit.open(SAMPLES / "wall.jpg")
+    visit.click_button("Detect")
+    assert visit.page.locator("#last").is_visible()
+    visit.page.get_by_role("button", name="New photo").click()
+    visit.page.get_by_role("button", name="Shelf").click()
+    assert shown(visit)[0] == "shelf.jpg"
+    assert visit.page.locator("#last").is_hidden()
+    assert visit.page.evaluate("() => window.bitmaps.map(({ width }) => width)") == [0, 768]
+
+
 def test_what_is_wrong_is_said_in_the_services_words(visiting: Callable[..., Any], web_server: str) -> None:
     with visiting(expected="400") as visit:
         visit.open()
