@@ -134,11 +134,11 @@ function want() {
   return wish.signal;
 }
 
-async function open(file, name, { reference = null, url = null, signal = want() } = {}) {
+async function open(file, name, { reference = null, url = null, home = null, signal = want() } = {}) {
   try {
     const picture = await Picture.open(file, name);
     if (signal.aborted) return picture.close();
-    Object.assign(picture, { reference, url });
+    Object.assign(picture, { reference, url, home });
     element("alert").hidden = true;
     showPicture();
     element("picture-name").textContent = element("picture-name").title = name;
@@ -191,11 +191,12 @@ element("back").addEventListener("click", () => {
 for (const button of document.querySelectorAll("[data-sample]")) {
   button.addEventListener("click", async () => {
     const path = button.dataset.sample;
+    const home = new URL(path, import.meta.url).href;
     const signal = want();
     try {
-      const response = await fetch(new URL(path, import.meta.url), { signal });
+      const response = await fetch(home, { signal });
       if (!response.ok) throw new Error(`the sample is not there (${response.status})`);
-      await open(await response.blob(), path.split("/").pop(), { signal });
+      await open(await response.blob(), path.split("/").pop(), { home, signal });
     } catch (error) {
       if (!signal.aborted) complain(error);
     }

@@ -8,6 +8,7 @@ export class Picture {
     this.file = file;
     this.name = name;
     this.url = null; // where the service had it from, if it was an address
+    this.home = null; // where it can be downloaded, if it is a sample
     this.width = bitmap.width;
     this.height = bitmap.height;
     this.pyramid = new Pyramid(bitmap);

@@ -92,7 +92,7 @@ export class Service {
     const [answer] = await response.json();
     if (!quiet) {
       // The picture's name and not itself, whose pixels it would keep.
-      this.last = { ...asked, photo: { name: picture.name, url: picture.url }, url: new URL(route, this.root).href, withKey: Boolean(this.key) };
+      this.last = { ...asked, photo: { name: picture.name, url: picture.url, home: picture.home }, url: new URL(route, this.root).href, withKey: Boolean(this.key) };
       this.last.times = timesOf(response.headers);
       this.last.totalMs = performance.now() - began;
       this.onrequest(this.last);

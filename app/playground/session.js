@@ -5,7 +5,7 @@ import { Mask } from "./mask.js";
 import { Prompt, Thing, overlap } from "./thing.js";
 
 // Boxes that score less are not even asked for; it is YOLOF's own threshold.
-export const LOWEST_SCORE = 0.05;
+const LOWEST_SCORE = 0.05;
 const EMPTY = { things: [], selected: null };
 // A photo is turned upright, as browsers show it; run lengths are the smallest exact form of a mask.
 const FRAME = { exif_orientation: true };
@@ -67,7 +67,9 @@ export class Session extends EventTarget {
     const { width, height } = this.picture;
     const prompt = new Prompt({ points: [{ x: width / 2, y: height / 2, positive: true }] });
     this.#run("preparing", async (signal) => {
-      await this.service.score("sam/score", this.picture, prompt.columns, AS_RUNS, { signal, quiet: true });
+      const { picture } = this;
+      const answer = await this.service.score("sam/score", picture, prompt.columns, AS_RUNS, { signal, quiet: true });
+      masksOf(answer.predictions[0].mask_per_prediction, picture); // says at once if they would not fit
       this.dispatchEvent(new Event("ready"));
     });
   }
@@ -113,7 +115,7 @@ export class Session extends EventTarget {
     const corners = [box.topX * width, box.topY * height, box.bottomX * width, box.bottomY * height];
     const prompt = new Prompt({ box: corners, multimask: this.multimask });
     if (mask_per_prediction) {
-      prompt.masks = masksOf(mask_per_prediction);
+      prompt.masks = masksOf(mask_per_prediction, this.picture);
       prompt.route = "pipeline/score";
     }
     return new Thing({ label, score, prompt, segmented: Boolean(mask_per_prediction) });
@@ -244,7 +246,7 @@ export class Session extends EventTarget {
       this.#run(`mask ${id}`, async (signal) => {
         try {
           const answer = await this.service.score("sam/score", this.picture, prompt.columns, AS_RUNS, { signal });
-          prompt.masks = masksOf(answer.predictions[0].mask_per_prediction);
+          prompt.masks = masksOf(answer.predictions[0].mask_per_prediction, this.picture);
           const thing = this.things.find((one) => one.prompt === prompt);
           if (thing) this.dispatchEvent(new CustomEvent("mask", { detail: thing }));
         } catch (error) {
@@ -272,17 +274,17 @@ export class Session extends EventTarget {
         this.service.score(route, this.picture, columns, { ...AS_RUNS, mask_format: "polygon", ...params }, { signal, quiet: true });
       const things = this.withMasks;
       const byPipeline = things.filter(({ prompt, chosen }) => prompt.route === "pipeline/score" && chosen === null);
-      let found = [];
-      if (byPipeline.length) {
-        const { multimask } = byPipeline[0].prompt;
-        const least = Math.min(...byPipeline.map(({ score }) => score));
-        const params = { score_threshold: least - 1e-6, multimask_output: multimask };
-        ({ boxes: found } = await ask("pipeline/score", {}, params));
+      const found = new Map(); // whether they were three masks each -> the pipeline's boxes
+      for (const multimask of new Set(byPipeline.map(({ prompt }) => prompt.multimask))) {
+        const alike = byPipeline.filter(({ prompt }) => prompt.multimask === multimask);
+        const least = Math.min(...alike.map(({ score }) => score));
+        const answer = await ask("pipeline/score", {}, { score_threshold: least - 1e-6, multimask_output: multimask });
+        found.set(multimask, answer.boxes);
       }
       const boxes = [];
       for (const thing of things) {
         let polygon = byPipeline.includes(thing)
-          ? found.find(({ score, label }) => score === thing.score && label === thing.label)?.polygon
+          ? found.get(thing.prompt.multimask).find(({ score, label }) => score === thing.score && label === thing.label)?.polygon
           : undefined;
         if (!polygon) {
           const answer = await ask("sam/score", thing.prompt.columns, {});
@@ -310,8 +312,8 @@ export class Session extends EventTarget {
     try {
       return await work(controller.signal);
     } catch (error) {
-      if (error.name !== "AbortError" && kind !== "preparing") this.#fail(error);
-      if (error.status === 401 && kind === "preparing") this.#fail(error);
+      const isSaid = kind !== "preparing" || error.status === 401 || error instanceof FrameError;
+      if (error.name !== "AbortError" && isSaid) this.#fail(error);
       return null;
     } finally {
       if (this.busy.get(kind) === controller) this.busy.delete(kind);
@@ -334,8 +336,21 @@ export class Session extends EventTarget {
   }
 }
 
-function masksOf(predicted) {
-  return predicted.map(({ rle, iou_score }) => ({ mask: Mask.fromRle(rle), score: iou_score }));
+/** The service sees the picture in another frame than the browser, so that no place in it means the same to both. */
+class FrameError extends Error {}
+
+/** predicted: the masks of an answer about `picture`. Raises FrameError. */
+function masksOf(predicted, { name, width, height }) {
+  return predicted.map(({ rle, iou_score }) => {
+    const [rows, columns] = rle.size;
+    if (rows !== height || columns !== width) {
+      throw new FrameError(
+        `${name}: this browser shows ${width} × ${height} pixels, and the service sees ${columns} × ${rows}, as the two ` +
+          "read its orientation differently. Save it turned upright, without an orientation, and open that.",
+      );
+    }
+    return { mask: Mask.fromRle(rle), score: iou_score };
+  });
 }
 
 function same(one, other) {

@@ -3,7 +3,7 @@
 const IMAGE = "\u0000"; // stands for the base64 text until it is known how a language puts it there
 
 /**
- * asked: {url, names, values, params, photo: {name, url}, withKey}. Each gives a text that runs beside the photo's file,
+ * asked: {url, names, values, params, photo: {name, url, home}, withKey}. Each gives a text that runs beside the photo's file,
  * or anywhere where the photo has an address that the service fetched it from.
  */
 export const SNIPPETS = { curl, python, javascript };
@@ -21,7 +21,7 @@ function curl(asked) {
   --data-binary ${shell(JSON.stringify(bodyOf(asked)))}
 `;
   }
-  return `IMAGE=${shell(asked.photo.name)}
+  return `${whence("#", asked)}IMAGE=${shell(asked.photo.name)}
 printf ${shell(body)} "$(base64 < "$IMAGE" | tr -d '\\n')" |
   curl -sS ${shell(asked.url)} -H 'Content-Type: application/json'${key} --data-binary @-
 `;
@@ -34,7 +34,7 @@ function python(asked) {
 with open(IMAGE, "rb") as file:
     image = base64.b64encode(file.read()).decode()
 `;
-  return `${asked.photo.url ? "" : "import base64\n"}import json
+  return `${whence("#", asked)}${asked.photo.url ? "" : "import base64\n"}import json
 ${asked.withKey ? "import os\n" : ""}import urllib.request
 
 ${asked.photo.url ? "" : read}body = ${literal(bodyOf(asked), PYTHON)}
@@ -53,12 +53,17 @@ const IMAGE = ${literal(asked.photo.name, JAVASCRIPT)};
 
 const image = (await readFile(IMAGE)).toString("base64");
 `;
-  return `// Node 18 or later, as a module: node ask.mjs
+  return `${whence("//", asked)}// Node 18 or later, as a module: node ask.mjs
 ${asked.photo.url ? "" : read}const body = ${literal(bodyOf(asked), JAVASCRIPT)};
 const headers = { "Content-Type": "application/json"${key} };
 const answer = await fetch(${literal(asked.url, JAVASCRIPT)}, { method: "POST", headers, body: JSON.stringify(body) });
 console.log(JSON.stringify(await answer.json()));
 `;
+}
+
+/** A sample is in no folder until somebody puts it there. */
+function whence(mark, { photo: { name, home } }) {
+  return home ? `${mark} ${name} is at ${home}\n` : "";
 }
 
 const PYTHON = { true: "True", false: "False", null: "None" };

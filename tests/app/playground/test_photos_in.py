@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -62,6 +65,12 @@ def test_a_sample_is_opened_and_seen_by_the_service_before_the_first_click(visit
     assert [answer.url.removeprefix(visit.service.url) for answer in visit.answers] == ["/sam/score"]
     assert visit.page.inner_text("#status") == "Ready: click on something"
     assert visit.last_body()["input_data"]["data"][0][0].startswith("sha256:")
+    visit.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    visit.click_button("Detect")
+    visit.page.get_by_role("button", name="curl", exact=True).click()
+    visit.page.get_by_text("Copied. It reads shelf.jpg").wait_for()
+    program = visit.page.evaluate("() => navigator.clipboard.readText()")
+    assert f"shelf.jpg is at {visit.service.url}/playground/samples/shelf.jpg\n" in program
 
 
 @pytest.mark.parametrize("kind", ["paste", "drop"])
@@ -83,11 +92,31 @@ def test_a_photo_is_turned_upright_as_its_exif_says(visit: Visit, tmp_path: Path
     assert boxes[0]["box"]["bottomX"] < 1 and visit.last_body()["params"]["exif_orientation"] is True
 
 
-def test_an_address_is_fetched_by_the_service_and_by_nobody_else(visit: Visit, web_server: str) -> None:
+def test_a_photo_whose_orientation_the_browser_reads_differently_is_refused(visit: Visit, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    with Image.open(SAMPLES / "wall.jpg") as image:
+        image.save(tmp_path / "turned.webp", exif=exif)
+    visit.open(tmp_path / "turned.webp")
+    if shown(visit)[1] == "768 × 1024":
+        pytest.skip("this browser reads the EXIF of WebP")
+    visit.page.get_by_role("alert").get_by_text("the service sees 768 × 1024").wait_for()
+
+
+def test_an_address_is_fetched_by_the_service_and_by_nobody_else(visit: Visit, web_server: str, tmp_path: Path) -> None:
     visit.open()
     visit.page.get_by_label("Address of a photo").fill(f"{web_server}/photos/shelf.jpg")
     visit.page.get_by_role("button", name="Fetch").click()
     assert shown(visit) == ("shelf.jpg", "768 × 1024")
+    visit.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    visit.click_button("Detect")
+    for language in ("curl", "Python"):  # which need no file, as there is none
+        visit.page.get_by_role("button", name=language, exact=True).click()
+        visit.page.get_by_text("Copied. It has the service fetch").wait_for()
+        program = visit.page.evaluate("() => navigator.clipboard.readText()")
+        command = ["bash", "-c"] if language == "curl" else [sys.executable, "-c"]
+        done = subprocess.run([*command, program], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+        assert json.loads(done.stdout) == visit.answers[-1].json(), done.stderr
 
 
 def test_a_photo_that_comes_late_does_not_replace_a_newer_one(visit: Visit, web_server: str) -> None:

@@ -172,7 +172,9 @@ def test_one_objects_mask_does_not_hide_what_went_wrong_with_another(visiting: C
 def test_a_start_that_failed_is_made_up_for_with_the_first_photo(visiting: Callable[..., Any]) -> None:
     with visiting(expected="ERR_FAILED") as visit:
         visit.page.add_init_script(
-            """Object.defineProperty(window, "sessionStorage", {get() { throw new DOMException("no", "SecurityError"); }});"""
+            """Object.defineProperty(window, "sessionStorage", {
+                get() { throw new DOMException("denied", "SecurityError"); },
+            });"""
         )
         visit.page.route("**/version", lambda route: route.abort())
         visit.page.goto(f"{visit.service.url}/playground")
