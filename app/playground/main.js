@@ -134,10 +134,11 @@ function want() {
   return wish.signal;
 }
 
-async function open(file, name, { reference = null, url = null, home = null, signal = want() } = {}) {
+async function open(file, name, { reference = null, upright = null, url = null, home = null, signal = want() } = {}) {
   try {
     const picture = await Picture.open(file, name);
     if (signal.aborted) return picture.close();
+    if (upright) picture.checkFrame(upright);
     Object.assign(picture, { reference, url, home });
     element("alert").hidden = true;
     showPicture();
@@ -211,8 +212,8 @@ element("url-form").addEventListener("submit", async (event) => {
   fetching = url;
   drawStatus();
   try {
-    const { file, reference } = await service.fetchImage(url, signal);
-    await open(file, lastPart(url), { reference, url, signal });
+    const { file, ...kept } = await service.fetchImage(url, signal);
+    await open(file, lastPart(url), { ...kept, url, signal });
   } catch (error) {
     if (!signal.aborted) complain(error);
   }

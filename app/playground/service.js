@@ -41,14 +41,14 @@ export class Service {
     return (await this.#ask("version")).json();
   }
 
-  /** Has the service fetch an image, and gives its file. Raises ServiceError. */
+  /** Has the service fetch an image, and gives its file, and its size turned upright. Raises ServiceError. */
   async fetchImage(url, signal) {
     const kept = await this.#ask("images", { body: JSON.stringify({ url }), type: "application/json", signal });
-    const { image } = await kept.json();
-    return { reference: image, file: await (await this.#ask(`images/${image}`, { signal })).blob() };
+    const { image, upright } = await kept.json();
+    return { reference: image, upright, file: await (await this.#ask(`images/${image}`, { signal })).blob() };
   }
 
-  /** Sends the picture ahead, so that requests need only name it. Where the service keeps none, requests carry it. */
+  /** Sends the picture ahead, so that requests need only name it. Where the service keeps none, requests carry it. Raises FrameError. */
   async keep(picture, signal) {
     if (picture.reference || !picture.keepable) return;
     picture.keeping ??= this.#send(picture).finally(() => (picture.keeping = null));
@@ -65,7 +65,9 @@ export class Service {
     try {
       const { signal } = picture.closing;
       const kept = await this.#ask("images", { body: picture.file, type: "application/octet-stream", signal });
-      picture.reference = (await kept.json()).image;
+      const { image, upright } = await kept.json();
+      picture.checkFrame(upright);
+      picture.reference = image;
     } catch (error) {
       if (![404, 413].includes(error.status)) throw error;
       picture.keepable = false;

@@ -2,6 +2,7 @@
 
 import { History } from "./history.js";
 import { Mask } from "./mask.js";
+import { FrameError } from "./picture.js";
 import { Prompt, Thing, overlap } from "./thing.js";
 
 // Boxes that score less are not even asked for; it is YOLOF's own threshold.
@@ -336,19 +337,10 @@ export class Session extends EventTarget {
   }
 }
 
-/** The service sees the picture in another frame than the browser, so that no place in it means the same to both. */
-class FrameError extends Error {}
-
 /** predicted: the masks of an answer about `picture`. Raises FrameError. */
-function masksOf(predicted, { name, width, height }) {
+function masksOf(predicted, picture) {
   return predicted.map(({ rle, iou_score }) => {
-    const [rows, columns] = rle.size;
-    if (rows !== height || columns !== width) {
-      throw new FrameError(
-        `${name}: this browser shows ${width} × ${height} pixels, and the service sees ${columns} × ${rows}, as the two ` +
-          "read its orientation differently. Save it turned upright, without an orientation, and open that.",
-      );
-    }
+    picture.checkFrame({ width: rle.size[1], height: rle.size[0] });
     return { mask: Mask.fromRle(rle), score: iou_score };
   });
 }

@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+from PIL import Image
 from playwright.sync_api import Route, expect
 
 from tests.app.conftest import Service, serving
@@ -77,6 +78,18 @@ def test_without_a_segmenter_and_a_store_there_are_boxes_and_requests_carry_the_
         visit.page.mouse.click(*visit.at(0.58, 0.6))  # selects, as there is nothing to segment with
         expect(visit.page.locator("#things li.selected")).to_have_count(1)
         assert len(visit.answers) == 1
+
+
+def test_boxes_in_another_frame_are_refused_too(visiting: Callable[..., Any], tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (40, 20)).save(tmp_path / "turned.webp", exif=exif)
+    with visiting() as visit:
+        visit.open(tmp_path / "turned.webp")
+        visit.page.get_by_role("alert").get_by_text("the service sees 20 × 40").wait_for()
+        visit.click_button("Detect")
+        visit.page.get_by_role("alert").get_by_text("the service sees 20 × 40").wait_for()
+        assert visit.answers == [] and visit.names() == []
 
 
 def test_a_key_is_asked_for_kept_in_the_tab_and_sent(visiting: Callable[..., Any]) -> None:
@@ -197,7 +210,6 @@ def test_the_service_may_go_away(visiting: Callable[..., Any]) -> None:
 
 def test_the_samples_are_scenes_that_this_repository_draws() -> None:
     import numpy as np
-    from PIL import Image
 
     from models.demo.scenes import render_scene
 
