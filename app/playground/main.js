@@ -272,11 +272,22 @@ for (const part of Object.keys(shown)) {
     stage.redraw();
   });
 }
-const undo = () => (session.undo(), sayCount());
-const redo = () => (session.redo(), sayCount());
+function undo() {
+  session.undo();
+  sayCount();
+}
+
+function redo() {
+  session.redo();
+  sayCount();
+}
+
 onPress("undo", undo);
 onPress("redo", redo);
-onPress("clear", () => (session.clear(), sayCount()));
+onPress("clear", () => {
+  session.clear();
+  sayCount();
+});
 
 // The view
 

@@ -208,6 +208,7 @@ def test_what_is_wrong_is_said_in_the_services_words(visiting: Callable[..., Any
         visit.take("error")
         alert.get_by_role("button", name="Dismiss").click()
         alert.get_by_text("the image URL answered 404").wait_for(state="hidden")
+        expect(visit.page.locator("#file")).to_be_focused()
 
 
 def test_a_file_that_is_no_photo_is_named(visit: Visit, tmp_path: Path) -> None:
