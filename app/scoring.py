@@ -201,22 +201,25 @@ class Scorer:
     async def keep_image(self, client: str, source: bytes | str) -> dict[str, Any]:
         """Keep an image, its file or the URL of one, for later requests of this client to name.
 
-        Gives `{"image": "sha256:...", "width": W, "height": H}`, the size that of the stored pixels.
+        Gives `{"image": "sha256:...", "width": W, "height": H, "upright": {"width": W, "height": H}}`, the size of the
+        pixels as stored, and as they are with `exif_orientation`.
         """
 
-        def check(image: bytes) -> tuple[str, tuple[int, int]]:
-            return reference_of(image), image_size_hw(image, max_pixels=self.limits.max_pixels)
+        def check(image: bytes) -> tuple[str, dict[str, int], dict[str, int]]:
+            stored_hw = image_size_hw(image, max_pixels=self.limits.max_pixels)
+            upright_hw = image_size_hw(image, exif_orientation=True)
+            return reference_of(image), _width_and_height(stored_hw), _width_and_height(upright_hw)
 
         try:
             image = source if isinstance(source, bytes) else await self.engine.fetch(_file, source, self.limits)
-            reference, (height, width) = await self.engine.aside(check, image)
+            reference, stored, upright = await self.engine.aside(check, image)
         except ImageError as error:
             raise BadRequest(str(error)) from error
         try:
             self.store.put(client, reference, image)
         except ValueError as error:
             raise BadRequest(f"this service keeps no image of that size: {error}") from error
-        return {"image": reference, "width": width, "height": height}
+        return {"image": reference, **stored, "upright": upright}
 
     @property
     def _detector(self) -> yolof.Detector:
@@ -412,3 +415,8 @@ async def _together(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _width_and_height(size_hw: tuple[int, int]) -> dict[str, int]:
+    height, width = size_hw
+    return {"width": width, "height": height}

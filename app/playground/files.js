@@ -27,11 +27,12 @@ export function unionPng(picture, things) {
   return greyPng(picture.width, picture.height, bytes);
 }
 
-/** A PNG whose pixels are 0, or the place in the list, from 1, of what is there; of several the smallest. */
+/** A PNG whose pixels are 0, or the place among `things`, from 1, of what is there; of several the smallest. */
 export function labelMapPng(picture, things) {
+  if (things.length > 255) throw new Error("a label map tells at most 255 objects apart: take the masks as a ZIP");
   const bytes = new Uint8Array(picture.width * picture.height);
   const bySize = things.map((thing, place) => [thing.best.mask, place + 1]).sort(([one], [other]) => other.area - one.area);
-  for (const [mask, value] of bySize) mask.stampInto(bytes, Math.min(value, 255));
+  for (const [mask, value] of bySize) mask.stampInto(bytes, value);
   return greyPng(picture.width, picture.height, bytes);
 }
 

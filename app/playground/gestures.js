@@ -30,10 +30,17 @@ export class Gestures {
     document.addEventListener("keyup", (event) => this.#space(event, false));
   }
 
+  /** There is another picture: what was begun on the one before is over. */
+  reset() {
+    this.boxCorner = null;
+    this.#stopDrag();
+  }
+
   // Pointers
 
   #down(event) {
     const { marks } = this.stage;
+    if (this.boxCorner) this.#endKeyBox();
     marks.focus({ preventScroll: true, focusVisible: false });
     this.stage.crosshair = null; // the keyboard's; it comes back with the first arrow
     marks.setPointerCapture(event.pointerId);
@@ -45,7 +52,7 @@ export class Gestures {
     }
     if (this.pointers.size > 2) return;
     const moves = this.spaceIsDown || event.button === 1 || this.tool() === "hand";
-    const negative = event.button === 2 || this.tool() === "negative";
+    const negative = event.button === 2 || event.ctrlKey || this.tool() === "negative"; // Ctrl: a Mac's right click
     this.drag = { start: place(event), last: place(event), moves, negative, far: false };
     if (event.pointerType !== "mouse" && !moves) {
       this.drag.timer = setTimeout(() => this.#longPress(), A_LONG_PRESS_MS);
@@ -150,11 +157,9 @@ export class Gestures {
   // Keys
 
   #space(event, down) {
-    if (event.key !== " " || event.target !== this.stage.marks) {
-      if (!down) this.spaceIsDown = false;
-      return;
-    }
-    event.preventDefault();
+    if (event.key !== " ") return;
+    if (event.target === this.stage.marks) event.preventDefault();
+    else if (down) return;
     this.spaceIsDown = down;
     this.stage.element.classList.toggle("moving", down);
   }
@@ -168,10 +173,10 @@ export class Gestures {
       Enter: () => this.#keyPoint(true),
       n: () => this.#keyPoint(false),
       b: () => this.#keyBox(),
-      m: () => session.chooseNext(),
-      s: () => session.select(session.at(...this.#aim())?.id ?? null),
-      Delete: () => session.selected && session.remove(session.selected.id),
-      Backspace: () => session.selected && session.remove(session.selected.id),
+      m: () => this.#chooseNext(),
+      s: () => this.#select(),
+      Delete: () => this.#remove(),
+      Backspace: () => this.#remove(),
       Escape: () => this.#escape(),
     }[event.key.length === 1 ? event.key.toLowerCase() : event.key];
     if (moves[event.key]) this.#aimBy(...moves[event.key]);
@@ -192,10 +197,29 @@ export class Gestures {
     const { width, height } = session.picture;
     stage.crosshair = [Math.min(Math.max(x + dx, 0), width - 1), Math.min(Math.max(y + dy, 0), height - 1)];
     if (this.boxCorner) stage.rubberBand = this.#keyedBox();
+    stage.bringInSight(...stage.crosshair);
     const below = session.at(...stage.crosshair);
     session.hover(below?.id ?? null);
     stage.redraw();
     this.say(`${stage.crosshair.map(Math.round).join(", ")}${below ? `, on ${below.name}` : ""}`);
+  }
+
+  #chooseNext() {
+    this.session.chooseNext();
+    if (this.session.selected) this.say(this.session.selected.summary);
+  }
+
+  #select() {
+    const { session } = this;
+    session.select(session.at(...this.#aim())?.id ?? null);
+    this.say(session.selected ? `${session.selected.name} selected` : "nothing selected");
+  }
+
+  #remove() {
+    const { selected } = this.session;
+    if (!selected) return;
+    this.session.remove(selected.id);
+    this.say(`${selected.name} removed`);
   }
 
   #keyPoint(positive) {

@@ -17,12 +17,13 @@ const stage = new Stage(element("view"), element("photo"), element("marks"), ses
 const panel = new Panel(session, { onsave: (thing) => save(`${files.fileName(thing.name)}.png`, () => files.maskPng(thing)) });
 let version = null;
 
-new Gestures(stage, session, { tool: () => document.querySelector("input[name=tool]:checked").value, say });
+const gestures = new Gestures(stage, session, { tool: () => document.querySelector("input[name=tool]:checked").value, say });
 
 // What goes on
 
 const BUSY = { preparing: "Looking at the photo, so that clicks are fast…", detecting: "Detecting…", segmenting: "Segmenting…", writing: "Asking for polygons…" };
 const READY = "Ready: click on something";
+let fetching = null; // the address that is being fetched
 let note = "";
 let noteTimer;
 
@@ -40,13 +41,18 @@ function say(text) {
   element("said").textContent = text;
 }
 
+function sayCount() {
+  const { length } = session.visible;
+  say(length === 1 ? "1 object" : `${length || "no"} objects`);
+}
+
 function drawStatus() {
   const kind = Object.keys(BUSY).reverse().find((one) => session.busy.has(one));
-  const busy = kind ? BUSY[kind] : session.asked.size ? "Looking for the mask…" : "";
+  const busy = kind ? BUSY[kind] : session.asked.size ? "Looking for the mask…" : fetching ? "Fetching…" : "";
   const status = element("status");
   status.textContent = busy || note;
   status.classList.toggle("busy", Boolean(busy));
-  element("stage").setAttribute("aria-busy", String(Boolean(busy)));
+  element("view").setAttribute("aria-busy", String(Boolean(busy)));
 }
 
 function complain(error) {
@@ -59,12 +65,15 @@ function complain(error) {
   element("alert").hidden = false;
 }
 
-element("alert-close").addEventListener("click", () => (element("alert").hidden = true));
-service.onrequest = (last) => {
-  element("alert").hidden = true; // it works again
-  panel.drawLast(last);
-};
+element("alert-close").addEventListener("click", () => {
+  element("alert").hidden = true;
+  element(element("view").hidden ? "file" : "marks").focus();
+});
+service.onrequest = (last) => panel.drawLast(last);
+// Not when some answer comes: what went wrong may have been another object's.
+session.addEventListener("ask", () => (element("alert").hidden = true));
 session.addEventListener("fail", ({ detail }) => complain(detail));
+session.addEventListener("mask", ({ detail }) => say(detail.summary));
 session.addEventListener("ready", () => session.things.length || tell(READY));
 session.addEventListener("change", ({ detail }) => {
   if (note === READY && session.things.length) tell("");
@@ -72,19 +81,33 @@ session.addEventListener("change", ({ detail }) => {
   else draw();
 });
 
+/** Whether a button does anything. It keeps the focus while it does not, as `disabled` would not let it. */
+function enable(id, does) {
+  element(id).setAttribute("aria-disabled", String(!does));
+}
+
+function onPress(id, act) {
+  element(id).addEventListener("click", ({ currentTarget }) => {
+    if (currentTarget.getAttribute("aria-disabled") !== "true") act();
+  });
+}
+
 function draw() {
   const { picture, history, things, visible, busy } = session;
   drawStatus();
   panel.draw();
-  element("undo").disabled = !history.canUndo;
-  element("redo").disabled = !history.canRedo;
-  element("clear").disabled = !things.length;
+  enable("undo", history.canUndo);
+  enable("redo", history.canRedo);
+  enable("clear", things.length > 0);
   const [detector, segmenter] = [Boolean(version?.detector), session.canSegment];
-  element("detect").disabled = !picture || !detector || busy.has("detecting");
-  element("segment").disabled = !picture || !detector || !segmenter || busy.has("segmenting");
+  enable("detect", picture && detector && !busy.has("detecting"));
+  enable("segment", picture && detector && segmenter && !busy.has("segmenting"));
   element("threshold").disabled = !detector;
   for (const button of element("downloads").children) {
     button.disabled = !(["overlay", "coco"].includes(button.dataset.file) ? visible.length : session.withMasks.length);
+  }
+  for (const radio of document.querySelectorAll("input[name=multimask]")) {
+    radio.checked = (radio.value === "3") === session.multimaskNow;
   }
   element("hint").textContent = hint(detector, segmenter);
 }
@@ -100,19 +123,35 @@ function hint(detector, segmenter) {
 
 // Photos
 
-async function open(file, name, reference = null) {
+let wish = new AbortController(); // of the photo that somebody wanted last
+
+/** Another photo is wanted from now on, and no older one that is still on its way. Gives a signal of whether this one still is. */
+function want() {
+  wish.abort();
+  fetching = null;
+  wish = new AbortController();
+  drawStatus();
+  return wish.signal;
+}
+
+async function open(file, name, { reference = null, upright = null, url = null, home = null, signal = want() } = {}) {
   try {
     const picture = await Picture.open(file, name);
-    picture.reference = reference;
+    if (signal.aborted) return picture.close();
+    if (upright) picture.checkFrame(upright);
+    Object.assign(picture, { reference, url, home });
     element("alert").hidden = true;
     showPicture();
     element("picture-name").textContent = element("picture-name").title = name;
     element("picture-size").textContent = `${picture.width} × ${picture.height} pixels, ${kilobytes(file.size)}`;
     element("marks").setAttribute("aria-label", `${name}, ${picture.width} by ${picture.height} pixels`);
+    gestures.reset();
     session.open(picture);
     stage.show(picture);
+    panel.drawLast((service.last = null));
+    if (!version) greet(); // it may be there by now
   } catch (error) {
-    complain(error);
+    if (!signal.aborted) complain(error);
   }
 }
 
@@ -146,16 +185,21 @@ element("another").addEventListener("click", () => {
   element("back").hidden = false;
   element("file").focus();
 });
-element("back").addEventListener("click", () => showPicture());
+element("back").addEventListener("click", () => {
+  want(); // the one before, and none that would take its place later
+  showPicture();
+});
 for (const button of document.querySelectorAll("[data-sample]")) {
   button.addEventListener("click", async () => {
     const path = button.dataset.sample;
+    const home = new URL(path, import.meta.url).href;
+    const signal = want();
     try {
-      const response = await fetch(new URL(path, import.meta.url));
+      const response = await fetch(home, { signal });
       if (!response.ok) throw new Error(`the sample is not there (${response.status})`);
-      await open(await response.blob(), path.split("/").pop());
+      await open(await response.blob(), path.split("/").pop(), { home, signal });
     } catch (error) {
-      complain(error);
+      if (!signal.aborted) complain(error);
     }
   });
 }
@@ -163,15 +207,19 @@ element("url-form").addEventListener("submit", async (event) => {
   event.preventDefault();
   const url = element("url").value.trim();
   if (!url) return element("url").focus();
-  tell("Fetching…");
+  if (url === fetching) return;
+  const signal = want();
+  fetching = url;
+  drawStatus();
   try {
-    const { file, reference } = await service.fetchImage(url);
-    await open(file, lastPart(url), reference);
-    tell("");
+    const { file, ...kept } = await service.fetchImage(url, signal);
+    await open(file, lastPart(url), { ...kept, url, signal });
   } catch (error) {
-    tell("");
-    complain(error);
+    if (!signal.aborted) complain(error);
   }
+  if (signal.aborted) return;
+  fetching = null;
+  drawStatus();
 });
 
 function lastPart(url) {
@@ -201,8 +249,12 @@ for (const kind of ["dragenter", "dragover", "dragleave", "drop"]) {
 
 // Finding things
 
-element("detect").addEventListener("click", () => session.detect());
-element("segment").addEventListener("click", () => session.segmentAll());
+async function find(answer) {
+  if (await answer) sayCount();
+}
+
+onPress("detect", () => find(session.detect()));
+onPress("segment", () => find(session.segmentAll()));
 element("threshold").addEventListener("input", ({ target }) => {
   element("threshold-value").textContent = `${target.value}%`;
   target.setAttribute("aria-valuetext", `${target.value} percent`);
@@ -220,20 +272,32 @@ for (const part of Object.keys(shown)) {
     stage.redraw();
   });
 }
-element("undo").addEventListener("click", () => session.undo());
-element("redo").addEventListener("click", () => session.redo());
-element("clear").addEventListener("click", () => session.clear());
+function undo() {
+  session.undo();
+  sayCount();
+}
+
+function redo() {
+  session.redo();
+  sayCount();
+}
+
+onPress("undo", undo);
+onPress("redo", redo);
+onPress("clear", () => {
+  session.clear();
+  sayCount();
+});
 
 // The view
 
 function zoomBy(factor) {
-  stage.viewport.zoomTo(stage.viewport.scale * factor);
-  stage.moved();
+  stage.zoomTo(stage.viewport.scale * factor);
 }
 
 function zoomTo(scale) {
-  if (scale === null) stage.viewport.fit();
-  else stage.viewport.zoomTo(scale);
+  if (scale !== null) return stage.zoomTo(scale);
+  stage.viewport.fit();
   stage.moved();
 }
 
@@ -253,8 +317,8 @@ document.addEventListener("keydown", (event) => {
   const withControl = event.ctrlKey || event.metaKey;
   const key = event.key.toLowerCase();
   let act;
-  if (withControl && key === "z") act = () => (event.shiftKey ? session.redo() : session.undo());
-  else if (withControl && key === "y") act = () => session.redo();
+  if (withControl && key === "z") act = event.shiftKey ? redo : undo;
+  else if (withControl && key === "y") act = redo;
   else if (withControl || event.altKey) return; // the browser's own
   else act = { "+": () => zoomBy(1.25), "=": () => zoomBy(1.25), "-": () => zoomBy(0.8), 0: () => zoomTo(null), 1: () => zoomTo(1) }[key];
   if (!act) return;
@@ -277,9 +341,10 @@ const FILES = {
 };
 
 async function save(name, make) {
+  const { stem } = session.picture; // there may be another one by the time that the file is made
   try {
     const blob = await make();
-    if (blob) files.download(blob, `${files.fileName(session.picture.stem)}-${name}`);
+    if (blob) files.download(blob, `${files.fileName(stem)}-${name}`);
   } catch (error) {
     complain(error);
   }
@@ -295,7 +360,8 @@ element("last").addEventListener("click", async ({ target }) => {
   const text = SNIPPETS[language](service.last);
   try {
     await navigator.clipboard.writeText(text);
-    tell(`Copied. It reads ${service.last.picture.name} from where it is run.`);
+    const { name, url } = service.last.photo;
+    tell(url ? "Copied. It has the service fetch the photo from its address." : `Copied. It reads ${name} from where it is run.`);
   } catch {
     // Without HTTPS, browsers have no clipboard but on localhost.
     files.download(new Blob([text], { type: "text/plain" }), { curl: "ask.sh", python: "ask.py", javascript: "ask.mjs" }[language]);
@@ -352,7 +418,9 @@ async function greet() {
   for (const radio of document.querySelectorAll("input[name=tool]")) radio.disabled = !segmenter && radio.value !== "hand";
   if (!segmenter) document.querySelector("input[name=tool][value=hand]").click();
   draw();
-  if (session.picture && segmenter) session.prepare();
+  if (!session.picture || !segmenter) return;
+  session.prepare();
+  session.retry(); // a key may have been what was missing
 }
 
 draw();

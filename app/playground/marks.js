@@ -118,11 +118,10 @@ function paint(mask, colour) {
   const context = canvas.getContext("2d");
   const image = context.createImageData(columns, rows);
   const rgba = new Uint32Array(image.data.buffer);
-  const opaque = new Uint8Array(new Uint32Array([1]).buffer)[0] === 1; // little endian, as all that run browsers are
   const [red, green, blue] = colour;
-  const solid = opaque ? red | (green << 8) | (blue << 16) : (red << 24) | (green << 16) | (blue << 8);
-  const inside = (solid | (opaque ? FILL << 24 : FILL)) >>> 0;
-  const rim = (solid | (opaque ? EDGE << 24 : EDGE)) >>> 0;
+  const solid = red | (green << 8) | (blue << 16); // little endian, as all machines that run browsers are
+  const inside = (solid | (FILL << 24)) >>> 0;
+  const rim = (solid | (EDGE << 24)) >>> 0;
   const reach = Math.max(1, Math.round(Math.max(mask.width, mask.height) / 700));
   const { pixels } = mask;
   for (let y = 0, at = 0; y < rows; y++) {

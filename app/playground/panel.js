@@ -54,7 +54,8 @@ export class Panel {
     const row = element("thing").content.cloneNode(true).firstElementChild;
     const find = () => this.session.things.find((thing) => thing.id === id);
     row.querySelector(".name").addEventListener("click", () => {
-      this.session.select(this.session.selected?.id === id ? null : id);
+      const isDone = this.session.selected?.id === id && !find().prompt.failed;
+      this.session.select(isDone ? null : id);
     });
     row.querySelector(".save").addEventListener("click", () => this.onsave(find()));
     row.querySelector(".remove").addEventListener("click", () => this.session.remove(id));
@@ -72,6 +73,7 @@ export class Panel {
     swatch.style.backgroundColor = swatch.style.borderColor = colour;
     swatch.classList.toggle("outline", thing.best === null);
     row.querySelector(".label").textContent = thing.name;
+    row.querySelector(".name").title = thing.prompt.failed ? "Select to ask for its mask again" : "";
     row.querySelector(".figures").textContent = figures(thing, this.session.waitsFor(thing));
     const save = row.querySelector(".save");
     save.disabled = thing.best === null;
@@ -87,8 +89,12 @@ export class Panel {
     const masks = selected?.prompt.masks ?? [];
     const field = element("candidates");
     field.hidden = masks.length < 2;
-    if (field.hidden) return;
     const list = field.querySelector("div");
+    if (field.hidden) {
+      this.shownCandidates = null; // else they would be kept for as long as no others are shown
+      list.replaceChildren();
+      return;
+    }
     if (this.shownCandidates !== masks) {
       this.shownCandidates = masks;
       const around = surroundings(picture, masks);
@@ -107,9 +113,11 @@ export class Panel {
     list.querySelectorAll("input").forEach((radio, place) => (radio.checked = place === selected.choice));
   }
 
-  /** What the service says of the last request. */
-  drawLast({ route, times, totalMs }) {
-    element("last").hidden = false;
+  /** What the service says of the last request, or null. */
+  drawLast(last) {
+    element("last").hidden = last === null;
+    if (last === null) return;
+    const { route, times, totalMs } = last;
     element("last-route").textContent = `POST /${route}`;
     const rows = [...times, { name: "in all, with the way", ms: totalMs }];
     element("times").replaceChildren(

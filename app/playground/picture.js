@@ -2,16 +2,38 @@
 
 import { Pyramid } from "./pyramid.js";
 
+/** The service sees the picture in another frame than the browser, so that no place in it means the same to both. */
+export class FrameError extends Error {}
+
 export class Picture {
   /** width, height: of the photo turned upright, which is the frame of all boxes, points and masks. */
   constructor(file, name, bitmap) {
     this.file = file;
     this.name = name;
+    this.url = null; // where the service had it from, if it was an address
+    this.home = null; // where it can be downloaded, if it is a sample
     this.width = bitmap.width;
     this.height = bitmap.height;
     this.pyramid = new Pyramid(bitmap);
     this.reference = null; // "sha256:...", once the service has it
     this.keepable = true; // whether the service keeps images at all
+    this.keeping = null; // the promise of its being sent, while it is
+    this.closing = new AbortController();
+  }
+
+  /** width, height: of the photo as the service turns it. Raises FrameError unless they are the browser's. */
+  checkFrame({ width, height }) {
+    if (width === this.width && height === this.height) return;
+    throw new FrameError(
+      `${this.name}: this browser shows ${this.width} × ${this.height} pixels, and the service sees ${width} × ${height}, ` +
+        "as the two read its orientation differently. Save it turned upright, without an orientation, and open that.",
+    );
+  }
+
+  /** It is not worked on any more. */
+  close() {
+    this.closing.abort();
+    this.pyramid.close();
   }
 
   /** Reads an image's file. Raises an Error that can be shown. */

@@ -16,10 +16,17 @@ export class Pyramid {
 
   /** Draws it into `context` with its corner at x, y and its pixels `scale` large. */
   draw(context, x, y, scale) {
-    const wanted = Math.max(0, Math.floor(Math.log2(1 / (scale * 1.001))));
+    const scaleOfScreen = scale * context.getTransform().a; // a screen may have several pixels to one of CSS
+    const wanted = Math.max(0, Math.floor(Math.log2(1 / (scaleOfScreen * 1.001))));
     const image = this.#level(wanted);
     context.imageSmoothingEnabled = scale < 3; // closer than that, pixels are what one wants to see
     context.drawImage(image, x, y, this.width * scale, this.height * scale);
+  }
+
+  /** Gives its memory back now, as a photo's is large. */
+  close() {
+    this.levels[0].close?.();
+    this.levels = [];
   }
 
   #level(wanted) {

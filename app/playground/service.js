@@ -11,20 +11,29 @@ export class ServiceError extends Error {
 }
 
 export class Service {
+  #key;
+
   /** root: the URL below which its routes are. */
   constructor(root) {
     this.root = root;
+    this.#key = stored();
     this.last = null; // the request that was made last for the user, with its times
     this.onrequest = () => {};
   }
 
   get key() {
-    return sessionStorage.getItem(KEY) ?? "";
+    return this.#key;
   }
 
+  /** It outlives a reload of the page, where the browser keeps anything. */
   set key(value) {
-    if (value) sessionStorage.setItem(KEY, value);
-    else sessionStorage.removeItem(KEY);
+    this.#key = value;
+    try {
+      if (value) sessionStorage.setItem(KEY, value);
+      else sessionStorage.removeItem(KEY);
+    } catch {
+      // then it holds until the page is left
+    }
   }
 
   /** What it serves: `GET /version`. */
@@ -32,19 +41,33 @@ export class Service {
     return (await this.#ask("version")).json();
   }
 
-  /** Has the service fetch an image, and gives its file. Raises ServiceError. */
-  async fetchImage(url) {
-    const kept = await this.#ask("images", { body: JSON.stringify({ url }), type: "application/json" });
-    const { image } = await kept.json();
-    return { reference: image, file: await (await this.#ask(`images/${image}`)).blob() };
+  /** Has the service fetch an image, and gives its file, and its size turned upright. Raises ServiceError. */
+  async fetchImage(url, signal) {
+    const kept = await this.#ask("images", { body: JSON.stringify({ url }), type: "application/json", signal });
+    const { image, upright } = await kept.json();
+    return { reference: image, upright, file: await (await this.#ask(`images/${image}`, { signal })).blob() };
   }
 
-  /** Sends the picture ahead, so that requests need only name it. Where the service keeps none, requests carry it. */
+  /** Sends the picture ahead, so that requests need only name it. Where the service keeps none, requests carry it. Raises FrameError. */
   async keep(picture, signal) {
     if (picture.reference || !picture.keepable) return;
+    picture.keeping ??= this.#send(picture).finally(() => (picture.keeping = null));
     try {
+      await picture.keeping;
+    } catch (error) {
+      signal?.throwIfAborted();
+      throw error;
+    }
+  }
+
+  /** All requests about a picture wait for the same sending, so none of them may end it. */
+  async #send(picture) {
+    try {
+      const { signal } = picture.closing;
       const kept = await this.#ask("images", { body: picture.file, type: "application/octet-stream", signal });
-      picture.reference = (await kept.json()).image;
+      const { image, upright } = await kept.json();
+      picture.checkFrame(upright);
+      picture.reference = image;
     } catch (error) {
       if (![404, 413].includes(error.status)) throw error;
       picture.keepable = false;
@@ -56,21 +79,22 @@ export class Service {
    * no request of the user's. Raises ServiceError, or AbortError when `signal` says so.
    */
   async score(route, picture, columns, params, { signal, quiet = false } = {}) {
-    const asked = { route, names: ["image", ...Object.keys(columns)], values: Object.values(columns), params, picture };
+    const asked = { route, names: ["image", ...Object.keys(columns)], values: Object.values(columns), params };
     const began = performance.now();
     let response;
     try {
       await this.keep(picture, signal);
-      response = await this.#post(asked, signal);
+      response = await this.#post(picture, asked, signal);
     } catch (error) {
       if (error.status !== 410) throw error; // the image had to make room for others
       picture.reference = null;
       await this.keep(picture, signal);
-      response = await this.#post(asked, signal);
+      response = await this.#post(picture, asked, signal);
     }
     const [answer] = await response.json();
     if (!quiet) {
-      this.last = { ...asked, url: new URL(route, this.root).href, withKey: Boolean(this.key) };
+      // The picture's name and not itself, whose pixels it would keep.
+      this.last = { ...asked, photo: { name: picture.name, url: picture.url, home: picture.home }, url: new URL(route, this.root).href, withKey: Boolean(this.key) };
       this.last.times = timesOf(response.headers);
       this.last.totalMs = performance.now() - began;
       this.onrequest(this.last);
@@ -78,7 +102,7 @@ export class Service {
     return answer;
   }
 
-  async #post({ route, names, values, params, picture }, signal) {
+  async #post(picture, { route, names, values, params }, signal) {
     const image = picture.reference ?? (await picture.base64());
     const body = JSON.stringify({ input_data: { columns: names, data: [[image, ...values]] }, params });
     return this.#ask(route, { body, type: "application/json", signal });
@@ -109,6 +133,14 @@ export class Service {
       // of a proxy in between, which words its errors otherwise
     }
     throw new ServiceError(message, response.status);
+  }
+}
+
+function stored() {
+  try {
+    return sessionStorage.getItem(KEY) ?? "";
+  } catch {
+    return ""; // a browser that keeps nothing
   }
 }
 

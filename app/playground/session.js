@@ -2,16 +2,17 @@
 
 import { History } from "./history.js";
 import { Mask } from "./mask.js";
+import { FrameError } from "./picture.js";
 import { Prompt, Thing, overlap } from "./thing.js";
 
 // Boxes that score less are not even asked for; it is YOLOF's own threshold.
-export const LOWEST_SCORE = 0.05;
+const LOWEST_SCORE = 0.05;
 const EMPTY = { things: [], selected: null };
 // A photo is turned upright, as browsers show it; run lengths are the smallest exact form of a mask.
 const FRAME = { exif_orientation: true };
 const AS_RUNS = { ...FRAME, mask_format: "rle", response_schema: "card" };
 
-/** Fires "change" whenever there is something else to see, "error" with the error, "ready" once the picture is embedded. */
+/** Fires "change" whenever there is something else to see, "ask" when somebody asks for something, "mask" with the thing that has got one, "fail" with the error, "ready" once the picture is embedded. */
 export class Session extends EventTarget {
   constructor(service) {
     super();
@@ -53,6 +54,7 @@ export class Session extends EventTarget {
   /** Begin anew with a picture. */
   open(picture) {
     this.#stop();
+    this.picture?.close();
     this.picture = picture;
     this.history = new History(EMPTY);
     this.hovered = null;
@@ -66,20 +68,28 @@ export class Session extends EventTarget {
     const { width, height } = this.picture;
     const prompt = new Prompt({ points: [{ x: width / 2, y: height / 2, positive: true }] });
     this.#run("preparing", async (signal) => {
-      await this.service.score("sam/score", this.picture, prompt.columns, AS_RUNS, { signal, quiet: true });
+      const { picture } = this;
+      const answer = await this.service.score("sam/score", picture, prompt.columns, AS_RUNS, { signal, quiet: true });
+      masksOf(answer.predictions[0].mask_per_prediction, picture); // says at once if they would not fit
       this.dispatchEvent(new Event("ready"));
     });
   }
 
   // The detector
 
+  /** Gives true; null where it was given up or failed. */
   detect() {
     return this.#run("detecting", async (signal) => {
       const params = { ...FRAME, score_threshold: LOWEST_SCORE };
       const { boxes } = await this.service.score("yolof/score", this.picture, {}, params, { signal });
-      const kept = this.things.filter((thing) => !thing.isDetected || thing.isRefined);
-      const found = boxes.map((box) => this.#detected(box));
-      this.#push([...found.filter((one) => !kept.some((other) => same(one, other))), ...kept]);
+      const before = this.things;
+      const found = boxes.map((box) => {
+        const one = this.#detected(box);
+        const other = before.find((thing) => same(one, thing));
+        return other?.segmented ? other : other ? one.with({ id: other.id }) : one;
+      });
+      this.#push([...found, ...without(before, found).filter((thing) => !thing.isDetected || thing.segmented)]);
+      return true;
     });
   }
 
@@ -95,10 +105,9 @@ export class Session extends EventTarget {
         const other = before.find((thing) => same(one, thing));
         return other?.isRefined ? other : other ? one.with({ id: other.id }) : one;
       });
-      const others = before.filter(
-        (thing) => !found.some(({ id }) => id === thing.id) && (!thing.isDetected || thing.isRefined || thing.score < least),
-      );
+      const others = without(before, found).filter((thing) => !thing.isDetected || thing.isRefined || thing.score < least);
       this.#push([...found, ...others]);
+      return true;
     });
   }
 
@@ -107,7 +116,7 @@ export class Session extends EventTarget {
     const corners = [box.topX * width, box.topY * height, box.bottomX * width, box.bottomY * height];
     const prompt = new Prompt({ box: corners, multimask: this.multimask });
     if (mask_per_prediction) {
-      prompt.masks = masksOf(mask_per_prediction);
+      prompt.masks = masksOf(mask_per_prediction, this.picture);
       prompt.route = "pipeline/score";
     }
     return new Thing({ label, score, prompt, segmented: Boolean(mask_per_prediction) });
@@ -119,13 +128,19 @@ export class Session extends EventTarget {
   addPoint(x, y, positive) {
     const { selected } = this;
     const point = { x: tenth(x), y: tenth(y), positive };
-    if (selected) this.#exchange(selected, selected.withPrompt({ points: [...selected.prompt.points, point] }));
+    const multimask = this.multimaskNow;
+    if (selected) this.#exchange(selected, selected.withPrompt({ points: [...selected.prompt.points, point], multimask }));
     else this.#add({ points: [point] });
   }
 
   /** A new thing in a box. */
   addBox([x1, y1, x2, y2]) {
     this.#add({ box: [x1, y1, x2, y2].map(tenth) });
+  }
+
+  /** Whether the next prompt gives three masks: the selected thing's says so, once it has been asked. */
+  get multimaskNow() {
+    return this.selected?.segmented ? this.selected.prompt.multimask : this.multimask;
   }
 
   /** How many masks a prompt gives, from now on and for the selected thing. */
@@ -163,9 +178,17 @@ export class Session extends EventTarget {
   // What there is
 
   select(id) {
-    if (this.history.state.selected === id) return;
-    this.history.replace({ ...this.history.state, selected: id });
-    this.#changed();
+    if (this.history.state.selected !== id) {
+      this.history.replace({ ...this.history.state, selected: id });
+      this.#changed();
+    }
+    if (this.selected?.prompt.failed) this.retry([this.selected]);
+  }
+
+  /** Ask once more for those masks that there was no answer to. */
+  retry(things = this.things) {
+    for (const { prompt } of things) prompt.failed = false;
+    this.#askForMasks();
   }
 
   hover(id) {
@@ -191,13 +214,13 @@ export class Session extends EventTarget {
   undo() {
     this.history.undo();
     this.#changed();
-    this.#askForMasks();
+    this.retry();
   }
 
   redo() {
     this.history.redo();
     this.#changed();
-    this.#askForMasks();
+    this.retry();
   }
 
   /** The visible thing at a place in the picture; of several the smallest. */
@@ -209,8 +232,9 @@ export class Session extends EventTarget {
     return there.sort((one, other) => size(one) - size(other))[0] ?? null;
   }
 
-  #push(things, selected = null) {
-    this.history.push({ things, selected });
+  /** What is selected stays so, unless it is gone: an answer may come while somebody works on it. */
+  #push(things, selected = this.history.state.selected) {
+    this.history.push({ things, selected: things.some(({ id }) => id === selected) ? selected : null });
     this.#changed();
     this.#askForMasks();
   }
@@ -223,7 +247,9 @@ export class Session extends EventTarget {
       this.#run(`mask ${id}`, async (signal) => {
         try {
           const answer = await this.service.score("sam/score", this.picture, prompt.columns, AS_RUNS, { signal });
-          prompt.masks = masksOf(answer.predictions[0].mask_per_prediction);
+          prompt.masks = masksOf(answer.predictions[0].mask_per_prediction, this.picture);
+          const thing = this.things.find((one) => one.prompt === prompt);
+          if (thing) this.dispatchEvent(new CustomEvent("mask", { detail: thing }));
         } catch (error) {
           prompt.failed = error.name !== "AbortError";
           throw error;
@@ -249,17 +275,17 @@ export class Session extends EventTarget {
         this.service.score(route, this.picture, columns, { ...AS_RUNS, mask_format: "polygon", ...params }, { signal, quiet: true });
       const things = this.withMasks;
       const byPipeline = things.filter(({ prompt, chosen }) => prompt.route === "pipeline/score" && chosen === null);
-      let found = [];
-      if (byPipeline.length) {
-        const { multimask } = byPipeline[0].prompt;
-        const least = Math.min(...byPipeline.map(({ score }) => score));
-        const params = { score_threshold: least - 1e-6, multimask_output: multimask };
-        ({ boxes: found } = await ask("pipeline/score", {}, params));
+      const found = new Map(); // whether they were three masks each -> the pipeline's boxes
+      for (const multimask of new Set(byPipeline.map(({ prompt }) => prompt.multimask))) {
+        const alike = byPipeline.filter(({ prompt }) => prompt.multimask === multimask);
+        const least = Math.min(...alike.map(({ score }) => score));
+        const answer = await ask("pipeline/score", {}, { score_threshold: least - 1e-6, multimask_output: multimask });
+        found.set(multimask, answer.boxes);
       }
       const boxes = [];
       for (const thing of things) {
         let polygon = byPipeline.includes(thing)
-          ? found.find(({ score, label }) => score === thing.score && label === thing.label)?.polygon
+          ? found.get(thing.prompt.multimask).find(({ score, label }) => score === thing.score && label === thing.label)?.polygon
           : undefined;
         if (!polygon) {
           const answer = await ask("sam/score", thing.prompt.columns, {});
@@ -282,12 +308,13 @@ export class Session extends EventTarget {
     this.busy.get(kind)?.abort();
     const controller = new AbortController();
     this.busy.set(kind, controller);
+    if (kind !== "preparing") this.dispatchEvent(new Event("ask"));
     this.#changed();
     try {
       return await work(controller.signal);
     } catch (error) {
-      if (error.name !== "AbortError" && kind !== "preparing") this.#fail(error);
-      if (error.status === 401 && kind === "preparing") this.#fail(error);
+      const isSaid = kind !== "preparing" || error.status === 401 || error instanceof FrameError;
+      if (error.name !== "AbortError" && isSaid) this.#fail(error);
       return null;
     } finally {
       if (this.busy.get(kind) === controller) this.busy.delete(kind);
@@ -310,12 +337,20 @@ export class Session extends EventTarget {
   }
 }
 
-function masksOf(predicted) {
-  return predicted.map(({ rle, iou_score }) => ({ mask: Mask.fromRle(rle), score: iou_score }));
+/** predicted: the masks of an answer about `picture`. Raises FrameError. */
+function masksOf(predicted, picture) {
+  return predicted.map(({ rle, iou_score }) => {
+    picture.checkFrame({ width: rle.size[1], height: rle.size[0] });
+    return { mask: Mask.fromRle(rle), score: iou_score };
+  });
 }
 
 function same(one, other) {
   return one.label === other.label && other.prompt.box !== null && overlap(one.prompt.box, other.prompt.box) > 0.9;
+}
+
+function without(things, others) {
+  return things.filter(({ id }) => !others.some((other) => other.id === id));
 }
 
 const tenth = (value) => Math.round(value * 10) / 10;

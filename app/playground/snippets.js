@@ -2,18 +2,26 @@
 
 const IMAGE = "\u0000"; // stands for the base64 text until it is known how a language puts it there
 
-/** asked: {url, names, values, params, picture, withKey}. Each gives a text that runs beside the picture's file. */
+/**
+ * asked: {url, names, values, params, photo: {name, url, home}, withKey}. Each gives a text that runs beside the photo's file,
+ * or anywhere where the photo has an address that the service fetched it from.
+ */
 export const SNIPPETS = { curl, python, javascript };
 
-function bodyOf({ names, values, params }) {
-  return { input_data: { columns: names, data: [[IMAGE, ...values]] }, params };
+function bodyOf({ names, values, params, photo }) {
+  return { input_data: { columns: names, data: [[photo.url ?? IMAGE, ...values]] }, params };
 }
 
 function curl(asked) {
   // printf is the shell's own, so an image may be longer than a command's arguments.
   const body = JSON.stringify(bodyOf(asked)).replaceAll("\\", "\\\\").replaceAll("%", "%%").replace(/\\\\u0000/, "%s");
   const key = asked.withKey ? ' -H "Authorization: Bearer $BOX2MASK_KEY"' : "";
-  return `IMAGE=${shell(asked.picture.name)}
+  if (asked.photo.url) {
+    return `curl -sS ${shell(asked.url)} -H 'Content-Type: application/json'${key} \\
+  --data-binary ${shell(JSON.stringify(bodyOf(asked)))}
+`;
+  }
+  return `${whence("#", asked)}IMAGE=${shell(asked.photo.name)}
 printf ${shell(body)} "$(base64 < "$IMAGE" | tr -d '\\n')" |
   curl -sS ${shell(asked.url)} -H 'Content-Type: application/json'${key} --data-binary @-
 `;
@@ -21,15 +29,15 @@ printf ${shell(body)} "$(base64 < "$IMAGE" | tr -d '\\n')" |
 
 function python(asked) {
   const key = asked.withKey ? ', "Authorization": f"Bearer {os.environ[\'BOX2MASK_KEY\']}"' : "";
-  return `import base64
-import json
-${asked.withKey ? "import os\n" : ""}import urllib.request
-
-IMAGE = ${literal(asked.picture.name, PYTHON)}
+  const read = `IMAGE = ${literal(asked.photo.name, PYTHON)}
 
 with open(IMAGE, "rb") as file:
     image = base64.b64encode(file.read()).decode()
-body = ${literal(bodyOf(asked), PYTHON)}
+`;
+  return `${whence("#", asked)}${asked.photo.url ? "" : "import base64\n"}import json
+${asked.withKey ? "import os\n" : ""}import urllib.request
+
+${asked.photo.url ? "" : read}body = ${literal(bodyOf(asked), PYTHON)}
 headers = {"Content-Type": "application/json"${key}}
 request = urllib.request.Request(${literal(asked.url, PYTHON)}, json.dumps(body).encode(), headers)
 with urllib.request.urlopen(request) as answer:
@@ -39,17 +47,23 @@ with urllib.request.urlopen(request) as answer:
 
 function javascript(asked) {
   const key = asked.withKey ? ", Authorization: `Bearer ${process.env.BOX2MASK_KEY}`" : "";
-  return `// Node 18 or later, as a module: node ask.mjs
-import { readFile } from "node:fs/promises";
+  const read = `import { readFile } from "node:fs/promises";
 
-const IMAGE = ${literal(asked.picture.name, JAVASCRIPT)};
+const IMAGE = ${literal(asked.photo.name, JAVASCRIPT)};
 
 const image = (await readFile(IMAGE)).toString("base64");
-const body = ${literal(bodyOf(asked), JAVASCRIPT)};
+`;
+  return `${whence("//", asked)}// Node 18 or later, as a module: node ask.mjs
+${asked.photo.url ? "" : read}const body = ${literal(bodyOf(asked), JAVASCRIPT)};
 const headers = { "Content-Type": "application/json"${key} };
 const answer = await fetch(${literal(asked.url, JAVASCRIPT)}, { method: "POST", headers, body: JSON.stringify(body) });
 console.log(JSON.stringify(await answer.json()));
 `;
+}
+
+/** A sample is in no folder until somebody puts it there. */
+function whence(mark, { photo: { name, home } }) {
+  return home ? `${mark} ${name} is at ${home}\n` : "";
 }
 
 const PYTHON = { true: "True", false: "False", null: "None" };

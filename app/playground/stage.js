@@ -31,6 +31,17 @@ export class Stage {
     this.onview(this.viewport);
   }
 
+  /** Moves the picture no further than to show a place in it. */
+  bringInSight(x, y) {
+    if (this.viewport.bringInSight(x, y)) this.moved();
+  }
+
+  /** Zooms about the crosshair, if there is one, or the middle of the window. */
+  zoomTo(scale) {
+    this.viewport.zoomTo(scale, ...(this.crosshair ? this.viewport.toWindow(...this.crosshair) : []));
+    this.moved();
+  }
+
   /** What is above the photo has changed. */
   redraw() {
     if (this.frame) return;

@@ -60,6 +60,14 @@ export class Thing {
     return masks.reduce((best, { score }, place) => (score > masks[best].score ? place : best), 0);
   }
 
+  /** What a screen reader is told of it. */
+  get summary() {
+    const masks = this.prompt.masks ?? [];
+    if (!this.best) return this.name;
+    const which = masks.length > 1 ? `${this.choice + 1} of ${masks.length}, ` : "";
+    return `${this.name}, mask ${which}${Math.round(this.best.score * 100)}%`;
+  }
+
   /** [x1, y1, x2, y2]: the box that it has, or the one around its mask; null without either. */
   get box() {
     return this.prompt.box ?? (this.best?.mask.area ? this.best.mask.box : null);

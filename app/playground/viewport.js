@@ -58,6 +58,15 @@ export class Viewport {
     this.#keepInSight();
   }
 
+  /** Pans until a place in the picture is in the window and not under the tools. Gives whether it had to. */
+  bringInSight(pictureX, pictureY) {
+    const [x, y] = this.toWindow(pictureX, pictureY);
+    const [dx, dy] = [into(x, this.#margin, this.width - this.#margin) - x, into(y, this.#margin, this.height - TOOLS) - y];
+    if (Math.hypot(dx, dy) < 0.5) return false;
+    this.panBy(dx, dy);
+    return true;
+  }
+
   /** [x, y] in the picture of a place in the window. */
   toPicture(x, y) {
     return [(x - this.x) / this.scale, (y - this.y) / this.scale];
@@ -79,4 +88,8 @@ export class Viewport {
     this.y = Math.min(this.height - least, Math.max(least - this.pictureHeight * this.scale, this.y));
     if (this.scale === 1) [this.x, this.y] = [Math.round(this.x), Math.round(this.y)]; // one pixel is one pixel
   }
+}
+
+function into(value, least, most) {
+  return Math.min(Math.max(value, least), most);
 }

@@ -81,7 +81,8 @@ POINT = {"input_points": [[[30, 20]]], "input_boxes": None, "input_labels": None
 
 def test_an_image_is_kept_and_named_in_every_scoring_route(http: httpx.Client) -> None:
     kept = http.post("/images", content=PICTURE)
-    assert kept.status_code == 200 and kept.json() == {"image": NAME, "width": 96, "height": 64}
+    size = {"width": 96, "height": 64}
+    assert kept.status_code == 200 and kept.json() == {"image": NAME, **size, "upright": size}
     content = base64.b64encode(PICTURE).decode()
     for route, prompts in (("/yolof/score", {}), ("/sam/score", POINT), ("/pipeline/score", {}), ("/score", POINT)):
         by_name = http.post(route, json=table(NAME, **prompts))
@@ -91,6 +92,15 @@ def test_an_image_is_kept_and_named_in_every_scoring_route(http: httpx.Client) -
     assert (back.status_code, back.content, back.headers["content-type"]) == (200, PICTURE, "image/png")
     assert "sandbox" in back.headers["content-security-policy"]
     assert back.headers["x-content-type-options"] == "nosniff"
+
+
+def test_the_size_of_a_kept_image_is_told_as_stored_and_upright(http: httpx.Client) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    buffer = BytesIO()
+    Image.new("RGB", (40, 20)).save(buffer, "WEBP", exif=exif)
+    kept = http.post("/images", content=buffer.getvalue()).json()
+    assert (kept["width"], kept["height"], kept["upright"]) == (40, 20, {"width": 20, "height": 40})
 
 
 def test_a_name_that_is_not_known_has_a_status_of_its_own(http: httpx.Client) -> None:

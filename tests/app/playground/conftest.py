@@ -66,7 +66,7 @@ class Visit:
     def settle(self) -> None:
         """Until nothing is waited for any more."""
         self.page.wait_for_selector("#view:not([hidden])")
-        self.page.wait_for_selector("#stage[aria-busy=false]")
+        self.page.wait_for_selector("#view[aria-busy=false]")
 
     def click_button(self, name: str) -> None:
         self.page.get_by_role("button", name=name, exact=True).click()

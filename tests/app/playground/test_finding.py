@@ -135,6 +135,33 @@ def test_a_detected_box_is_refined_by_a_point(visit: Visit) -> None:
     assert np.array_equal(visit.shown_masks(), mask_of(sam(visit, **asked)[0]))
 
 
+def test_masks_per_prompt_says_what_holds_for_the_selected_object(visit: Visit) -> None:
+    visit.open(WALL)
+    one, three = (visit.page.get_by_label(name, exact=True) for name in ("One", "Three"))
+    visit.page.mouse.click(*visit.at(0.55, 0.5))
+    visit.settle()
+    visit.page.locator("#marks").press("Escape")
+    three.check(force=True)
+    visit.page.locator("#things .name").click()
+    assert one.is_checked()
+    visit.page.locator("#marks").press("Escape")
+    assert three.is_checked()
+
+
+def test_work_goes_on_while_an_answer_is_on_its_way(visit: Visit) -> None:
+    visit.open(WALL)
+    visit.page.mouse.click(*visit.at(0.2, 0.7))
+    visit.settle()
+    for button in ("Segment all", "Detect"):
+        visit.click_button(button)
+        assert visit.page.locator("#things li.selected .label").all_inner_texts() == ["object 1"]
+    masks = visit.page.locator("#things .figures").filter(has_text="mask").count()
+    assert masks > 2  # Detect keeps those that there are
+    visit.page.mouse.click(*visit.at(0.25, 0.7))
+    visit.settle()
+    assert visit.names().count("object 1") == 1 and "object 2" not in visit.names()
+
+
 def test_what_the_pointer_is_on_is_lit_in_the_list_and_in_the_picture(visit: Visit) -> None:
     visit.open(WALL)
     visit.click_button("Segment all")
@@ -152,11 +179,12 @@ def test_the_keyboard_alone_does_it_all(visit: Visit) -> None:
     marks = visit.page.locator("#marks")
     for key in ("ArrowLeft", "ArrowUp", "Shift+ArrowDown"):
         marks.press(key)
+    assert re.match(r"\d+, \d+", visit.page.inner_text("#said"))
     marks.press("Enter")
     visit.settle()
     ((x, y),) = prompts_of(visit)["input_points"][0]
     assert x < 512 and y < 384
-    assert re.match(r"\d+, \d+", visit.page.inner_text("#said"))
+    assert re.match(r"object 1, mask \d+%", visit.page.inner_text("#said"))
     marks.press("ArrowRight")
     marks.press("n")
     visit.settle()
@@ -175,6 +203,105 @@ def test_the_keyboard_alone_does_it_all(visit: Visit) -> None:
     assert box[2] - box[0] > 50 and box[3] - box[1] > 50
     visit.page.get_by_role("button", name="Remove all objects").click()
     assert visit.names() == []
+
+
+def test_a_screen_reader_is_told_what_came_of_it(visit: Visit) -> None:
+    visit.open(WALL)
+    marks, said = visit.page.locator("#marks"), visit.page.locator("#said")
+    assert visit.page.evaluate("() => document.getElementById('said').closest('[aria-busy]')") is None
+    visit.page.get_by_label("Three", exact=True).check(force=True)
+    visit.click_button("Detect")
+    expect(said).to_have_text(f"{len(visit.names())} objects")
+    visit.page.mouse.move(*visit.at(0.58, 0.6))
+    marks.press("ArrowRight")
+    marks.press("s")
+    expect(said).to_have_text(re.compile(".+ selected"))
+    marks.press("Escape")
+    marks.press("Enter")
+    expect(said).to_have_text(re.compile(r"object 1, mask [123] of 3, \d+%"))
+    before = visit.page.inner_text("#said")
+    marks.press("m")
+    expect(said).to_have_text(re.compile(r"object 1, mask [123] of 3, \d+%"))
+    assert visit.page.inner_text("#said") != before
+    marks.press("Delete")
+    expect(said).to_have_text("object 1 removed")
+
+
+def test_the_focus_stays_on_a_button_that_has_nothing_more_to_do(visit: Visit) -> None:
+    visit.open(WALL)
+    for name in ("Detect", "Segment all", "Undo", "Undo", "Redo", "Remove all objects"):
+        button = visit.page.get_by_role("button", name=name, exact=True)
+        button.focus()
+        visit.page.keyboard.press("Enter")
+        expect(button).to_be_focused()
+        visit.settle()
+        expect(button).to_be_focused()
+    assert visit.page.get_by_role("button", name="Remove all objects").is_disabled()
+    states = visit.page.inner_text("#said")
+    visit.page.keyboard.press("Enter")
+    assert visit.names() == [] and visit.page.inner_text("#said") == states == "no objects"
+
+
+def test_the_crosshair_stays_in_sight_and_keys_zoom_about_it(visit: Visit) -> None:
+    visit.open(WALL)
+    marks = visit.page.locator("#marks")
+    marks.press("ArrowRight")
+    x, y = map(int, visit.page.inner_text("#said").split(",")[:2])
+    for _ in range(8):
+        marks.press("+")
+    for _ in range(60):
+        marks.press("ArrowRight")
+    x1, y1, x2, y2 = visit.photo_bounds()
+    drawn = visit.canvas("marks")[..., 3] > 0
+    rows, columns = np.nonzero(drawn)
+    assert drawn.any() and columns.max() < drawn.shape[1] - 4
+    before = rows.mean(), columns.mean()
+    marks.press("-")
+    rows, columns = np.nonzero(visit.canvas("marks")[..., 3])
+    assert np.allclose((rows.mean(), columns.mean()), before, atol=2)
+
+
+def test_a_corner_that_was_begun_ends_with_a_click_or_another_photo(visit: Visit) -> None:
+    visit.open(WALL)
+    marks = visit.page.locator("#marks")
+    marks.press("b")
+    visit.page.get_by_role("button", name="New photo").click()
+    visit.page.get_by_role("button", name="Shelf").click()
+    visit.settle()
+    visit.page.wait_for_selector("#picture-name:text('shelf.jpg')")
+    visit.settle()
+    marks.press("ArrowRight")
+    marks.press("Enter")
+    visit.settle()
+    assert prompts_of(visit)["input_boxes"] is None
+    marks.press("b")
+    visit.page.mouse.click(*visit.at(0.3, 0.3))
+    visit.settle()
+    marks.press("ArrowRight")
+    marks.press("Enter")
+    visit.settle()
+    assert prompts_of(visit)["input_boxes"] is None
+
+
+def test_control_and_click_takes_away_and_other_keys_do_not_end_space(visit: Visit) -> None:
+    visit.open(WALL)
+    visit.page.keyboard.down("Control")
+    visit.page.mouse.click(*visit.at(0.55, 0.5))
+    visit.page.keyboard.up("Control")
+    visit.settle()
+    assert prompts_of(visit)["input_labels"] == [[0]]
+    view = visit.page.locator("#view")
+    visit.page.keyboard.down(" ")
+    visit.page.keyboard.press("ArrowRight")
+    expect(view).to_have_class("view moving")
+    before = visit.photo_bounds()
+    visit.page.mouse.move(800, 500)
+    visit.page.mouse.down()
+    visit.page.mouse.move(760, 500)
+    visit.page.mouse.up()
+    assert visit.photo_bounds() != before
+    visit.page.keyboard.up(" ")
+    expect(view).to_have_class("view")
 
 
 def test_zooming_keeps_what_is_under_the_pointer_there_and_space_moves_the_picture(visit: Visit) -> None:

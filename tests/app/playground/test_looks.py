@@ -117,6 +117,19 @@ def test_the_page_is_there_soon(visit: Visit, record_property: Callable[..., Non
     assert paint < 10_000  # a second on a machine that has nothing else to do
 
 
+def test_photos_are_sharp_where_the_screen_has_more_pixels_than_css(
+    visiting: Callable[..., Any], tmp_path: Path
+) -> None:
+    stripes = np.zeros((2000, 3000), np.uint8)
+    stripes[:, ::2] = 255
+    Image.fromarray(stripes).save(tmp_path / "stripes.png")
+    with visiting(device_scale_factor=2) as visit:
+        visit.open(tmp_path / "stripes.png")
+        drawn = visit.canvas("photo")
+        row = drawn[len(drawn) // 2]
+        assert row[row[:, 3] == 255, 0].std() > 40  # at half its size it would be grey
+
+
 COUNT_FRAMES = """() => {
     window.frames_at = [];
     const frame = time => { window.frames_at.push(time); window.counting = requestAnimationFrame(frame); };

@@ -92,6 +92,36 @@ def test_every_file_has_what_the_service_found(visit: Visit) -> None:
     assert (difference > 8)[masks[1]].mean() > 0.9
 
 
+def test_polygons_are_those_of_the_masks_however_many_each_prompt_gave(visit: Visit) -> None:
+    visit.open(WALL)
+    for masks, percent in (("Three", "10"), ("One", "70")):
+        visit.page.get_by_label(masks, exact=True).check(force=True)
+        visit.page.get_by_label("Score at least").fill(percent)
+        visit.click_button("Segment all")
+    visit.page.get_by_label("Score at least").fill("10")
+    annotations = json.loads(downloaded(visit, "COCO (JSON)")[1])["annotations"]
+    before = len(visit.answers)
+    ((row),) = json.loads(downloaded(visit, "Polygons (JSON)")[1])
+    asked = [json.loads(one.request.post_data or "")["params"] for one in visit.answers[before:]]
+    assert sorted(params["multimask_output"] for params in asked) == [False, True]
+    for entry, annotation in zip(row["boxes"], annotations, strict=True):
+        flat = [(np.reshape(ring, (-1, 2)) * (1024, 768)).ravel().tolist() for ring in entry["polygon"]]
+        filled = coco_mask.decode(coco_mask.frPyObjects(flat, 768, 1024)).any(axis=2)
+        assert np.array_equal(filled, coco_mask.decode(annotation["segmentation"]))
+
+
+def test_a_label_map_is_refused_where_two_objects_would_be_one(visit: Visit) -> None:
+    visit.open()
+    made = """async count => {
+        const { labelMapPng } = await import("./playground/files.js");
+        const mask = { area: 1, stampInto: () => {} };
+        await labelMapPng({ width: 1, height: 1 }, Array(count).fill({ best: { mask } }));
+    }"""
+    visit.page.evaluate(made, 255)
+    with pytest.raises(Exception, match="at most 255 objects"):
+        visit.page.evaluate(made, 256)
+
+
 def copied(visit: Visit, language: str) -> str:
     visit.page.get_by_role("button", name=language, exact=True).click()
     visit.page.get_by_text("Copied. It reads").wait_for()

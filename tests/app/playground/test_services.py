@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+from PIL import Image
 from playwright.sync_api import Route, expect
 
 from tests.app.conftest import Service, serving
@@ -79,6 +80,18 @@ def test_without_a_segmenter_and_a_store_there_are_boxes_and_requests_carry_the_
         assert len(visit.answers) == 1
 
 
+def test_boxes_in_another_frame_are_refused_too(visiting: Callable[..., Any], tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (40, 20)).save(tmp_path / "turned.webp", exif=exif)
+    with visiting() as visit:
+        visit.open(tmp_path / "turned.webp")
+        visit.page.get_by_role("alert").get_by_text("the service sees 20 × 40").wait_for()
+        visit.click_button("Detect")
+        visit.page.get_by_role("alert").get_by_text("the service sees 20 × 40").wait_for()
+        assert visit.answers == [] and visit.names() == []
+
+
 def test_a_key_is_asked_for_kept_in_the_tab_and_sent(visiting: Callable[..., Any]) -> None:
     seen: list[str | None] = []
 
@@ -109,7 +122,7 @@ def test_a_key_is_asked_for_kept_in_the_tab_and_sent(visiting: Callable[..., Any
 def test_times_of_the_service_are_shown_and_its_refusals_too(visiting: Callable[..., Any]) -> None:
     def timed(route: Route) -> None:
         answer = route.fetch()
-        timing = 'queue;dur=1.5, net;dur=20;desc="the network, all of it", masks;dur=3'.replace(", all", " -")
+        timing = 'queue;dur=1.5, net;dur=20;desc="the network - all of it", masks;dur=3'
         route.fulfill(response=answer, headers=answer.headers | {"server-timing": timing})
 
     with visiting(expected="429") as visit:
@@ -117,7 +130,7 @@ def test_times_of_the_service_are_shown_and_its_refusals_too(visiting: Callable[
         visit.open(WALL)
         visit.click_button("Detect")
         times = visit.page.inner_text("#times")
-        for words in ("queue", "1.5 ms", "the network - of it", "20 ms", "3.0 ms", "models and masks", "in all"):
+        for words in ("queue", "1.5 ms", "the network - all of it", "20 ms", "3.0 ms", "models and masks", "in all"):
             assert words in times
         visit.page.unroute("**/yolof/score")
         refusal = '{"message": "64 requests are in work or waiting; try again in 3 s"}'
@@ -130,6 +143,63 @@ def test_times_of_the_service_are_shown_and_its_refusals_too(visiting: Callable[
         assert visit.names() == before
 
 
+def test_a_mask_that_was_refused_is_asked_for_again(visiting: Callable[..., Any]) -> None:
+    def refuse(route: Route) -> None:
+        route.fulfill(status=429, content_type="application/json", body='{"message": "too many"}')
+
+    with visiting(expected="429") as visit:
+        visit.open(WALL)
+        alert = visit.page.get_by_role("alert").get_by_text("too many")
+        figures = visit.page.locator("#things .figures")
+        for again in (
+            lambda: visit.page.locator("#things .name").click(),
+            lambda: [visit.page.get_by_role("button", name=name).click() for name in ("Undo", "Redo")],
+        ):
+            visit.page.route("**/sam/score", refuse)
+            visit.page.mouse.click(*visit.at(0.55, 0.5))
+            expect(figures).to_have_text("no mask")
+            expect(alert).to_be_visible()
+            visit.page.unroute("**/sam/score")
+            again()
+            expect(figures).to_contain_text("%")
+            expect(alert).to_be_hidden()
+            visit.page.get_by_role("button", name="Remove all objects").click()
+
+
+def test_one_objects_mask_does_not_hide_what_went_wrong_with_another(visiting: Callable[..., Any]) -> None:
+    with visiting(expected="429") as visit:
+        visit.open(WALL)
+        waiting: list[Route] = []
+        visit.page.route("**/sam/score", lambda route: waiting.append(route))
+        for x in (0.55, 0.2):
+            with visit.page.expect_request("**/sam/score"):
+                visit.page.mouse.click(*visit.at(x, 0.7))
+            visit.page.locator("#marks").press("Escape")
+        waiting[1].fulfill(status=429, content_type="application/json", body='{"message": "too many"}')
+        visit.page.get_by_role("alert").get_by_text("too many").wait_for()
+        waiting[0].continue_()
+        visit.settle()
+        assert visit.page.get_by_role("alert").get_by_text("too many").is_visible()
+
+
+def test_a_start_that_failed_is_made_up_for_with_the_first_photo(visiting: Callable[..., Any]) -> None:
+    with visiting(expected="ERR_FAILED") as visit:
+        visit.page.add_init_script(
+            """Object.defineProperty(window, "sessionStorage", {
+                get() { throw new DOMException("denied", "SecurityError"); },
+            });"""
+        )
+        visit.page.route("**/version", lambda route: route.abort())
+        visit.page.goto(f"{visit.service.url}/playground")
+        visit.page.get_by_role("alert").get_by_text("The service cannot be reached").wait_for()
+        visit.page.unroute("**/version")
+        visit.page.get_by_role("button", name="Table").click()
+        visit.page.wait_for_selector("#models:not(:empty)")
+        visit.settle()
+        visit.click_button("Detect")
+        assert "can" in visit.names()
+
+
 def test_the_service_may_go_away(visiting: Callable[..., Any]) -> None:
     with visiting(expected="ERR_FAILED") as visit:
         visit.open(WALL)
@@ -140,7 +210,6 @@ def test_the_service_may_go_away(visiting: Callable[..., Any]) -> None:
 
 def test_the_samples_are_scenes_that_this_repository_draws() -> None:
     import numpy as np
-    from PIL import Image
 
     from models.demo.scenes import render_scene
 
