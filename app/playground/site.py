@@ -41,10 +41,14 @@ _HOME = """<!doctype html>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
 <title>box2mask</title>
-<main>
+<link rel="icon" href="playground/icon.svg" type="image/svg+xml">
+<link rel="stylesheet" href="playground/style.css">
+<script src="playground/theme.js"></script>
+<main class="home">
+<img src="playground/icon.svg" alt="" width="48" height="48">
 <h1>box2mask</h1>
-<p>Healthy.</p>
-<p><a href="playground">Try the models in the playground</a>, or read <a href="docs">how to call them</a>.</p>
+<p class="quiet">Healthy.</p>
+<p><a class="button primary" href="playground">Try the models</a> <a class="button" href="docs">How to call them</a></p>
 </main>
 </html>
 """
