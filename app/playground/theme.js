@@ -16,13 +16,13 @@
   const isDark = () => (root.dataset.theme ? root.dataset.theme === "dark" : system.matches);
 
   function label() {
-    const button = document.getElementById("theme");
-    button.setAttribute("aria-pressed", String(isDark()));
+    document.getElementById("theme").setAttribute("aria-pressed", String(isDark()));
   }
 
   if (["light", "dark"].includes(stored())) root.dataset.theme = stored();
 
   document.addEventListener("DOMContentLoaded", () => {
+    if (!document.getElementById("theme")) return; // a page without the choice
     label();
     system.addEventListener("change", label);
     document.getElementById("theme").addEventListener("click", () => {

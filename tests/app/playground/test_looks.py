@@ -28,6 +28,15 @@ def assert_accessible(visit: Visit) -> None:
     assert not grave
 
 
+def test_the_page_at_the_root_leads_to_the_playground(visit: Visit) -> None:
+    visit.page.goto(visit.service.url)
+    assert_accessible(visit)
+    visit.take("home")
+    visit.page.get_by_role("link", name="Try the models").click()
+    visit.page.wait_for_selector("#file", state="attached")
+    assert visit.page.url.endswith("/playground")
+
+
 @pytest.mark.parametrize(
     ("name", "options"),
     [
