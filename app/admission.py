@@ -29,6 +29,7 @@ class Admission:
         self.most = most
         self._most_per_client = most_per_client or (lambda: most)
         self.inside = 0
+        self.ended = 0  # requests that were let in, in all, and are no longer inside
         self._of_client: Counter[str] = Counter()
         self._clock = clock
         # When the last ones were answered; time without any request does not count, as it says nothing of the pace.
@@ -47,6 +48,7 @@ class Admission:
             yield
         finally:
             self.inside -= 1
+            self.ended += 1
             self._of_client[client] -= 1
             if not self._of_client[client]:
                 del self._of_client[client]

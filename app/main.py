@@ -22,7 +22,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request as HttpRequest
 
-from app import access, fairness, loading, openapi, schemas, timings
+from app import access, fairness, freed_memory, loading, openapi, schemas, timings
 from app.admission import Admission
 from app.bodies import read_body
 from app.errors import BadRequest, ClientGone, ImageGone, MethodNotAllowed, NotFound, ServiceError, Stopping
@@ -81,8 +81,12 @@ def create_app(settings: Settings, on_failure: Callable[[], object] = lambda: No
                 AnswerLimits.of(settings),
                 ImageStore(int(settings.image_store_mb * 2**20)),
             )
+            trimming = asyncio.create_task(freed_memory.trim_regularly(lambda: admission.ended))
             log.info("ready")
-            yield
+            try:
+                yield
+            finally:
+                trimming.cancel()
         except loading.EXPLAINED as error:
             app.state.startup_error = error
             raise

@@ -8,11 +8,13 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
@@ -23,6 +25,31 @@ DETECTOR_CONFIG = REPOSITORY / "weights" / "demo" / "yolof" / "yolof_r18_demo.py
 # What the `box2mask` script does, also where the package is not installed.
 COMMAND = (sys.executable, "-c", "import sys; from app.cli import main; sys.exit(main())")
 STARTS_WITHIN_S = 300
+
+
+@contextmanager
+def web_server(files: dict[str, bytes]) -> Iterator[str]:
+    """The address of a server of this machine that has these files, by path; anything else is a 404."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            content = files.get(self.path)
+            self.send_response(404 if content is None else 200)
+            self.send_header("Content-Length", str(len(content or b"")))
+            self.end_headers()
+            self.wfile.write(content or b"")
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 @dataclass(frozen=True)

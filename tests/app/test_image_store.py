@@ -6,9 +6,7 @@ import asyncio
 import base64
 import hashlib
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from io import BytesIO
-from threading import Thread
 from typing import Any
 
 import httpx
@@ -20,6 +18,7 @@ from PIL import Image
 from app.image_store import ImageStore, is_reference, reference_of
 from app.main import create_app
 from app.settings import Settings
+from tests.app.conftest import web_server
 
 
 def picture(seed: int = 0, size: tuple[int, int] = (96, 64), file_format: str = "PNG") -> bytes:
@@ -131,22 +130,6 @@ def test_what_is_no_image_is_refused(http: httpx.Client, content: bytes, headers
 
 
 def test_an_address_is_fetched_within_the_same_rules(model_folders: Any) -> None:
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            content = PICTURE if self.path == "/picture.png" else b"<p>no image</p>"
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, *args: Any) -> None:
-            pass
-
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    thread = Thread(target=server.serve_forever)
-    thread.start()
-    root = f"http://127.0.0.1:{server.server_port}"
-
     async def conversation(app: FastAPI) -> None:
         fetched = await as_client(app, "", "POST", "/images", json={"url": f"{root}/picture.png"})
         assert fetched.json()["image"] == NAME
@@ -159,13 +142,9 @@ def test_an_address_is_fetched_within_the_same_rules(model_folders: Any) -> None
         inner = await as_client(app, "", "POST", "/images", json={"url": f"{root}/picture.png"})
         assert inner.status_code == 400 and "address" in inner.json()["message"]
 
-    try:
+    with web_server({"/picture.png": PICTURE, "/page.html": b"<p>no image</p>"}) as root:
         in_process(model_folders, conversation, image_urls="any")
         in_process(model_folders, refused)
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 def key_of(who: str) -> str:

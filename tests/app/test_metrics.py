@@ -5,10 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import re
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
@@ -29,6 +27,7 @@ from app.admission import Admission
 from app.loading import Choice
 from app.metrics import Metrics
 from app.settings import SettingsError
+from tests.app.conftest import web_server
 
 REPOSITORY = Path(__file__).parents[2]
 DASHBOARD = REPOSITORY / "docker" / "grafana-dashboard.json"
@@ -56,25 +55,10 @@ def prompts(image: bytes, boxes: int) -> dict[str, Any]:
     return {"input_data": {"columns": COLUMNS, "data": [row]}}
 
 
-class OnePicture(BaseHTTPRequestHandler):
-    """Answers /picture.png; all else is a 404."""
-
-    def do_GET(self) -> None:
-        found = self.path == "/picture.png"
-        self.send_response(200 if found else 404)
-        self.end_headers()
-        self.wfile.write(picture(1) if found else b"")
-
-    def log_message(self, *args: object) -> None:
-        pass
-
-
 @pytest.fixture(scope="module")
 def picture_url() -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), OnePicture) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/picture.png"
-        server.shutdown()
+    with web_server({"/picture.png": picture(1)}) as root:
+        yield f"{root}/picture.png"
 
 
 class Scrape:

@@ -27,6 +27,7 @@ from app.predictor import (
 )
 from app.settings import Settings, SettingsError
 from models.demo.scenes import render_scene
+from tests.app.conftest import web_server
 
 BOXES = np.array([[10.0, 8.0, 90.5, 70.25], [0.0, 0.0, 120.0, 90.0], [30.0, 20.0, 31.0, 21.0]])
 
@@ -157,27 +158,14 @@ def test_an_image_that_cannot_be_answered_says_why(
 
 
 def test_the_callers_own_urls_may_lead_to_its_own_network(local: LocalPredictor, model_folders: Any) -> None:
-    class OnePicture(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(scene(0))
-
-        def log_message(self, *args: object) -> None:
-            pass
-
-    with HTTPServer(("127.0.0.1", 0), OnePicture) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        url = f"http://127.0.0.1:{server.server_port}/scene.png"
+    with web_server({"/scene.png": scene(0)}) as root:
+        url = f"{root}/scene.png"
         assert_close(local.detect(url), local.detect(scene(0)))
         with (
             LocalPredictor(settings_of(model_folders, segmenter="none", image_urls="off")) as predictor,
             pytest.raises(PredictionError, match="does not fetch URLs"),
         ):
             predictor.detect(url)
-        server.shutdown()
-        thread.join()
 
 
 def test_a_box_outside_the_image_says_which(local: LocalPredictor, remote: ServicePredictor) -> None:

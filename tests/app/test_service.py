@@ -13,7 +13,6 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from pycocotools import mask as coco_mask
 
 from app.main import create_app
 from app.settings import Settings
+from tests.app.conftest import web_server
 
 # pycocotools' decode() has not learnt numpy 2's copy keyword.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -241,16 +241,6 @@ def test_multimask_output_is_three_masks_unless_it_is_false(
 def test_an_image_is_base64_in_any_wrapping_or_a_url(answer: Callable[..., Any], model_folders: Any) -> None:
     data = base64.b64decode(PICTURE)
 
-    class OnePicture(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.send_header("content-length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-
-        def log_message(self, *args: object) -> None:
-            pass
-
     expected = answer(to_yolof(PICTURE))
     for image in (base64.encodebytes(data).decode(), f"data:image/png;base64,{PICTURE}"):
         assert answer(to_yolof(image)) == expected
@@ -260,12 +250,10 @@ def test_an_image_is_base64_in_any_wrapping_or_a_url(answer: Callable[..., Any],
         assert response.status_code == 200, response.text
         assert_alike(response.json(), expected)
 
-    with HTTPServer(("127.0.0.1", 0), OnePicture) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        url = f"http://127.0.0.1:{server.server_port}/picture.png"
+    with web_server({"/picture.png": data}) as root:
+        url = f"{root}/picture.png"
         detector = str(model_folders.detector)
         converse(Settings(detector=detector, segmenter="none", device="cpu", image_urls="any"), conversation)
-        server.shutdown()
 
 
 # Detections

@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Route, expect
 
+from tests.app.conftest import web_server
 from tests.app.playground.conftest import SAMPLES, Visit, encoded
 
 GIVEN_BY_SCRIPT = """([kind, base64, name]) => {
@@ -28,28 +27,10 @@ GIVEN_BY_SCRIPT = """([kind, base64, name]) => {
 
 
 @pytest.fixture
-def web_server() -> Iterator[str]:
+def photo_server() -> Iterator[str]:
     """The address of a server that has one photo, and does not let pages of others have it."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            found = self.path == "/photos/shelf.jpg"
-            content = (SAMPLES / "shelf.jpg").read_bytes() if found else b"there is none"
-            self.send_response(200 if found else 404)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, *args: Any) -> None:
-            pass
-
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with web_server({"/photos/shelf.jpg": (SAMPLES / "shelf.jpg").read_bytes()}) as url:
+        yield url
 
 
 def shown(visit: Visit) -> tuple[str, str]:
@@ -103,9 +84,11 @@ def test_a_photo_whose_orientation_the_browser_reads_differently_is_refused(visi
     visit.page.get_by_role("alert").get_by_text("the service sees 768 × 1024").wait_for()
 
 
-def test_an_address_is_fetched_by_the_service_and_by_nobody_else(visit: Visit, web_server: str, tmp_path: Path) -> None:
+def test_an_address_is_fetched_by_the_service_and_by_nobody_else(
+    visit: Visit, photo_server: str, tmp_path: Path
+) -> None:
     visit.open()
-    visit.page.get_by_label("Address of a photo").fill(f"{web_server}/photos/shelf.jpg")
+    visit.page.get_by_label("Address of a photo").fill(f"{photo_server}/photos/shelf.jpg")
     visit.page.get_by_role("button", name="Fetch").click()
     assert shown(visit) == ("shelf.jpg", "768 × 1024")
     visit.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
@@ -119,7 +102,7 @@ def test_an_address_is_fetched_by_the_service_and_by_nobody_else(visit: Visit, w
         assert json.loads(done.stdout) == visit.answers[-1].json(), done.stderr
 
 
-def test_a_photo_that_comes_late_does_not_replace_a_newer_one(visit: Visit, web_server: str) -> None:
+def test_a_photo_that_comes_late_does_not_replace_a_newer_one(visit: Visit, photo_server: str) -> None:
     waiting: list[Route] = []
 
     def hold(route: Route) -> None:
@@ -130,7 +113,7 @@ def test_a_photo_that_comes_late_does_not_replace_a_newer_one(visit: Visit, web_
 
     visit.page.route("**/images", hold)
     visit.open()
-    visit.page.get_by_label("Address of a photo").fill(f"{web_server}/photos/shelf.jpg")
+    visit.page.get_by_label("Address of a photo").fill(f"{photo_server}/photos/shelf.jpg")
     for _ in range(2):
         visit.page.get_by_role("button", name="Fetch").click()
     expect(visit.page.locator("#status")).to_have_text("Fetching…")
@@ -198,10 +181,10 @@ def test_nothing_is_left_of_the_photo_before(visit: Visit) -> None:
     assert visit.page.evaluate("() => window.bitmaps.map(({ width }) => width)") == [0, 768]
 
 
-def test_what_is_wrong_is_said_in_the_services_words(visiting: Callable[..., Any], web_server: str) -> None:
+def test_what_is_wrong_is_said_in_the_services_words(visiting: Callable[..., Any], photo_server: str) -> None:
     with visiting(expected="400") as visit:
         visit.open()
-        visit.page.get_by_label("Address of a photo").fill(f"{web_server}/photos/none.jpg")
+        visit.page.get_by_label("Address of a photo").fill(f"{photo_server}/photos/none.jpg")
         visit.page.get_by_role("button", name="Fetch").click()
         alert = visit.page.get_by_role("alert")
         alert.get_by_text("the image URL answered 404").wait_for()
