@@ -1,8 +1,8 @@
 """Gives memory that is free, but that the C library keeps, back to the system.
 
 Images, masks and tensors of all sizes come and go in many threads at once. What they leave behind is free in places
-that the C library cannot give back by itself, as something that lasts lies above them; so a process under load would seem
-to grow for hours, by its fragments.
+that the C library cannot give back by itself, as something that lasts lies above them; so a process under load would
+seem to grow for hours, by its fragments.
 """
 
 from __future__ import annotations
