@@ -57,11 +57,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=30.0, help="default: 30")
     parser.add_argument("--clients", type=int, default=64, help="default: 64")
     parser.add_argument(
-        "--warm-up", type=float, metavar="MINUTES", help="left out of the drift (default: a third, at most 5)"
+        "--warm-up", type=float, metavar="MINUTES", help="left out of the drift (default: a third, at most 10)"
     )
     parser.add_argument("--out", type=Path, default=RESULTS, metavar="FOLDER", help=f"default: {RESULTS}")
     args = parser.parse_args(argv)
-    warm_up = min(5.0, args.minutes / 3) if args.warm_up is None else args.warm_up
+    warm_up = min(10.0, args.minutes / 3) if args.warm_up is None else args.warm_up
     machine = Machine.this()
     with serving(SETTINGS) as served:
         cases = traffic.answered(traffic.make(IMAGES), served.url)
@@ -130,7 +130,11 @@ async def _soak(served: Served, cases: list[Case], seen: Seen, clients: int, sec
         step = seconds / SAMPLES
         cpu, last_cpu = served.cpu_s(), served.cpu_s()
         while time.monotonic() < end:
-            await asyncio.sleep(step)
+            # Many times: the service gives memory back every few seconds, so a single look depends on when it is.
+            until, memory = time.monotonic() + step, []
+            while time.monotonic() < until:
+                await asyncio.sleep(min(1.0, step / 10))
+                memory.append(served.memory_mb())
             cpu, last_cpu = served.cpu_s(), cpu
             latencies, seen.latencies = seen.latencies, []
             if not latencies:
@@ -139,7 +143,7 @@ async def _soak(served: Served, cases: list[Case], seen: Seen, clients: int, sec
             seen.samples.append(
                 (
                     time.monotonic() - began,
-                    served.memory_mb(),
+                    float(np.mean(memory)),
                     float(np.mean(latencies)),
                     (cpu - last_cpu) / len(latencies),
                 )
