@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import mmap as mmap_module
 import zlib
+from contextlib import suppress
 from mmap import mmap
 
 from starlette.requests import ClientDisconnect
@@ -57,7 +59,11 @@ async def _read_plain(http: HttpRequest, most: int, held: Body) -> bytearray:
 
 async def _read_large(http: HttpRequest, declared: int, held: Body) -> mmap:
     """A server hands on as many bytes as were declared, no more, and ClientDisconnect where fewer came."""
-    body = mmap(-1, declared)
+    # Private: pages that nobody shares are cheaper to have, and may be huge.
+    body = mmap(-1, declared, flags=mmap_module.MAP_PRIVATE | mmap_module.MAP_ANONYMOUS)
+    if hasattr(mmap_module, "MADV_HUGEPAGE"):  # Linux: a fault every 2 MB in place of one every 4 kB
+        with suppress(OSError):  # a kernel without
+            body.madvise(mmap_module.MADV_HUGEPAGE)
     async for chunk in http.stream():
         body.write(chunk)
         held.grow(body.tell())
