@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import mmap as mmap_module
+import mmap
 import zlib
 from contextlib import suppress
-from mmap import mmap
 
 from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
@@ -23,7 +22,7 @@ _LARGE = 2**20
 _WINDOW_BITS = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 
 
-async def read_body(http: HttpRequest, most: int, held: Body) -> bytearray | mmap:
+async def read_body(http: HttpRequest, most: int, held: Body) -> bytearray | mmap.mmap:
     """The body as it was before a `Content-Encoding` of gzip or deflate, at most `most` bytes of it.
 
     Raises PayloadTooLarge, before the first byte where the length is declared, and having unpacked no more than
@@ -57,13 +56,13 @@ async def _read_plain(http: HttpRequest, most: int, held: Body) -> bytearray:
     return body
 
 
-async def _read_large(http: HttpRequest, declared: int, held: Body) -> mmap:
+async def _read_large(http: HttpRequest, declared: int, held: Body) -> mmap.mmap:
     """A server hands on as many bytes as were declared, no more, and ClientDisconnect where fewer came."""
     # Private: pages that nobody shares are cheaper to have, and may be huge.
-    body = mmap(-1, declared, flags=mmap_module.MAP_PRIVATE | mmap_module.MAP_ANONYMOUS)
-    if hasattr(mmap_module, "MADV_HUGEPAGE"):  # Linux: a fault every 2 MB in place of one every 4 kB
+    body = mmap.mmap(-1, declared, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_HUGEPAGE"):  # Linux: a fault every 2 MB in place of one every 4 kB
         with suppress(OSError):  # a kernel without
-            body.madvise(mmap_module.MADV_HUGEPAGE)
+            body.madvise(mmap.MADV_HUGEPAGE)
     async for chunk in http.stream():
         body.write(chunk)
         held.grow(body.tell())

@@ -8,22 +8,19 @@ seem to grow for hours, by its fragments.
 from __future__ import annotations
 
 import asyncio
-import ctypes
-import sys
 from collections.abc import Callable
 
 import anyio.to_thread
+
+from models.c_library import c_function
 
 _EVERY_S = 10.0
 
 
 def trim() -> bool:
     """Give back every whole page that is free; whether this system's C library can (the GNU C library)."""
-    if not sys.platform.startswith("linux"):
-        return False
-    try:
-        malloc_trim = ctypes.CDLL(None).malloc_trim
-    except AttributeError:  # another C library
+    malloc_trim = c_function("malloc_trim")
+    if malloc_trim is None:
         return False
     malloc_trim(0)
     return True

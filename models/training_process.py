@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
-import sys
-
 import torch
+
+from models.c_library import c_function
 
 # From malloc.h of the GNU C library.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
@@ -28,10 +27,7 @@ def keep_freed_memory() -> bool:
     Every step of a training frees and takes the same gigabytes. By default blocks above 32 MB go back to the
     system each time, and come again as pages to be zeroed one by one. Memory then stays at its highest.
     """
-    if not sys.platform.startswith("linux"):
-        return False
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except AttributeError:  # another C library
+    mallopt = c_function("mallopt")
+    if mallopt is None:
         return False
     return bool(mallopt(M_MMAP_THRESHOLD, MOST)) and bool(mallopt(M_TRIM_THRESHOLD, MOST))
