@@ -111,13 +111,13 @@ EXPOSE 5001
 USER 10001:10001
 
 
-# --- With Azure's scoring server, for deployments by an entry script of one's own. ---
-# Its pins of pydantic and OpenTelemetry are others than ours, so it has an environment of its own; what it does not
-# have there it finds in ours, behind its own.
+# --- With Azure's scoring server and the batch runner's packages, for deployments by an entry script of one's own. ---
+# Their pins of pydantic, OpenTelemetry, numpy and others are not ours, so they have an environment of their own; what
+# is not there is found in ours, behind it. Of fusepy there is no wheel.
 FROM builder AS azureml-builder
 RUN python -m venv --without-pip azureml \
     && /opt/installer/bin/pip --python azureml/bin/python install --no-deps --require-hashes --only-binary :all: \
-        -r /opt/locks/requirements-azureml.lock \
+        --no-binary fusepy -r /opt/locks/requirements-azureml.lock \
     && echo "import site; site.addsitedir('/opt/box2mask/venv/lib/python3.11/site-packages')" \
         > azureml/lib/python3.11/site-packages/zz_box2mask.pth
 

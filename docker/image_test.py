@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import csv
 import hashlib
 import io
 import json
@@ -513,21 +514,21 @@ ENTRY_SCRIPT = """\
 import json
 import os
 
+import batch_score
+import numpy
 import pydantic
 
 
 def init():
-    import cv2
-    import transformers
+    import azureml.core  # what the batch runner imports
+    import azureml.dataprep
 
-    from app.settings import Settings
-    from models.yolof import Detector
-
-    Settings.from_environment()
+    batch_score.init()
 
 
 def run(data):
-    return {"pydantic": pydantic.VERSION, "user": os.getuid(), "echo": json.loads(data)}
+    (line,) = batch_score.run([json.loads(data)["photo"]])
+    return {"pydantic": pydantic.VERSION, "numpy": numpy.__version__, "user": os.getuid(), "line": line}
 """
 
 
@@ -536,12 +537,18 @@ def run_azureml(store: Store, image: str) -> None:
     with store.mounted(image) as root:
         (root / "var" / "azureml-app").mkdir()
         (root / "var" / "azureml-app" / "score.py").write_text(ENTRY_SCRIPT)
+        shutil.copy(REPOSITORY / "docker" / "azureml" / "batch_score.py", root / "var" / "azureml-app")
+        photo = "/var/azureml-app/photo.png"
+        Image.fromarray(np.zeros((60, 80, 3), np.uint8)).save(f"{root}{photo}")
         config = configuration_of(store, image)
         port = free_port()
         command = [*config["Entrypoint"], "--port", str(port)]
         with started(in_namespaces(root, config["Env"], config["WorkingDir"], command), port, ANYONE, "/") as server:
-            answer = httpx.post(f"{server.url}/score", json={"a": 1}, timeout=60, trust_env=False)
+            answer = httpx.post(f"{server.url}/score", json={"photo": photo}, timeout=60, trust_env=False)
             expect("the entry script's status", answer.status_code, 200)
+            (cells,) = csv.reader([answer.json()["line"]])
+            expect("the batch script's file, row and error", (*cells[:2], cells[3]), (photo, "", ""))
+            expect("what the batch script's answer has", list(json.loads(cells[2])), ["boxes"])
             print(f"azureml: {time.monotonic() - server.began:.1f} s to the first answer, {answer.json()}")
             os.kill(first_process(server.process.pid), signal.SIGTERM)  # its workers are the server's own business
             expect("the exit status after SIGTERM", server.process.wait(timeout=STOPS_WITHIN_S), 0)

@@ -19,7 +19,12 @@ from tool_environment import tool
 DOCKER = Path(__file__).parent
 REPOSITORY = DOCKER.parent
 UV = "uv==0.13.9"
-AZUREML_SERVER = "azureml-inference-server-http==1.5.1"
+# The scoring server, and what the batch runner wants of its environment.
+AZUREML = (
+    "azureml-inference-server-http==1.5.1",
+    "azureml-core==1.61.0.post4",
+    "azureml-dataset-runtime[fuse]==1.62.0.post1",
+)
 # mmcv asks for the OpenCV that draws windows, which needs the libraries of a desktop.
 HEADLESS_FOR = "opencv-python"
 # What only the CUDA build of torch asks for.
@@ -27,8 +32,10 @@ CUDA = re.compile(r"(nvidia|cuda)-|triton==")
 # The CPU build is not on PyPI but on PyTorch's own index, as version 2.13.0+cpu, which `==2.13.0` takes as well. The
 # hash is that of torch-2.13.0+cpu-cp311-cp311-manylinux_2_28_x86_64.whl.
 CPU_TORCH = {"2.13.0": "6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b"}
-# The AzureML server's own pins of these are others than the service's.
-AZUREML_DIFFERS = re.compile(r"(pydantic|opentelemetry|importlib_metadata|protobuf)")
+# Azure's own pins of these are others than the service's.
+AZUREML_DIFFERS = re.compile(
+    r"(pydantic|opentelemetry|importlib_metadata|protobuf|cloudpickle|cryptography|numpy|packaging|pathspec|python-dateutil)"
+)
 # The newest that builds mmcv, whose setup.py imports pkg_resources.
 MMCV_BUILD = "setuptools==80.9.0"
 HEADER = "# Made by `python docker/lock.py`; do not edit.\n"
@@ -49,7 +56,7 @@ def main() -> None:
         _write("requirements", [_with_cpu_torch(block) for block in packages if not CUDA.match(block)])
         _write("requirements-cuda", [block for block in packages if CUDA.match(block)])
         shared = [line for line in constraints if not AZUREML_DIFFERS.match(line)]
-        _write("requirements-azureml", _resolve(uv, [AZUREML_SERVER], shared))
+        _write("requirements-azureml", _resolve(uv, [*AZUREML], shared))
         _write("requirements-mmcv", _resolve(uv, [f"mmcv=={pinned['mmcv-lite']}"], [], "--no-deps"))
         _write("requirements-mmcv-build", _resolve(uv, [MMCV_BUILD], []))
 

@@ -60,6 +60,10 @@ def test_azures_server_is_the_one_whose_behaviour_is_known() -> None:
     assert locked("requirements-azureml")["azureml-inference-server-http"] == "1.5.1"
 
 
+def test_azures_batch_runner_finds_what_it_wants() -> None:
+    assert {"azureml-core", "azureml-dataset-runtime", "fusepy"} <= set(locked("requirements-azureml"))
+
+
 @pytest.mark.parametrize("lock", LOCKS, ids=lambda path: path.stem)
 def test_every_package_has_hashes_and_no_index_is_named(lock: Path) -> None:
     text = lock.read_text()
