@@ -19,7 +19,7 @@ RUN python -m venv /opt/installer && python -m venv --without-pip venv
 COPY docker/requirements*.lock /opt/locks/
 # The locks are complete, so no dependencies are looked for: mmcv's would be an OpenCV that needs a desktop's libraries.
 RUN set -eu; \
-    set -- --no-deps --require-hashes --only-binary :all: -r /opt/locks/requirements.lock; \
+    set -- --no-deps --no-compile --require-hashes --only-binary :all: -r /opt/locks/requirements.lock; \
     case "$TORCH" in \
         cuda) set -- "$@" -r /opt/locks/requirements-cuda.lock ;; \
         cpu) if [ -n "$TORCH_INDEX" ]; then set -- "$@" --extra-index-url "$TORCH_INDEX"; fi ;; \
@@ -65,8 +65,10 @@ COPY app app/
 COPY models models/
 COPY weights weights/
 # In place, since the weights are looked for beside the code.
-RUN /opt/installer/bin/pip --python venv/bin/python install --no-deps --no-build-isolation --editable . \
-    && venv/bin/python -m compileall -q app models
+RUN /opt/installer/bin/pip --python venv/bin/python install --no-deps --no-build-isolation --editable .
+# Python's bytecode goes by its source's date, which layers keep to the second, and not all builders cut off the rest: what
+# is rounded up would be compiled anew at every start. This bytecode goes by no date. A few sources are for newer Pythons.
+RUN venv/bin/python -m compileall -q -f -j 0 --invalidation-mode unchecked-hash venv/lib app models || true
 
 
 # --- Weights to bake in: WEIGHTS="yolof sam-huge", from their publishers or from a mirror. ---
@@ -101,6 +103,10 @@ COPY --from=builder /opt/box2mask/triton triton/
 COPY --from=weights /opt/box2mask/weights weights/
 COPY --from=builder /opt/box2mask/app app/
 COPY --from=builder /opt/box2mask/models models/
+# Python's official images come without the bytecode of Python's own library, and nothing could keep it later.
+RUN python -m compileall -q -j 0 --invalidation-mode unchecked-hash \
+        -x '/(site-packages|dist-packages|test|tests|idlelib|lib2to3)/' \
+        "$(python -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')" || true
 ARG REVISION=""
 LABEL org.opencontainers.image.title="box2mask" \
       org.opencontainers.image.description="MMDetection's YOLOF and Meta's SAM behind AzureML's scoring format" \
@@ -116,10 +122,11 @@ USER 10001:10001
 # is not there is found in ours, behind it. Of fusepy there is no wheel.
 FROM builder AS azureml-builder
 RUN python -m venv --without-pip azureml \
-    && /opt/installer/bin/pip --python azureml/bin/python install --no-deps --require-hashes --only-binary :all: \
+    && /opt/installer/bin/pip --python azureml/bin/python install --no-deps --no-compile --require-hashes --only-binary :all: \
         --no-binary fusepy -r /opt/locks/requirements-azureml.lock \
     && echo "import site; site.addsitedir('/opt/box2mask/venv/lib/python3.11/site-packages')" \
-        > azureml/lib/python3.11/site-packages/zz_box2mask.pth
+        > azureml/lib/python3.11/site-packages/zz_box2mask.pth \
+    && { python -m compileall -q -f -j 0 --invalidation-mode unchecked-hash azureml/lib || true; }
 
 FROM runtime AS azureml
 COPY --from=azureml-builder /opt/box2mask/azureml azureml/

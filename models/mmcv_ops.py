@@ -25,7 +25,7 @@ class MissingOpError(RuntimeError):
     def __init__(self, op: str) -> None:
         super().__init__(
             f"this model needs mmcv's compiled op '{op}', which mmcv-lite does not have: "
-            "install the full 'mmcv' package in its place (it compiles for several minutes)"
+            "install the full 'mmcv' package in its place (it compiles for ten minutes or more)"
         )
         self.op = op
 
