@@ -1,7 +1,7 @@
 # The service as an image. docs/deploy.md says how to build and run it, and what each ARG may be.
 #
 #   builder  ->  weights  ->  runtime  ->  azureml   (--target azureml: with Azure's scoring server beside ours)
-#                                      ->  service   (the default)
+#                library  ->           ->  service   (the default)
 
 # torch's wheels bring CUDA's libraries, so that a plain Python is enough for GPUs too.
 ARG BASE=python:3.11-slim
@@ -78,6 +78,18 @@ ARG WEIGHTS_FROM=""
 RUN if [ -n "$WEIGHTS" ]; then venv/bin/box2mask weights pull $WEIGHTS ${WEIGHTS_FROM:+--from "$WEIGHTS_FROM"}; fi
 
 
+# --- Bytecode of Python's own library, without which official images come, and which nothing could keep later. ---
+FROM ${BASE} AS library
+ENV PYTHONDONTWRITEBYTECODE=1
+RUN set -eu; \
+    library="$(python -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')"; \
+    touch /opt/before; \
+    python -m compileall -q -j 0 --invalidation-mode unchecked-hash \
+        -x '/(site-packages|dist-packages|test|tests|idlelib|lib2to3)/' "$library" || true; \
+    mkdir /opt/library; \
+    find "$library" -name '*.pyc' -newer /opt/before -print0 | tar --create --null --files-from=- | tar -C /opt/library --extract
+
+
 # --- What both targets are made of. ---
 FROM ${BASE} AS runtime
 # Whatever writes at all writes below /tmp, so the root may be read-only.
@@ -103,10 +115,7 @@ COPY --from=builder /opt/box2mask/triton triton/
 COPY --from=weights /opt/box2mask/weights weights/
 COPY --from=builder /opt/box2mask/app app/
 COPY --from=builder /opt/box2mask/models models/
-# Python's official images come without the bytecode of Python's own library, and nothing could keep it later.
-RUN python -m compileall -q -j 0 --invalidation-mode unchecked-hash \
-        -x '/(site-packages|dist-packages|test|tests|idlelib|lib2to3)/' \
-        "$(python -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')" || true
+COPY --from=library /opt/library /
 ARG REVISION=""
 LABEL org.opencontainers.image.title="box2mask" \
       org.opencontainers.image.description="MMDetection's YOLOF and Meta's SAM behind AzureML's scoring format" \

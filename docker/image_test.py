@@ -146,10 +146,12 @@ def make_base(store: Store, name: str) -> None:
             # In a mount namespace of its own, so that an interrupted one leaves no /proc behind in there.
             command = ["unshare", "--mount", "debootstrap", "--variant=minbase", f"--include={BASE_PACKAGES}"]
             subprocess.run([*command, "bookworm", str(system)], check=True, stdout=sys.stderr)
-            # Neither is in a slim image.
+            # None of it is in a slim image.
             for cache in ("var/cache/apt/archives", "var/lib/apt/lists"):
                 shutil.rmtree(system / cache)
                 (system / cache).mkdir()
+            for bytecode in list((system / "usr" / "lib").rglob("__pycache__")):
+                shutil.rmtree(bytecode)
             subprocess.run(["tar", "--directory", str(system), "--create", "--file", str(part), "."], check=True)
             part.rename(archive)
     container = store("from", "scratch")
@@ -263,8 +265,9 @@ def check_files(store: Store, image: str) -> None:
         writable = [path for path in home.rglob("*") if path.lstat().st_uid == USER or path.lstat().st_mode & 0o002]
         writable = [path for path in writable if not path.is_symlink()]
         expect("files that the service may change", writable, [])
-        for folder in ("venv", "app", "models"):
-            bare = [source for source in (home / folder).rglob("*.py") if not has_lasting_bytecode(source)]
+        library = (root / "usr" / "lib" / "python3.11").glob("*.py")
+        for sources in (library, *((home / folder).rglob("*.py") for folder in ("venv", "app", "models"))):
+            bare = [source for source in sources if not has_lasting_bytecode(source)]
             if bare:
                 raise Failed(f"{bare[0].relative_to(root)} and {len(bare) - 1} more would be compiled at every start")
         sizes = {"image": size_of(root), "venv": size_of(home / "venv"), "weights": size_of(home / "weights")}
@@ -549,7 +552,7 @@ with tempfile.TemporaryDirectory() as folder:
     changed = Config.fromfile(config)
     changed.model.test_cfg.rcnn.score_thr = 0  # it is not sure of anything
     changed.dump(f"{folder}/faster-rcnn.py")
-    torch.save({"state_dict": build_model(model, config).state_dict()}, f"{folder}/faster-rcnn.pth")
+    torch.save({"state_dict": build_model(changed, config).state_dict()}, f"{folder}/faster-rcnn.pth")
     detector = Detector.load(folder)
 (found,) = detector.detect([numpy.zeros((120, 160, 3), numpy.uint8)], score_threshold=0, max_detections=5)
 print(len(found.scores))
