@@ -80,14 +80,12 @@ RUN if [ -n "$WEIGHTS" ]; then venv/bin/box2mask weights pull $WEIGHTS ${WEIGHTS
 
 # --- Bytecode of Python's own library, without which official images come, and which nothing could keep later. ---
 FROM ${BASE} AS library
-ENV PYTHONDONTWRITEBYTECODE=1
 RUN set -eu; \
     library="$(python -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')"; \
-    touch /opt/before; \
-    python -m compileall -q -j 0 --invalidation-mode unchecked-hash \
+    python -m compileall -q -f -j 0 --invalidation-mode unchecked-hash \
         -x '/(site-packages|dist-packages|test|tests|idlelib|lib2to3)/' "$library" || true; \
     mkdir /opt/library; \
-    find "$library" -name '*.pyc' -newer /opt/before -print0 | tar --create --null --files-from=- | tar -C /opt/library --extract
+    find "$library" -name '*.pyc' -print0 | tar --create --null --files-from=- | tar -C /opt/library --extract
 
 
 # --- What both targets are made of. ---

@@ -66,7 +66,7 @@ load: setup
 	@$(PIP) install --constraint constraints.txt $$($(VENV)/bin/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["load"])')
 	$(VENV)/bin/python -m benchmarks.reliability load --seconds $(or $(SECONDS),30) $(if $(CLIENTS),--clients $(CLIENTS))
 
-# The image's packages with their hashes, after a change of pyproject.toml or constraints.txt.
+# The image's packages with their hashes, after a change of pyproject.toml or a constraints.txt.
 lock: setup
 	$(VENV)/bin/python docker/lock.py
 

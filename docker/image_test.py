@@ -25,6 +25,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import cache_from_source
 from pathlib import Path
 from typing import Any
 
@@ -277,9 +278,10 @@ def check_files(store: Store, image: str) -> None:
 
 def has_lasting_bytecode(source: Path) -> bool:
     """Whether there is bytecode that is valid whatever the source's date (PEP 552), or can be none."""
-    compiled = source.parent / "__pycache__" / f"{source.stem}.cpython-311.pyc"
+    compiled = Path(cache_from_source(str(source)))
     if compiled.exists():
-        return int.from_bytes(compiled.read_bytes()[4:8], "little") == 1
+        with compiled.open("rb") as file:
+            return int.from_bytes(file.read(8)[4:], "little") == 1
     try:
         compile(source.read_bytes(), source, "exec")
     except SyntaxError:  # a newer Python's
@@ -529,7 +531,7 @@ def sample_requests(folder: Path) -> dict[str, bytes]:
     return requests | {path.name: path.read_bytes() for path in sorted(folder.glob("*.json"))}
 
 
-# --- With Azure's server ----------------------------------------------------------------------------------------
+# --- With compiled ops ------------------------------------------------------------------------------------------
 
 OTHER_DETECTOR = """\
 # Faster R-CNN, untrained, by MMDetection's own config: its RoIAlign is among the ops that only a compiled mmcv has.
@@ -565,6 +567,8 @@ def run_other_detector(store: Store, image: str) -> None:
     expect("the boxes of an untrained Faster R-CNN", found.splitlines()[-1:], ["5"])
     print("MMCV=full: Faster R-CNN runs")
 
+
+# --- With Azure's server ----------------------------------------------------------------------------------------
 
 ENTRY_SCRIPT = """\
 import json

@@ -2,8 +2,9 @@
 
     python docker/lock.py
 
-Versions are those of pyproject.toml and constraints.txt; what these leave open (CUDA's libraries, setuptools, the
-AzureML server's packages) is the newest that fits, on Linux x86-64 with Python 3.11. Needs PyPI, and installs nothing.
+Versions are those of pyproject.toml and constraints.txt, and for AzureML's packages of azureml/constraints.txt; what
+these leave open (CUDA's libraries, setuptools) is the newest that fits, on Linux x86-64 with Python 3.11. Needs PyPI,
+and installs nothing.
 """
 
 from __future__ import annotations
@@ -20,11 +21,7 @@ DOCKER = Path(__file__).parent
 REPOSITORY = DOCKER.parent
 UV = "uv==0.13.9"
 # The scoring server, and what the batch runner wants of its environment.
-AZUREML = (
-    "azureml-inference-server-http==1.5.1",
-    "azureml-core==1.61.0.post4",
-    "azureml-dataset-runtime[fuse]==1.62.0.post1",
-)
+AZUREML = ["azureml-inference-server-http", "azureml-core", "azureml-dataset-runtime[fuse]"]
 # mmcv asks for the OpenCV that draws windows, which needs the libraries of a desktop.
 HEADLESS_FOR = "opencv-python"
 # What only the CUDA build of torch asks for.
@@ -32,10 +29,6 @@ CUDA = re.compile(r"(nvidia|cuda)-|triton==")
 # The CPU build is not on PyPI but on PyTorch's own index, as version 2.13.0+cpu, which `==2.13.0` takes as well. The
 # hash is that of torch-2.13.0+cpu-cp311-cp311-manylinux_2_28_x86_64.whl.
 CPU_TORCH = {"2.13.0": "6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b"}
-# Azure's own pins of these are others than the service's.
-AZUREML_DIFFERS = re.compile(
-    r"(pydantic|opentelemetry|importlib_metadata|protobuf|cloudpickle|cryptography|numpy|packaging|pathspec|python-dateutil)"
-)
 # The newest that builds mmcv, whose setup.py imports pkg_resources.
 MMCV_BUILD = "setuptools==80.9.0"
 HEADER = "# Made by `python docker/lock.py`; do not edit.\n"
@@ -55,8 +48,9 @@ def main() -> None:
         packages = _resolve(uv, wanted, constraints)
         _write("requirements", [_with_cpu_torch(block) for block in packages if not CUDA.match(block)])
         _write("requirements-cuda", [block for block in packages if CUDA.match(block)])
-        shared = [line for line in constraints if not AZUREML_DIFFERS.match(line)]
-        _write("requirements-azureml", _resolve(uv, [*AZUREML], shared))
+        # Azure's own pins exclude some of the service's.
+        azureml = (DOCKER / "azureml" / "constraints.txt").read_text().splitlines()
+        _write("requirements-azureml", _resolve(uv, AZUREML, azureml))
         _write("requirements-mmcv", _resolve(uv, [f"mmcv=={pinned['mmcv-lite']}"], [], "--no-deps"))
         _write("requirements-mmcv-build", _resolve(uv, [MMCV_BUILD], []))
 
