@@ -6,10 +6,14 @@ connections. Knows nothing of requests; how long a body may take is `app.intake`
 
 from __future__ import annotations
 
+import array
 import asyncio
+import fcntl
 import json
 import logging
 import resource
+import sys
+import termios
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,14 +30,14 @@ _OTHER_FILES = 256
 class House:
     """What the connections of one server may take together.
 
-    most: connections. most_unread: bytes of answers that clients have not taken. seconds: in which a request's head
-    must have come, or some of an answer been taken.
+    most: connections. most_unread: bytes of answers that this process holds as clients have not taken them. seconds: in
+    which a request's head must have come, or some of an answer been taken.
     """
 
     most: int
     most_unread: int
     seconds: float
-    unread: dict[Connection, None] = field(default_factory=dict)  # with an answer not taken yet, oldest first
+    unread: dict[Connection, None] = field(default_factory=dict)  # with an answer held here, oldest first
     full: bool = False
 
 
@@ -49,12 +53,21 @@ class Connection(H11Protocol):
         super().__init__(*args, **kwargs)
         self._timer: asyncio.TimerHandle | None = None  # runs while there is no request, or an answer is not taken
         self._idle_since = 0.0
-        self._was_unread = 0
+        self._was_untaken = 0
 
     @property
     def idle(self) -> bool:
         """Whether no request is being answered: none has come, or its head is not whole, or its answer is made."""
         return self.cycle is None or self.cycle.response_complete
+
+    @property
+    def untaken(self) -> int:
+        """Bytes of answers that the client's machine has not received: those held here, and the kernel's.
+
+        The kernel takes megabytes at once and passes them on for as long as its client needs, so that what is held here
+        says neither whether an answer has been taken nor whether the client goes on.
+        """
+        return self.transport.get_write_buffer_size() + _in_kernel(self.transport)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -70,8 +83,8 @@ class Connection(H11Protocol):
     def on_response_complete(self) -> None:
         self._idle_since = time.monotonic()
         super().on_response_complete()
-        self._was_unread = self.transport.get_write_buffer_size()
-        if self._was_unread:
+        self._was_untaken = self.untaken
+        if self.transport.get_write_buffer_size():
             self.house.unread[self] = None
             self._let_none_pile_up()
         self._watch()
@@ -95,9 +108,9 @@ class Connection(H11Protocol):
 
     def _time_is_up(self) -> None:
         self._timer = None
-        unread = self.transport.get_write_buffer_size()
-        if unread and unread < self._was_unread:
-            self._was_unread = unread
+        untaken = self.untaken
+        if untaken < self._was_untaken:
+            self._was_untaken = untaken
             self._watch()
         else:
             self.transport.abort()
@@ -111,7 +124,7 @@ class Connection(H11Protocol):
             self.house.full = True  # once, or the log would fill instead
             log.warning("%d connections are open, as many as may be: idle ones are closed", self.house.most)
         others = (one for one in self.connections if one is not self and isinstance(one, Connection) and one.idle)
-        oldest = min(others, key=lambda one: (one.transport.get_write_buffer_size() > 0, one._idle_since), default=None)
+        oldest = min(others, key=lambda one: (one.untaken > 0, one._idle_since), default=None)
         if oldest is not None:
             oldest.transport.abort()
             self.connections.discard(oldest)
@@ -136,6 +149,16 @@ class Connection(H11Protocol):
                 one.transport.abort()
                 self.house.unread.pop(one)
                 total -= size
+
+
+def _in_kernel(transport: asyncio.Transport) -> int:
+    """Bytes that were written and not acknowledged; 0 where only Linux could tell."""
+    connection = transport.get_extra_info("socket")
+    if sys.platform != "linux" or connection is None or connection.fileno() < 0:
+        return 0
+    size = array.array("i", [0])
+    fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, size)  # as SIOCOUTQ is called in Python
+    return size[0]
 
 
 def most_connections(wanted: int) -> int:

@@ -84,8 +84,9 @@ def serve(settings: Settings) -> int:
             access_log=False,
             lifespan="on",
             server_header=False,
-            # As long as `Connection` lets them: a proxy that keeps connections must not find them closed early.
-            timeout_keep_alive=math.ceil(settings.client_timeout_s),
+            # `Connection` has a clock of its own. uvicorn's also runs while an answer is on its way, and what a client
+            # sends to a connection that was closed then costs it the rest of the answer.
+            timeout_keep_alive=10**9,
             timeout_graceful_shutdown=math.ceil(settings.request_timeout_s + _FAREWELL_S),
         )
     )

@@ -267,6 +267,7 @@ def answer_taken_slowly(served: Served) -> Outcome:
         received += rest(client)
     first, _, others = bytes(received).partition(b"\r\n\r\n")
     length = int(first.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+    expect("bytes of the answer", len(others[:length]), length)
     expect("the whole answer", len(json.loads(others[:length])[0]["predictions"]), 300)
     return recovered(served, [Reply(int(first.split()[1]), 0.0)])
 

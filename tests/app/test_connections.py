@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import socket
+from contextlib import closing
 from typing import Any
 
 from app.connections import Connection, House
 
 
 class Transport:
-    """One with so many bytes of an answer still to be taken."""
+    """One that holds so many bytes of an answer; the kernel may hold more."""
 
-    def __init__(self, unread: int) -> None:
+    def __init__(self, unread: int, connection: socket.socket | None = None) -> None:
         self.unread = unread
+        self.connection = connection
         self.aborted = False
+
+    def get_extra_info(self, name: str) -> socket.socket | None:
+        assert name == "socket"
+        return self.connection
 
     def get_write_buffer_size(self) -> int:
         return self.unread
@@ -39,3 +46,21 @@ def test_an_answer_on_its_way_is_not_cut_off_while_another_connection_is_idle() 
     assert (slow.transport.aborted, idle.transport.aborted) == (False, True)
     new._make_room()
     assert slow.transport.aborted
+
+
+def test_what_the_kernel_has_not_passed_on_is_on_its_way_too() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        client = socket.socket()
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect(listener.getsockname())
+        with closing(client), closing(listener.accept()[0]) as connection:
+            slow, idle, new = open_connections((1.0, 0), (2.0, 0), (3.0, 0))
+            slow.transport.connection = connection
+            assert slow.untaken == 0
+            connection.setblocking(False)
+            sent = connection.send(b"x" * 100_000)
+            taken = len(client.recv(1000))
+            assert 0 < slow.untaken <= sent - taken
+            new._make_room()
+            assert (slow.transport.aborted, idle.transport.aborted) == (False, True)
+    assert slow.untaken == 0  # of a socket that is closed
