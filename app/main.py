@@ -22,19 +22,22 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request as HttpRequest
 
-from app import access, fairness, freed_memory, loading, openapi, schemas, timings
-from app.admission import Admission
-from app.bodies import read_body
+from app import timings
+from app.contract import schemas
+from app.engine import fairness, freed_memory, loading
 from app.errors import BadRequest, ClientGone, ImageGone, MethodNotAllowed, NotFound, ServiceError, Stopping
-from app.image_store import ImageStore
-from app.images import ImageLimits, is_url, media_type
-from app.intake import Intake
-from app.metrics import Metrics
-from app.middleware import RequestRecord, ScoringHeaders
+from app.http import access, openapi
+from app.http.admission import Admission
+from app.http.bodies import read_body
+from app.http.intake import Intake
+from app.http.metrics import Metrics
+from app.http.middleware import RequestRecord, ScoringHeaders
+from app.http.tracing import Tracing
+from app.images.reading import ImageLimits, is_url, media_type
+from app.images.store import ImageStore
 from app.playground import site
-from app.scoring import AnswerLimits, Scorer, within
+from app.scoring.scorer import AnswerLimits, Scorer, within
 from app.settings import Settings
-from app.tracing import Tracing
 
 log = logging.getLogger("box2mask")
 
@@ -237,7 +240,7 @@ def create_app(settings: Settings, on_failure: Callable[[], object] = lambda: No
 
 def describe(scorer: Scorer, choice: loading.Choice, settings: Settings) -> dict[str, Any]:
     """What `/version` says: versions, models with hashes of their files, device, number format, limits."""
-    from models import mmcv_ops
+    from models.detector import mmcv_ops
 
     engine = scorer.engine
     devices = ",".join(str(device) for device in engine.devices)

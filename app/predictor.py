@@ -22,13 +22,14 @@ from typing import Any, Protocol, Self
 import httpx
 import numpy as np
 
-from app import loading, schemas
+from app.contract import schemas
+from app.contract.masks import Rle
+from app.engine import loading
 from app.errors import ServiceError
-from app.images import ImageError, ImageLimits, image_bytes, image_size_hw
+from app.images.reading import ImageError, ImageLimits, image_bytes, image_size_hw
 from app.main import describe
-from app.masks import Rle
-from app.scorer_thread import ScorerThread
-from app.scoring import PIPELINE_SCORE_THRESHOLD
+from app.scoring.scorer import PIPELINE_SCORE_THRESHOLD
+from app.scoring.thread import ScorerThread
 from app.settings import Settings
 
 # A file, the content of one, or an http(s) URL.

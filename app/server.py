@@ -14,9 +14,9 @@ from contextlib import ExitStack
 import uvicorn
 from starlette.types import Message, Receive, Scope, Send
 
-from app import logs
-from app.connections import Connection, House, most_connections
-from app.loading import Choice
+from app.engine.loading import Choice
+from app.http import logs
+from app.http.connections import Connection, House, most_connections
 from app.main import create_app
 from app.settings import Settings, SettingsError
 

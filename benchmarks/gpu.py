@@ -37,11 +37,11 @@ from transformers import SamConfig, SamModel
 from transformers.models.sam.modeling_sam import SamVisionAttention
 
 from models.demo.scenes import render_scene
-from models.mask_packing import pack_masks, unpack_bits
-from models.pixel_upload import normalize, upload
-from models.sam import IMAGENET_MEAN, IMAGENET_STD, DecodeRequest, Segmenter, resized_size
-from models.sam_cuda import CudaDecoder, CudaEncoder
-from models.sam_decoder import BOX_CORNERS
+from models.segmenter.cuda.sam import CudaDecoder, CudaEncoder
+from models.segmenter.decoder import BOX_CORNERS
+from models.segmenter.mask_packing import pack_masks, unpack_bits
+from models.segmenter.pixel_upload import normalize, upload
+from models.segmenter.sam import IMAGENET_MEAN, IMAGENET_STD, DecodeRequest, Segmenter, resized_size
 from models.types import Prompts
 
 RESULTS = Path(__file__).parent / "results"
@@ -183,7 +183,7 @@ def check_kernels(bench: Bench, models: Models) -> None:
     if importlib.util.find_spec("triton") is None or not (bench.on_cuda or interpreted):
         bench.note("Triton's kernels: not run, for want of a GPU or of Triton")
         return
-    from models import attention_kernels as kernels
+    from models.segmenter.cuda import attention_kernels as kernels
 
     dtype = torch.bfloat16 if bench.on_cuda else torch.float16  # the interpreter knows no bfloat16
     config = models.ours.config.vision_config
@@ -216,7 +216,7 @@ def check_kernels(bench: Bench, models: Models) -> None:
 
 
 def plain_attention(qkv: Tensor, outside: Tensor, table_h: Tensor, table_w: Tensor, heads: int, window: int) -> Tensor:
-    """What `models.attention_kernels` computes, by the formula in float32, a head at a time: (B, h, w, C)."""
+    """What `attention_kernels` computes, by the formula in float32, a head at a time: (B, h, w, C)."""
     batch, height, width, channels = qkv.shape
     side = window or max(height, width)
     full = outside.expand(batch, -(-height // side) * side, -(-width // side) * side, -1).clone()
@@ -533,7 +533,7 @@ def yolof(bench: Bench) -> None:
         bench.note(f"YOLOF: not measured, {', '.join(missing)} not installed")
         return
     from benchmarks.random_models import make_yolof
-    from models.yolof import Detector
+    from models.detector.mmdetection import Detector
 
     with tempfile.TemporaryDirectory() as scratch:
         folder = DEMO.parent / "yolof"

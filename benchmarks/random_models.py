@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from models import mmcv_ops
+from models.detector import mmcv_ops
 
 # Hugging Face's own defaults are the base model.
 SAM_SIZES: dict[str, dict[str, Any]] = {

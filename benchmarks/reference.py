@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from models import mmcv_ops
+from models.detector import mmcv_ops
 
 
 class ReferenceSegmenter:

@@ -16,7 +16,7 @@ from benchmarks import workload
 from benchmarks.child import Task
 
 if TYPE_CHECKING:
-    from models.sam import Segmenter
+    from models.segmenter.sam import Segmenter
 
 # The reference's side
 
@@ -93,7 +93,7 @@ def our_decoder(device: str, folder: Path, dtype: str, count: int) -> Task:
 
 
 def our_png(count: int) -> Task:
-    from app.masks import encode_png
+    from app.contract.masks import encode_png
 
     masks = workload.large_masks(count)
     return lambda _: [encode_png(mask) for mask in masks]
@@ -101,7 +101,7 @@ def our_png(count: int) -> Task:
 
 def our_loop(device: str, folder: Path, dtype: str) -> Task:
     """A run is (count, batch): that many images encoded in such batches, with one mask each, to the PNG."""
-    from app.masks import encode_png
+    from app.contract.masks import encode_png
     from models.types import Prompts
 
     segmenter = _segmenter(device, folder, dtype)
@@ -122,7 +122,7 @@ def our_loop(device: str, folder: Path, dtype: str) -> Task:
 def _segmenter(device: str, folder: Path, dtype: str) -> Segmenter:
     import torch
 
-    from models.sam import Segmenter
+    from models.segmenter.sam import Segmenter
 
     return Segmenter.load(folder, device, getattr(torch, dtype), fast=True)
 

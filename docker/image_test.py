@@ -543,9 +543,9 @@ import numpy
 import torch
 from mmengine.config import Config
 
-from models import mmcv_ops
-from models.detector_files import build_model
-from models.yolof import Detector
+from models.detector import mmcv_ops
+from models.detector.files import build_model
+from models.detector.mmdetection import Detector
 
 assert not mmcv_ops.install(), "mmcv has no compiled ops"
 config = Path(mmdet.__file__).parent / ".mim/configs/faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py"

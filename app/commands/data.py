@@ -254,7 +254,7 @@ def _expect_new_or_empty(folder: Path) -> None:
 
 def _writing(args: argparse.Namespace) -> dict[str, Any]:
     """How data sets are written."""
-    from app.masks import encode_polygons
+    from app.contract.masks import encode_polygons
 
     return {"images": args.images, "url_prefix": args.url_prefix, "outline": encode_polygons}
 

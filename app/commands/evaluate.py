@@ -108,7 +108,7 @@ def _run(args: argparse.Namespace) -> int:
     if asks_here and not has_masks and settings.detector == "none":
         return failed(f"{args.data}: there is nothing to measure: it has no masks, and there is no detector")
 
-    from app.loading import EXPLAINED
+    from app.engine.loading import EXPLAINED
     from app.predictor import PredictorError, ServicePredictor
 
     try:
@@ -130,7 +130,7 @@ def _run(args: argparse.Namespace) -> int:
 
 def _local(settings: Settings, args: argparse.Namespace, has_masks: bool) -> list[Callable[[], Predictor]]:
     """A predictor for each segmenter, all of them found before the first is loaded. Raises one of EXPLAINED."""
-    from app.loading import choose
+    from app.engine.loading import choose
     from app.predictor import LocalPredictor
 
     first, *others = args.segmenter or [settings.segmenter]
@@ -167,7 +167,7 @@ def _write(answers: Answers, args: argparse.Namespace) -> int:
     from app.evaluation.document import evaluate
     from app.evaluation.report import save
     from app.evaluation.tables import tables
-    from app.scoring import PIPELINE_SCORE_THRESHOLD
+    from app.scoring.scorer import PIPELINE_SCORE_THRESHOLD
 
     threshold = PIPELINE_SCORE_THRESHOLD if args.score_threshold is None else args.score_threshold
     result = evaluate(answers, str(args.data), threshold)

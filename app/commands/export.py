@@ -68,8 +68,8 @@ def _mlflow(args: argparse.Namespace) -> int:
     except SettingsError as error:
         return failed(error)
 
-    from app.loading import EXPLAINED, choose
-    from app.mlflow_export import ExportError, export_mlflow
+    from app.engine.loading import EXPLAINED, choose
+    from app.mlflow.export import ExportError, export_mlflow
 
     try:
         written = export_mlflow(choose(settings, typed=typed(args)), args.out, settings)

@@ -114,7 +114,7 @@ def _run(args: argparse.Namespace) -> int:
     except OptionError as error:
         return failed(error)
 
-    from models import mmcv_ops
+    from models.detector import mmcv_ops
 
     mmcv_ops.install()
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 from app.commands.arguments import add_models, chosen_settings, failed, fraction, typed
 
 if TYPE_CHECKING:
-    from app.folder_run.prompts import BoxPrompts
-    from app.folder_run.sources import Sources
+    from app.folders.prompts import BoxPrompts
+    from app.folders.sources import Sources
     from app.predictor import Predictor
 
-# The names that `app.folder_run.outputs` gives them, which is not imported for `--help`.
+# The names that `app.folders.outputs` gives them, which is not imported for `--help`.
 FORMATS = ("masks", "coco", "jsonl", "label-studio", "cvat", "overlay", "yolo-seg")
 NOT_BY_DEFAULT = ("yolo-seg",)  # it holds the images, too
 SCORE_THRESHOLD = 0.3
@@ -83,7 +83,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from app.folder_run.sources import SourceError, find_images
+    from app.folders.sources import SourceError, find_images
     from app.settings import SettingsError
 
     try:
@@ -95,9 +95,9 @@ def _run(args: argparse.Namespace) -> int:
     for note in sources.notes:
         print(f"box2mask: {note}", file=sys.stderr)
 
-    from app.folder_run.journal import JournalError
-    from app.folder_run.prompts import PromptsError, read_prompts
-    from app.loading import EXPLAINED, choose
+    from app.engine.loading import EXPLAINED, choose
+    from app.folders.journal import JournalError
+    from app.folders.prompts import PromptsError, read_prompts
     from app.predictor import PredictorError, open_predictor
 
     try:
@@ -117,8 +117,8 @@ def _run(args: argparse.Namespace) -> int:
 def _process(args: argparse.Namespace, sources: Sources, prompts: BoxPrompts | None, predictor: Predictor) -> int:
     from importlib.metadata import version
 
-    from app.folder_run import batch, outputs
-    from app.folder_run.journal import FAILED, Journal
+    from app.folders import batch, outputs
+    from app.folders.journal import FAILED, Journal
 
     identity = predictor.identity()
     if prompts is not None:

@@ -37,7 +37,7 @@ def _serve(args: argparse.Namespace) -> int:
     except SettingsError as error:  # told before the seconds that importing the models' libraries takes
         return _cannot_start(error)
 
-    from app.loading import EXPLAINED
+    from app.engine.loading import EXPLAINED
     from app.server import serve
 
     try:

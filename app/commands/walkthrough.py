@@ -56,7 +56,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from app.walkthrough import Walk, WalkError
+    from app.folders.walkthrough import Walk, WalkError
 
     def say(line: str) -> None:
         print(line, flush=True)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import PurePosixPath
 from typing import Any, TextIO
 
-from app import masks
+from app.contract import masks
 from app.predictor import PredictedObject
 from app.results.image_result import Results, label_of, mask_of
 

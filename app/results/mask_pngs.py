@@ -10,7 +10,7 @@ import base64
 import shutil
 from pathlib import Path
 
-from app import masks
+from app.contract import masks
 from app.results import atomic_files
 from app.results.image_result import ImageResult, mask_of
 

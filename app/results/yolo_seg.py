@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import yaml
 
-from app import masks
+from app.contract import masks
 from app.predictor import PredictedObject
 from app.results.image_result import Results, label_of, mask_of
 

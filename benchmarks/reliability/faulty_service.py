@@ -18,16 +18,24 @@ from typing import Any
 import torch
 
 import app.main
-from app import disk_tier, masks, scoring
 from app.cli import main
-from models.sam import Segmenter
-from models.yolof import Detector
+from app.contract import masks
+from app.engine import disk_tier
+from app.scoring import scorer as scoring
+from models.detector.mmdetection import Detector
+from models.segmenter.sam import Segmenter
 
 FOLDER = "FAULTS"  # the environment variable
 # What a start imports.
 PRELOADED = [
-    __name__, "app.server", "app.engine", "models.sam", "models.yolof", "transformers.models.sam", "mmdet.registry",
-]  # fmt: skip
+    __name__,
+    "app.server",
+    "app.engine.engine",
+    "models.detector.mmdetection",
+    "models.segmenter.sam",
+    "mmdet.registry",
+    "transformers.models.sam",
+]
 JOURNAL = "admitted"  # in that folder: the x-request-id of every request that was let in, a line each
 TARGET_HEIGHT = 66
 

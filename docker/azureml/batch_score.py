@@ -26,11 +26,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from app import loading, logs, schemas
+from app.contract import schemas
+from app.engine import loading
 from app.errors import BadRequest, ServiceError
-from app.images import ImageLimits
-from app.scorer_thread import ScorerThread
-from app.scoring import within
+from app.http import logs
+from app.images.reading import ImageLimits
+from app.scoring.scorer import within
+from app.scoring.thread import ScorerThread
 from app.settings import Settings, SettingsError
 
 log = logging.getLogger("box2mask")

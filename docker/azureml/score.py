@@ -12,10 +12,12 @@ from typing import Any
 from azureml_inference_server_http.api.aml_request import AMLRequest, rawhttp
 from azureml_inference_server_http.api.aml_response import AMLResponse
 
-from app import loading, logs, schemas
+from app.contract import schemas
+from app.engine import loading
 from app.errors import MethodNotAllowed, PayloadTooLarge, ServiceError
-from app.scorer_thread import ScorerThread
-from app.scoring import within
+from app.http import logs
+from app.scoring.scorer import within
+from app.scoring.thread import ScorerThread
 from app.settings import Settings
 
 log = logging.getLogger("box2mask")

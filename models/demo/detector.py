@@ -16,11 +16,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import IterableDataset
 
-from models import mmcv_ops
 from models.demo import training
 from models.demo.scenes import scene_stream, tight_boxes
 from models.demo.things import CLASS_NAMES, CLUTTER
 from models.demo.views import WHOLE_SIZE, Take, View, batches, container_close_up, whole
+from models.detector import mmcv_ops
 
 CONFIG = Path(__file__).parents[2] / "weights" / "demo" / "yolof" / "yolof_r18_demo.py"
 IMAGE_SIZE = WHOLE_SIZE

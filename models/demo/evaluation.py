@@ -18,11 +18,11 @@ from models import evaluation
 from models.data import DataError, Dataset, LabelledImage, Place, Problem, load
 from models.demo.dataset import demo_scene, held_out_numbers, labelled
 from models.demo.things import CLASS_NAMES
+from models.detector.mmdetection import Detector
 from models.evaluation import Predicted, Rle
-from models.sam import Segmenter
+from models.segmenter.sam import Segmenter
 from models.types import Prompts
 from models.weights import WEIGHTS_ROOT
-from models.yolof import Detector
 
 # What is not a container: the segmenter is to find it, and the detector to leave it alone.
 CLUTTER = "clutter"

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from models.detector_files import candidates, forget_downloads
+from models.detector.files import candidates, forget_downloads
 from models.finetuning.checkpointing import TrainingError, install
 from models.finetuning.options import TrainingOptions
 from models.finetuning.start import Start, steps_after_loading

@@ -11,9 +11,9 @@ from typing import Any, Literal
 
 import torch
 
-from models import mmcv_ops
 from models.checkpoints import CheckpointError, ModelFilesError, StateDict, load_into, load_state_dict
-from models.detector_files import (
+from models.detector import mmcv_ops
+from models.detector.files import (
     DetectorFiles,
     build_trainable,
     find_class_names,

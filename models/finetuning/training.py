@@ -16,8 +16,8 @@ from typing import Any, TextIO
 import torch
 from mmengine.dist import barrier, broadcast_object_list, get_world_size, is_main_process
 
-from models import mmcv_ops
 from models.data import Dataset, data_hash
+from models.detector import mmcv_ops
 from models.finetuning import curve, images, result
 from models.finetuning.checkpointing import BEST, LATEST, Checkpointing, OutOfTime, TrainingError
 from models.finetuning.history import History

@@ -171,7 +171,7 @@ def write_detector(folder: Path) -> None:
     """The demo detector's architecture with random weights, which find things of every score in any picture."""
     import torch
 
-    from models import mmcv_ops
+    from models.detector import mmcv_ops
 
     mmcv_ops.install()
     with warnings.catch_warnings():

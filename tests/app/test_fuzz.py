@@ -24,9 +24,9 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from app import schemas
+from app.contract import schemas
 from app.errors import BadRequest
-from app.images import ImageError, decode_image
+from app.images.reading import ImageError, decode_image
 from benchmarks.reliability.bad_requests import FILES, ROUTES, bad_requests, broken, good_request
 from benchmarks.reliability.fuzz import send
 

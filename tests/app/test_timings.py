@@ -19,11 +19,11 @@ import pytest
 from PIL import Image
 
 from app import timings
-from app.cache import EmbeddingCache
-from app.compute import Observer
-from app.engine import Engine, Models
+from app.engine.cache import EmbeddingCache
+from app.engine.compute import Observer
+from app.engine.engine import Engine, Models
 from app.timings import STAGES, Timings
-from models.sam import Segmenter
+from models.segmenter.sam import Segmenter
 from models.types import Embedding
 
 WAIT_S = 60

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app import masks
+from app.contract import masks
 from benchmarks.reliability import soak
 from benchmarks.reliability.sigterm import Stop, summary
 from benchmarks.reliability.traffic import Case, Deviation, Different, deviation

@@ -18,8 +18,8 @@ DOCUMENT = (REPOSITORY / "docs" / "troubleshooting.md").read_text(encoding="utf-
 MORE = "…"
 # Where what keeps a service from starting is raised, and the errors that it is told by.
 STARTUP = (
-    *("app/settings.py", "app/loading.py", "app/server.py", "models/mmcv_ops.py"),
-    *("models/detector_files.py", "models/sam.py", "models/checkpoints.py"),
+    *("app/settings.py", "app/engine/loading.py", "app/server.py", "models/detector/mmcv_ops.py"),
+    *("models/detector/files.py", "models/segmenter/sam.py", "models/checkpoints.py"),
 )
 STARTUP_ERRORS = ("SettingsError", "ModelFilesError", "CheckpointError", "MissingOpError")
 # Put together by pydantic; the test below provokes it.

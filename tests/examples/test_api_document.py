@@ -20,7 +20,8 @@ import pytest
 from PIL import Image
 from starlette.routing import Route
 
-from app import errors, openapi
+from app import errors
+from app.http import openapi
 from app.main import create_app
 from app.settings import Settings
 from tests.app.conftest import ready_url
@@ -49,8 +50,8 @@ FAILURES = [
 # A service whose networks fail once it is ready, as memory and programs do.
 BROKEN = """
 import sys
-from app.engine import Engine
-from app.scoring import Scorer
+from app.engine.engine import Engine
+from app.scoring.scorer import Scorer
 warm_up = Engine.warm_up
 
 def no_memory(*_):

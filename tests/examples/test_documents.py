@@ -149,7 +149,7 @@ def test_mmdetection_reads_the_same_masks(folder: Path) -> None:
     )
     values: dict[str, Any] = {}
     exec(config, values)
-    from models import mmcv_ops
+    from models.detector import mmcv_ops
 
     mmcv_ops.install()
     paths = {"ann_file": str(folder / "results/coco.json"), "data_prefix": {"img": str(folder / "photos")}}

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from models import mmcv_ops
+from models.detector import mmcv_ops
 
 DEMO_CONFIG = Path(__file__).parents[2] / "weights" / "demo" / "yolof" / "yolof_r18_demo.py"
 CLASSES = ("can", "carton", "milk_bottle", "water_bottle")

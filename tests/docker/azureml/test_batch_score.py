@@ -17,7 +17,7 @@ import httpx
 import pandas
 import pytest
 
-from app import schemas
+from app.contract import schemas
 from app.errors import ServiceError
 from app.settings import SettingsError
 from tests.app.conftest import ModelFolders, Service

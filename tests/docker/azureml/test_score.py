@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
-from app import schemas
+from app.contract import schemas
 from tests.app import conftest
 from tests.app.conftest import Service, environment
 from tests.app.same_answers import assert_same
@@ -166,7 +166,7 @@ def test_with_one_model_the_other_is_told_to_be_missing(
     """In the one process of AzureML's server without threads; and what nobody foresaw stays in its log."""
     # A module of this name is found before all others, and fails where the requests come through.
     (tmp_path / "sitecustomize.py").write_text(
-        "import app.schemas as schemas\n"
+        "import app.contract.schemas as schemas\n"
         "parse = schemas.parse_request\n"
         "def parse_request(body, most):\n"
         "    if b'fail' in body: raise RuntimeError('a secret')\n"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from app.masks import encode_polygons
+from app.contract.masks import encode_polygons
 from models.data import FORMATS, Annotation, DataError, Dataset, LabelledImage, data_hash, find, load, read, write
 
 SEEDS = range(12)

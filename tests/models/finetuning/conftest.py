@@ -12,10 +12,10 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from models import mmcv_ops
 from models.data import Annotation, Dataset, LabelledImage
 from models.demo.scenes import render_scene
 from models.demo.things import CLASS_NAMES, CLUTTER
+from models.detector import mmcv_ops
 
 with warnings.catch_warnings():  # torch deprecates what MMEngine imports
     warnings.simplefilter("ignore")

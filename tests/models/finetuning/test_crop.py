@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from models import mmcv_ops
+from models.detector import mmcv_ops
 from models.finetuning.crop import SafeCrop
 
 SIZE_HW = (50, 80)

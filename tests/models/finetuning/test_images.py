@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from models import mmcv_ops
 from models.data import Annotation, DataError, Dataset, LabelledImage
+from models.detector import mmcv_ops
 from models.finetuning.images import (
     LoadImage,
     RejoinableSampler,

@@ -19,12 +19,12 @@ from safetensors.torch import load_file
 
 from models.data import Annotation, DataError, Dataset, LabelledImage, data_hash, write
 from models.demo.things import CLASS_NAMES
+from models.detector.mmdetection import Detector
 from models.finetuning import checkpointing, curve, training
 from models.finetuning.checkpointing import TrainingError
 from models.finetuning.options import TrainingOptions
 from models.finetuning.start import Start
 from models.finetuning.training import Finetuned, finetune
-from models.yolof import Detector
 
 QUICK = {"number_of_epochs": 2, "number_of_workers": 0, "learning_rate": 0.005, "save_steps": 1}
 HALVED = {**QUICK, "training_batch_size": 2}
@@ -34,7 +34,7 @@ DYING = """
 import os, signal, sys, warnings
 from pathlib import Path
 warnings.simplefilter("ignore")
-from models import mmcv_ops
+from models.detector import mmcv_ops
 mmcv_ops.install()
 from models.data import load
 from models.finetuning.checkpointing import Checkpointing
@@ -57,7 +57,7 @@ finetune(*parts, Path(start), Path(out), TrainingOptions(**eval(options)))
 SHARED = """
 import sys, warnings
 warnings.simplefilter("ignore")
-from models import mmcv_ops
+from models.detector import mmcv_ops
 mmcv_ops.install()
 from app.cli import main
 from models.finetuning import training

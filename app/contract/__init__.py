@@ -1,0 +1,1 @@
+"""The wire contract: what a request may say, what an answer says, and the forms of a mask."""

@@ -1,0 +1,1 @@
+"""The models at work: found, loaded, queued for, and what is remembered of images."""

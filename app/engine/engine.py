@@ -1,0 +1,315 @@
+"""Runs the models for concurrent requests: on every device, batched across requests, clicks before photos.
+
+Knows nothing of requests; what goes in and comes out are the values of `models`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from contextvars import copy_context
+from dataclasses import dataclass
+from functools import partial
+from typing import ParamSpec, TypeVar
+
+import numpy as np
+import torch
+
+from app import timings
+from app.engine.cache import EmbeddingCache, compact
+from app.engine.compute import Compute, Observer, Work
+from app.engine.fairness import FairSemaphore
+from app.errors import NotNumbers, Unavailable
+from models.detector import mmdetection
+from models.detector.mmdetection import Detector
+from models.segmenter import sam
+from models.segmenter.sam import DecodeRequest, RawMasks, Segmenter
+from models.types import Embedding, Prompts
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+# Images that are fetched at once, for all requests together.
+FETCHES = 16
+
+
+@dataclass(frozen=True)
+class Batches:
+    """How much a device computes at once; see `for_device`.
+
+    pixels: of all images that the detector or SAM's encoder sees, 1024 x 1024 for one at SAM's full size. prompts: that
+    the decoder sees, and the most that a click has to wait for.
+    """
+
+    pixels: int
+    prompts: int
+
+    @classmethod
+    def for_device(cls, device: torch.device) -> Batches:
+        """A GPU wants batches to be busy. A processor is busy with one image, and only waits longer for more."""
+        return cls(8 * 2**20, 64) if device.type == "cuda" else cls(2**20, 8)
+
+
+@dataclass(frozen=True, eq=False)
+class Models:
+    """The models as they lie on one device; at least one of the two."""
+
+    detector: Detector | None
+    segmenter: Segmenter | None
+
+    @property
+    def device(self) -> torch.device:
+        model = self.detector or self.segmenter
+        assert model is not None
+        return model.device
+
+
+class Engine:
+    """The models on one device or several, with the threads they run on and the embeddings they have made.
+
+    detector, segmenter: for what runs before and after the networks, in the pool; the same for all devices.
+    """
+
+    def __init__(self, models: Sequence[Models], cache: EmbeddingCache | None = None, workers: int = 0) -> None:
+        """models: for each device. workers: threads in the pool; 0 stands for one per processor."""
+        self.detector = models[0].detector
+        self.segmenter = models[0].segmenter
+        self.cache = cache or EmbeddingCache(0)
+        self._on_failure: Callable[[], object] = lambda: None
+        self._devices = [_Device(one, Batches.for_device(one.device), lambda: self._on_failure()) for one in models]
+        self.workers = workers or os.cpu_count() or 1
+        self._pool = ThreadPoolExecutor(self.workers, thread_name_prefix="worker")
+        self._photos = FairSemaphore(self.workers)
+        self._fetchers = ThreadPoolExecutor(FETCHES, thread_name_prefix="fetch")
+        self._fetches = FairSemaphore(FETCHES)
+
+    @property
+    def devices(self) -> list[torch.device]:
+        return [device.models.device for device in self._devices]
+
+    @property
+    def healthy(self) -> bool:
+        """Whether every device still computes."""
+        return not any(device.compute.ended for device in self._devices)
+
+    @property
+    def load(self) -> dict[str, int]:
+        """For each device by name, the jobs that wait for it or run on it."""
+        return {str(device.models.device): device.compute.load for device in self._devices}
+
+    @property
+    def lost(self) -> set[str]:
+        """The names of the devices that compute no more."""
+        return {str(device.models.device) for device in self._devices if device.compute.ended}
+
+    def observe(self, observer: Observer) -> None:
+        """From now on, tell `observer` of the work that the devices do: of kind `detect`, `encode` or `prompt`."""
+        for device in self._devices:
+            device.compute.observer = observer
+
+    def when_failed(self, call: Callable[[], object]) -> None:
+        """`call` this as soon as a device computes no more: at once, or from its thread."""
+        self._on_failure = call
+        if not self.healthy:
+            call()
+
+    async def warm_up(self) -> None:
+        """Run every network once on every device, so that what cannot work fails now and no first request is slow."""
+        await asyncio.gather(*(device.warm_up() for device in self._devices))
+
+    async def prepare(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """`aside`, for photos to be decoded and resized: so many at a time as there are workers, of all requests.
+
+        The others wait here and not in the pool, where the short steps of clicks would wait behind them.
+        """
+        async with self._photos.place():
+            return await self.aside(function, *args, **kwargs)
+
+    async def fetch(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call a function that waits for others' servers, in threads that do nothing else; clients take turns."""
+        async with self._fetches.place():
+            return await _call_in(self._fetchers, function, *args, **kwargs)
+
+    async def aside(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call a function that takes a while in the pool, beside the event loop."""
+        return await _call_in(self._pool, function, *args, **kwargs)
+
+    async def detect(self, sample: mmdetection.Sample) -> mmdetection.RawDetections:
+        """Run the detector's network, where the queue is shortest."""
+        device = _least_busy(self._devices)
+        return await device.compute.do(device.detecting, sample)
+
+    async def embed(self, key: str, sample: sam.Sample) -> Embedding:
+        """Run SAM's image encoder, unless the embedding of that `key` is there or on its way.
+
+        key: stands for the image's content, see `app.engine.cache.content_key`.
+        """
+        made = False
+        began = time.perf_counter()
+
+        async def make() -> Embedding:
+            nonlocal made
+            made = True  # and what it took is noted where it is computed
+            device = _least_busy(self._devices)
+            return await device.compute.do(device.embedding, sample)
+
+        try:
+            return await self.cache.get(key, make)
+        except Unavailable:
+            if not self.cache.stats().bytes:
+                raise
+            self.cache.clear()  # which frees memory where there was too little of it
+            return await self.cache.get(key, make)
+        finally:
+            if not made:  # by another request, or read from the disk
+                timings.add("encode", began, time.perf_counter())
+
+    async def decode(
+        self, embedding: Embedding, prompts: Prompts, *, multimask: bool
+    ) -> AsyncGenerator[RawMasks, None]:
+        """Run SAM's mask decoder for all prompts, where the embedding is; yields the masks in order, by parts.
+
+        The next part waits behind the others' work, so a request with a thousand prompts keeps nobody waiting.
+        """
+        here = [one for one in self._devices if one.models.device == embedding.features.device]
+        device = _least_busy(here or self._devices)
+        if device.compute.ended and self.cache.stats().entries:  # the others may go on, with embeddings of their own
+            self.cache.clear()
+            raise Unavailable("the device that knew this image has stopped; the next request goes to another")
+        for part in _parts(prompts, device.batches.prompts):
+            yield await device.compute.do(device.decoding, DecodeRequest(embedding, part, multimask))
+
+    async def aclose(self) -> None:
+        """Wait for what is running, and for embeddings on their way to the disk; then end the threads."""
+        await self.cache.aclose()
+        for device in self._devices:
+            await asyncio.to_thread(device.compute.close)
+        for pool in (self._pool, self._fetchers):
+            await asyncio.to_thread(pool.shutdown)
+
+
+class _Device:
+    """One device: its models, its compute thread, and the three kinds of work that it does."""
+
+    def __init__(self, models: Models, batches: Batches, died: Callable[[], object]) -> None:
+        self.models = models
+        self.batches = batches
+        # A GPU runs two streams at once; on a processor two threads would only take the cores from each other.
+        is_cuda = models.device.type == "cuda"
+        self.compute = Compute(
+            f"compute-{models.device}",
+            urgent_thread=is_cuda,
+            context=partial(_stream, models.device),
+            check=partial(torch.cuda.synchronize, models.device) if is_cuda else lambda: None,
+            died=died,
+        )
+        self.detecting: Work[mmdetection.Sample, mmdetection.RawDetections] = Work(
+            self._detect, at_once=batches.pixels, cost=lambda sample: sample.inputs[0].numel(), kind="detect"
+        )
+        side = 1024 if models.segmenter is None else models.segmenter.image_size
+        self.embedding: Work[sam.Sample, Embedding] = Work(
+            self._embed, at_once=max(1, batches.pixels // side**2), kind="encode"
+        )
+        self.decoding: Work[DecodeRequest, RawMasks] = Work(
+            self._decode,
+            at_once=batches.prompts,
+            cost=lambda request: len(request.prompts),
+            urgent=True,
+            split=_halves,
+            join=RawMasks.concatenate,
+            kind="prompt",
+            size=lambda request: len(request.prompts),
+        )
+
+    async def warm_up(self) -> None:
+        image = np.full((64, 64, 3), 127, np.uint8)
+        prompts = Prompts(boxes_xyxy=np.array([[8.0, 8.0, 56.0, 56.0]]))
+        detector, segmenter = self.models.detector, self.models.segmenter
+        if detector is not None:
+            detector.postprocess(await self.compute.do(self.detecting, detector.preprocess(image)))
+        if segmenter is not None:
+            capture: Work[None, None] = Work(lambda items, between: [segmenter.capture_encoder()])
+            await self.compute.do(capture, None)
+            embedding = await self.compute.do(self.embedding, segmenter.preprocess(image))
+            capture = Work(lambda items, between: [segmenter.capture_decoder(embedding)], urgent=True)
+            await self.compute.do(capture, None)
+            raw = await self.compute.do(self.decoding, DecodeRequest(embedding, prompts, multimask=False))
+            segmenter.postprocess(raw, 0)
+
+    def _detect(
+        self, samples: Sequence[mmdetection.Sample], between: Callable[[], None]
+    ) -> list[mmdetection.RawDetections]:
+        assert self.models.detector is not None
+        found = self.models.detector.forward(samples, between)
+        _check_numbers(one.is_numbers for one in found)
+        return found
+
+    def _embed(self, samples: Sequence[sam.Sample], between: Callable[[], None]) -> list[Embedding]:
+        assert self.models.segmenter is not None
+        # Each on its own, so that the cache can let go of one of them.
+        embeddings = [compact(one) for one in self.models.segmenter.embed(samples, between)]
+        # Float32, as the sum of a million numbers in half precision may be none.
+        _check_numbers(torch.stack([one.features.sum(dtype=torch.float32) for one in embeddings]).isfinite().tolist())
+        if self.models.device.type == "cuda":  # the decoder reads them from another stream
+            torch.cuda.current_stream().synchronize()
+        return embeddings
+
+    def _decode(self, requests: Sequence[DecodeRequest], between: Callable[[], None]) -> list[RawMasks]:
+        assert self.models.segmenter is not None
+        raws = self.models.segmenter.decode_batch(requests, between)
+        _check_numbers(np.isfinite(raw.iou_scores).all() for raw in raws)
+        return raws
+
+
+def _check_numbers(of_items: Iterable[object]) -> None:
+    """Raises NotNumbers where one of a batch is none; the compute thread then runs them apart."""
+    if not all(of_items):
+        raise NotNumbers()
+
+
+async def _call_in(pool: ThreadPoolExecutor, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    context = copy_context()  # with the request that this is for
+
+    def call() -> T:
+        try:
+            return context.run(function, *args, **kwargs)
+        except MemoryError as error:
+            raise Unavailable("the memory does not suffice for this request") from error
+        except (SystemExit, KeyboardInterrupt) as error:  # of a library's; they would end the event loop
+            raise RuntimeError(f"the work raised {error!r}") from error
+
+    return await asyncio.get_running_loop().run_in_executor(pool, call)
+
+
+def _halves(request: DecodeRequest) -> list[DecodeRequest]:
+    """A request as two or three of about half its prompts; [] for a single prompt, which has no parts."""
+    count = len(request.prompts)
+    if count == 1:
+        return []
+    return [DecodeRequest(request.embedding, half, request.multimask) for half in _parts(request.prompts, count // 2)]
+
+
+def _least_busy(devices: Sequence[_Device]) -> _Device:
+    """Of those that still work, if any does."""
+    return min(devices, key=lambda one: (one.compute.ended, one.compute.load))
+
+
+def _stream(device: torch.device, urgent: bool) -> AbstractContextManager[object]:
+    """A CUDA stream for a thread, on which urgent work overtakes the rest; nothing on a CPU."""
+    if device.type != "cuda":
+        return nullcontext()
+    return torch.cuda.stream(torch.cuda.Stream(device, priority=-1 if urgent else 0))
+
+
+def _parts(prompts: Prompts, at_once: int) -> list[Prompts]:
+    """The prompts in order, in parts of at most `at_once`."""
+    arrays = (prompts.points_xy, prompts.point_labels, prompts.boxes_xyxy)
+    return [
+        Prompts(*(None if array is None else array[start : start + at_once] for array in arrays))
+        for start in range(0, len(prompts), at_once)
+    ]

@@ -1,0 +1,259 @@
+"""Which weights the settings mean: found and loaded."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from app.settings import Settings, SettingsError
+from models import weights
+from models.checkpoints import ModelFilesError, files_of
+from models.detector.mmcv_ops import MissingOpError
+
+if TYPE_CHECKING:
+    from app.engine.disk_tier import DiskTier
+    from app.engine.engine import Engine, Models
+    from models.segmenter.sam import Segmenter
+
+# What choosing and loading may fail with that says in a sentence what to do; anything else deserves its traceback.
+EXPLAINED = (SettingsError, ModelFilesError, MissingOpError, OSError)
+
+# What a model is loaded from: by a file's name the file, or its content where that is in no one file.
+ModelFiles = dict[str, Path | bytes]
+
+# What `auto` takes of the pulled weights, best first; the demo weights are the last resort.
+DETECTORS = ("yolof", "demo-yolof")
+SEGMENTERS = ("sam-huge", "sam-large", "sam-base", "demo-sam")
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """One model to serve. name: for people. demo: whether it is one of the small models that come along."""
+
+    path: Path
+    name: str
+    demo: bool
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The models to serve; at least one of the two."""
+
+    detector: Chosen | None
+    segmenter: Chosen | None
+
+    @property
+    def demo(self) -> bool:
+        return any(one is not None and one.demo for one in (self.detector, self.segmenter))
+
+    @cached_property
+    def hashes(self) -> dict[str, str]:
+        """For `detector` and `segmenter`, as far as there are such, the SHA-256 of the files that are loaded.
+
+        They are read whole, once, a second or two per GB; `load` does it beside its own work. Raises one of EXPLAINED.
+        """
+        return {kind: _hash(files) for kind, files in self.files.items()}
+
+    @cached_property
+    def files(self) -> dict[str, ModelFiles]:
+        """By `detector` and `segmenter`, as far as there are such. Raises ModelFilesError or OSError."""
+        found = {}
+        if self.detector is not None:
+            found["detector"] = detector_files(self.detector.path)
+        if self.segmenter is not None:
+            found["segmenter"] = segmenter_files(self.segmenter.path)
+        return found
+
+
+def choose(settings: Settings, root: Path = weights.WEIGHTS_ROOT, typed: Collection[str] = ()) -> Choice:
+    """Find the models that the settings mean. Raises SettingsError where there are none, or one of EXPLAINED.
+
+    typed: which of `detector` and `segmenter` a command line named, for errors to say so.
+    """
+    mounted = settings.azureml_model_dir
+
+    def shown(kind: str) -> str:
+        return f"--{kind} " if kind in typed else f"BOX2MASK_{kind.upper()}="
+
+    detector = _choose(shown("detector"), settings.detector, DETECTORS, _find_detector, mounted, root)
+    segmenter = _choose(shown("segmenter"), settings.segmenter, SEGMENTERS, _find_sam, mounted, root)
+    if detector is None and segmenter is None:
+        reason = f"no model was found in {f'AZUREML_MODEL_DIR ({mounted})' if mounted else root}"
+        if settings.detector == settings.segmenter == "none":
+            reason = "both models are switched off"
+        raise SettingsError(
+            f"there is nothing to serve: {reason}. Expected a folder with an MMDetection config .py and its .pth or "
+            ".safetensors (BOX2MASK_DETECTOR), or a Hugging Face SAM folder (BOX2MASK_SEGMENTER)"
+        )
+    return Choice(detector, segmenter)
+
+
+def _choose(
+    shown: str,
+    wanted: str,
+    defaults: tuple[str, ...],
+    find: Callable[[Path], Path | None],
+    mounted: Path | None,
+    root: Path,
+) -> Chosen | None:
+    known = weights.load_manifest()
+    if wanted == "none":
+        return None
+    if wanted in known:
+        if weights.status(wanted, root, manifest=known).state in ("absent", "partial"):
+            raise SettingsError(f"{shown}{wanted}: these weights are not here: run `box2mask weights pull {wanted}`")
+        return Chosen(root / known[wanted].folder, wanted, known[wanted].tracked)
+    if wanted != "auto":
+        path = Path(wanted).expanduser()
+        if not path.exists():
+            raise SettingsError(
+                f"{shown}{wanted}: there is no such folder, and no weights of that name: "
+                f"expected a path, auto, none or one of {', '.join(known)}"
+            )
+        return Chosen(path, path.name, False)
+    if mounted is not None:
+        found = find(mounted)
+        return None if found is None else Chosen(found, found.name, False)
+    for name in defaults:
+        if weights.status(name, root, manifest=known).state not in ("absent", "partial"):
+            return Chosen(root / known[name].folder, name, known[name].tracked)
+    return None
+
+
+def _find_detector(root: Path) -> Path | None:
+    """The one folder under `root` with both a config .py and a checkpoint."""
+    from models.detector.files import WEIGHT_SUFFIXES
+
+    folders = {
+        file.parent
+        for suffix in WEIGHT_SUFFIXES
+        for file in root.rglob(f"*{suffix}")
+        if any(not config.name.startswith("_") for config in file.parent.glob("*.py"))
+    }
+    return _only(root, "detector", folders)
+
+
+def _find_sam(root: Path) -> Path | None:
+    from models.segmenter.sam import is_sam
+
+    return _only(root, "SAM", {file.parent for file in root.rglob("config.json") if is_sam(file)})
+
+
+def _only(root: Path, what: str, folders: set[Path]) -> Path | None:
+    if len(folders) > 1:
+        raise SettingsError(
+            f"AZUREML_MODEL_DIR ({root}) holds {len(folders)} folders with a {what}: "
+            f"{', '.join(sorted(map(str, folders)))}; name one in BOX2MASK_DETECTOR or BOX2MASK_SEGMENTER"
+        )
+    return next(iter(folders), None)
+
+
+def detector_files(path: Path) -> ModelFiles:
+    """Config, checkpoint and metadata; a config with `_base_` is written out. Raises ModelFilesError."""
+    from models.detector.files import DetectorFiles, read_config
+
+    found = DetectorFiles.find(path)
+    files: ModelFiles = {found.config.name: found.config, found.checkpoint.name: found.checkpoint}
+    if "_base_" in found.config.read_text(encoding="utf-8"):  # files that lie elsewhere
+        files[found.config.name] = read_config(found.config).pretty_text.encode()
+    if found.metadata is not None:
+        files[found.metadata.name] = found.metadata
+    return files
+
+
+def segmenter_files(path: Path) -> ModelFiles:
+    """Configs and weights; of several forms of these the one that is read. Raises ModelFilesError."""
+    from models.segmenter.sam import find_folder
+
+    folder = find_folder(path)
+    configs = (folder / "config.json", folder / "preprocessor_config.json")
+    return {file.name: file for file in (*filter(Path.is_file, configs), *files_of(folder))}
+
+
+def _hash(files: ModelFiles) -> str:
+    whole = hashlib.sha256()
+    for name, content in sorted(files.items()):
+        if isinstance(content, bytes):
+            digest = hashlib.sha256(content)
+        else:
+            with content.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256")
+        whole.update(f"{name} {digest.hexdigest()}\n".encode())
+    return whole.hexdigest()
+
+
+def load(settings: Settings, choice: Choice) -> Engine:
+    """Load the models onto every device. Raises one of EXPLAINED for files that make no model."""
+    from app.engine.cache import EmbeddingCache
+    from app.engine.engine import Engine
+
+    _ = choice.files  # on this thread: a config is a program, and mmengine runs one at a time
+    # Beside the loading, which waits for the same bytes of the same disk; hashing does not hold the GIL.
+    with ThreadPoolExecutor(1, thread_name_prefix="hash") as beside:
+        hashes = beside.submit(lambda: choice.hashes)
+        models = _load_models(settings, choice)
+        disk = _disk_tier(settings, models[0].segmenter, hashes.result().get("segmenter"))
+    cache = EmbeddingCache(int(settings.embedding_cache_mb * 2**20), disk)
+    return Engine(models, cache, workers=settings.workers)
+
+
+def _load_models(settings: Settings, choice: Choice) -> list[Models]:
+    """One for each device."""
+    import cv2
+    import torch
+
+    from app.engine.engine import Models
+    from models.detector.mmdetection import Detector
+    from models.devices import fastest_dtype, usable_device
+    from models.segmenter.sam import Segmenter
+
+    cv2.setNumThreads(1)  # photos are resized in the pool; a second pool within it would take the networks' cores
+    shown = f"the device {settings.device} (BOX2MASK_DEVICE or --device)"
+    try:
+        devices = [usable_device(name) for name in settings.devices]
+    except ValueError as error:
+        raise SettingsError(f"{shown} cannot be used here: {error}") from error
+    if len({device.type for device in devices}) > 1:
+        raise SettingsError(f"{shown}: expected devices of one kind")
+    if devices[0].type == "cuda" and len(set(devices)) < len(devices):
+        raise SettingsError(f"{shown}: a GPU is named twice")
+    # One for all, so that answers and embeddings do not depend on where they were computed.
+    native = {fastest_dtype(device) for device in devices} == {torch.bfloat16}
+    dtype = getattr(torch, settings.dtype if settings.dtype != "auto" else "bfloat16" if native else "float32")
+    models = []
+    for device in devices:
+        detector, segmenter = None, None
+        if choice.detector is not None:
+            path = choice.detector.path
+            detector = Detector.load(
+                path, device, dtype, settings.channel_order, settings.fast, autocast=settings.dtype != "auto"
+            )
+        if choice.segmenter is not None:
+            segmenter = Segmenter.load(choice.segmenter.path, device, dtype, fast=settings.fast)
+        models.append(Models(detector, segmenter))
+    return models
+
+
+def _disk_tier(settings: Settings, segmenter: Segmenter | None, files_sha256: str | None) -> DiskTier | None:
+    """Where embeddings survive a restart, if the settings want that."""
+    from app.engine.disk_tier import DiskTier, model_key
+
+    if settings.embedding_cache_dir is None or not settings.embedding_disk_mb:
+        return None
+    if segmenter is None or files_sha256 is None:
+        return None
+    numbers = {"device": segmenter.device.type, "dtype": str(segmenter.dtype), "fast": str(settings.fast)}
+    packages = {package: version(package) for package in ("box2mask", "pillow", "torch", "transformers")}
+    folder = settings.embedding_cache_dir.expanduser()
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingsError(f"BOX2MASK_EMBEDDING_CACHE_DIR={folder}: {error.strerror}") from error
+    key = model_key(files_sha256, numbers | packages)
+    return DiskTier(folder, int(settings.embedding_disk_mb * 2**20), key, segmenter.device)

@@ -1,0 +1,116 @@
+"""Which formats a run may write, and where: files for each image as it is done, files of all images at the end."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from urllib.parse import quote
+
+from PIL import Image
+
+from app.images.reading import decode_image
+from app.results import atomic_files, azureml_jsonl, coco, cvat, label_studio, mask_pngs, overlays, yolo_seg
+from app.results.image_result import ImageResult, Results, classes_of
+
+# Format -> what it is called in the folder.
+NAMES = {
+    "masks": "masks",
+    "coco": "coco.json",
+    "jsonl": "azureml.jsonl",
+    "label-studio": "label_studio.json",
+    "cvat": "cvat.xml",
+    "overlay": "overlays",
+    "yolo-seg": "yolo_seg",
+}
+LABELING_CONFIG = "label_studio.xml"
+ALL = (*NAMES.values(), LABELING_CONFIG)
+NEED_MASKS = ("masks",)
+
+# Label Studio's address of a file under the folder that its LOCAL_FILES_DOCUMENT_ROOT names. That is the folder around
+# the images' own, as a storage of files must lie within it.
+_LOCAL_FILES = "/data/local-files/?d="
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """The formats that were asked for, in a folder.
+
+    root: the folder that the images' names start at. image_url: what stands before the names in the files that say
+    where an image is; None: each file's own way to name a local file. model_version: for Label Studio.
+    """
+
+    folder: Path
+    formats: tuple[str, ...]
+    root: Path
+    image_url: str | None
+    model_version: str
+
+    def lacks(self, result: ImageResult) -> bool:
+        """Whether a file of this image is not there yet."""
+        if "masks" in self.formats and not mask_pngs.are_there(self._path("masks"), result):
+            return True
+        return "overlay" in self.formats and not overlays.overlay_path(self._path("overlay"), result.name).is_file()
+
+    def write_image(self, result: ImageResult, path: Path) -> None:
+        """Write the image's own files. path: of the image. Raises ImageError or OSError."""
+        if "masks" in self.formats:
+            mask_pngs.write(self._path("masks"), result)
+        if "overlay" in self.formats:
+            height, width = result.size_hw
+            pixels = decode_image(path.read_bytes(), exif_orientation=True, max_pixels=height * width)
+            overlays.write(self._path("overlay"), result, Image.fromarray(pixels))
+
+    def remove_image(self, name: str) -> None:
+        """Remove the image's own files, of any format."""
+        shutil.rmtree(self._path("masks") / name, ignore_errors=True)
+        overlays.overlay_path(self._path("overlay"), name).unlink(missing_ok=True)
+
+    def write_all(self, results: Results, class_names: Sequence[str]) -> list[str]:
+        """Write the files that hold all images, and say of each format what it is called, and what it leaves out."""
+        classes = classes_of(class_names, results)
+        written = [NAMES[one] for one in self.formats if one in ("masks", "overlay")]
+        writers: dict[str, Callable[..., int]] = {
+            "coco": lambda file: coco.write(file, results, classes),
+            "jsonl": lambda file: azureml_jsonl.write(file, results, self._url_from_here),
+            "label-studio": lambda file: label_studio.write(file, results, self._url_local_files, self.model_version),
+            "cvat": lambda file: cvat.write(file, results, classes),
+        }
+        for name, write in writers.items():
+            if name not in self.formats:
+                continue
+            with atomic_files.text_file(self._path(name)) as file:
+                left_out = write(file)
+            written.append(NAMES[name] + (f" (without {left_out} empty masks)" if left_out else ""))
+        if "label-studio" in self.formats:
+            with atomic_files.text_file(self.folder / LABELING_CONFIG) as file:
+                file.write(label_studio.labeling_config(classes))
+            written.append(LABELING_CONFIG)
+        if "yolo-seg" in self.formats:
+            with atomic_files.folder(self._path("yolo-seg")) as unfinished:
+                without = yolo_seg.write(unfinished, results, classes, self.root)
+            counts = ((without.empty_masks, "empty masks"), (without.missing_images, "images that are gone"))
+            lacks = ", ".join(f"{count} {what}" for count, what in counts if count)
+            written.append(NAMES["yolo-seg"] + (f" (without {lacks})" if lacks else ""))
+        return written
+
+    def _path(self, name: str) -> Path:
+        return self.folder / NAMES[name]
+
+    def _url_from_here(self, name: str) -> str:
+        """The path from the folder of the results to the image, unless there is an address."""
+        if self.image_url is None:
+            return Path(os.path.relpath(self.root / name, self.folder)).as_posix()
+        return self._url(name)
+
+    def _url_local_files(self, name: str) -> str:
+        if self.image_url is None:
+            return _LOCAL_FILES + quote((PurePosixPath(self.root.resolve().name) / name).as_posix())
+        return self._url(name)
+
+    def _url(self, name: str) -> str:
+        assert self.image_url is not None
+        is_web = self.image_url.startswith(("http://", "https://", "/"))
+        return self.image_url.rstrip("/") + "/" + (quote(name) if is_web else name)

@@ -1,0 +1,1 @@
+"""HTTP's edge: who may ask, how much, and what is told of it."""

@@ -1,0 +1,1 @@
+"""Images from outside: fetched, kept, refused or decoded."""

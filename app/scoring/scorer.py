@@ -1,0 +1,424 @@
+"""The story of a request: rows to images and prompts, through the engine, to the answer's JSON values.
+
+A request is checked whole, images included, before any network runs. It knows nothing of HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
+from contextlib import aclosing, asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import numpy as np
+
+from app import timings
+from app.contract import masks, schemas
+from app.contract.schemas import Params, Request, ResponseSchema, Row
+from app.engine.cache import content_key
+from app.engine.engine import FETCHES, Engine
+from app.errors import BadRequest, DeadlineExceeded, ImageGone, NotFound, NotNumbers
+from app.images.reading import ImageError, ImageLimits, decode_image, image_bytes, image_size_hw, is_url
+from app.images.store import ImageStore, is_reference, reference_of
+from app.images.urls import UrlError
+from models.detector import mmdetection
+from models.pipeline import box_prompts
+from models.segmenter import sam
+from models.types import Detections, Embedding, Prompts
+
+if TYPE_CHECKING:
+    from app.settings import Settings
+
+T = TypeVar("T")
+
+# A mask for each of a hundred guesses helps nobody.
+PIPELINE_SCORE_THRESHOLD = 0.3
+
+
+@dataclass(frozen=True, eq=False)
+class _Image:
+    """What is kept of an image: only what the networks still need of it.
+
+    key: stands for its content. embedding: where it was known already; there is no for_segmenter then.
+    """
+
+    key: str
+    size_hw: tuple[int, int]
+    for_detector: mmdetection.Sample | None = None
+    for_segmenter: sam.Sample | None = None
+    embedding: Embedding | None = None
+
+
+@dataclass(frozen=True)
+class AnswerLimits:
+    """What the masks of one request may cost.
+
+    mask_pixels: of all masks, prompts x masks x H x W, known before they are made. It bounds work, for of the masks
+    themselves only those in the pool's hands are in memory (see docs/reliability.md). bytes: of all masks as encoded.
+    """
+
+    mask_pixels: int = 50_000_000_000
+    bytes: int = 256 * 2**20
+
+    @classmethod
+    def of(cls, settings: Settings) -> AnswerLimits:
+        """As the settings have them."""
+        return cls(settings.max_mask_pixels, int(settings.max_response_mb * 2**20))
+
+
+@dataclass(eq=False)
+class _Answer:
+    """What the masks of one request cost so far."""
+
+    limits: AnswerLimits
+    mask_pixels: int = 0
+    bytes: int = 0
+
+    def plan(self, prompts: int, multimask: bool, size_hw: tuple[int, int]) -> None:
+        """Count masks that will be made. Raises BadRequest."""
+        masks_of_each = 3 if multimask else 1
+        self.mask_pixels += prompts * masks_of_each * size_hw[0] * size_hw[1]
+        if self.mask_pixels > self.limits.mask_pixels:
+            raise BadRequest(
+                f"expected at most {self.limits.mask_pixels} pixels in all masks of a request, got more with {prompts} "
+                f"prompts x {masks_of_each} masks x {size_hw[1]} x {size_hw[0]} (width x height)"
+            )
+
+    def add(self, encoded: list[dict[str, Any]]) -> None:
+        """Count masks as they are encoded. Raises BadRequest."""
+        self.bytes += sum(_size(value) for mask in encoded for value in mask.values())
+        if self.bytes > self.limits.bytes:
+            raise BadRequest(
+                f"expected at most {self.limits.bytes} bytes of masks in a response, got more: ask for fewer at once, "
+                'or for params.mask_format "rle"'
+            )
+
+
+def _size(encoded: object) -> int:
+    """What an encoded mask or score takes in memory, where that is more than a few bytes."""
+    if isinstance(encoded, str):
+        return len(encoded)
+    if isinstance(encoded, dict):
+        return sum(map(_size, encoded.values()))
+    if isinstance(encoded, list):  # polygons: Python's floats, and the list's references to them
+        return sum(32 * len(one) if isinstance(one, list) else 0 for one in encoded)
+    return 0
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """Answers requests with an engine.
+
+    Every method raises BadRequest for what the client got wrong, NotFound for want of a model that it takes, and
+    ImageGone for an image that is named by its hash and is not in the store.
+
+    limits: what an image may cost. max_prompts: per row. response_schema: where a request names none. answer_limits:
+    what a request's masks may cost. store: images that may be named by their hash.
+    """
+
+    engine: Engine
+    limits: ImageLimits
+    max_prompts: int
+    response_schema: ResponseSchema
+    answer_limits: AnswerLimits = AnswerLimits()
+    store: ImageStore = field(default_factory=lambda: ImageStore(0))
+
+    async def by_columns(self, request: Request) -> list[dict[str, Any]]:
+        """SAM's answer to a request with any of SAM's prompt columns, YOLOF's to one without."""
+        return await (self.segment if request.has_prompts else self.detect)(request)
+
+    async def by_models(self, request: Request) -> list[dict[str, Any]]:
+        """All that the models here can say: as `by_columns`, but with both models images alone get boxes and masks.
+
+        With one model it is asked, whatever the columns.
+        """
+        if self.is_prompted(request):
+            return await self.segment(request)
+        return await (self.detect if self.engine.segmenter is None else self.detect_and_segment)(request)
+
+    def is_prompted(self, request: Request) -> bool:
+        """Whether `by_models` takes the request for one for SAM and its prompts."""
+        if self.engine.segmenter is None:
+            return False
+        return self.engine.detector is None or request.has_prompts
+
+    async def detect(self, request: Request) -> list[dict[str, Any]]:
+        """YOLOF's answer: `{"boxes": [...]}` per row."""
+        _need(self.engine.detector, "detector")
+        images, of_row = await self._images(schemas.detector_rows(request), request, detect=True)
+        found = await _together(self._detections(image, request.params) for image in images)
+        answers = [{"boxes": schemas.detected_boxes(one, self._detector.class_names)} for one in found]
+        return [answers[image] for image in of_row]
+
+    async def segment(self, request: Request) -> list[dict[str, Any]]:
+        """SAM's answer: the masks of every prompt, per row. Rows of one image share its embedding."""
+        _need(self.engine.segmenter, "segmenter")
+        # Hundreds of thousands of coordinates take seconds; other requests are answered meanwhile.
+        read = timings.stage("parse")(schemas.segmenter_rows)
+        rows = await self.engine.aside(read, request, self.max_prompts)
+        images, of_row = await self._images(rows, request, segment=True)
+        prompts = [
+            schemas.resolve_prompts(
+                row.prompts, images[of_row[number]].size_hw, normalized=request.params.normalized, row=number
+            )
+            for number, row in enumerate(rows)
+        ]
+        cost = _Answer(self.answer_limits)
+        for number, row in enumerate(rows):
+            cost.plan(len(prompts[number]), row.multimask, images[of_row[number]].size_hw)
+
+        async def answer(number: int) -> dict[str, Any]:
+            embedding = await self._embedding(images[of_row[number]])
+            encoded = await self._masks(embedding, prompts[number], rows[number].multimask, request.params, cost)
+            return schemas.predictions(encoded, request.params.response_schema or self.response_schema)
+
+        return await _together(answer(number) for number in range(len(rows)))
+
+    async def detect_and_segment(self, request: Request) -> list[dict[str, Any]]:
+        """YOLOF's answer with a mask for every box: `{"boxes": [{..., "mask_per_prediction": [...]}]}` per row."""
+        _need(self.engine.detector, "detector")
+        _need(self.engine.segmenter, "segmenter")
+        params = request.params
+        images, of_row = await self._images(schemas.detector_rows(request), request, detect=True, segment=True)
+        cost = _Answer(self.answer_limits)
+
+        async def answer(image: _Image) -> dict[str, Any]:
+            found = await self._detections(image, params, PIPELINE_SCORE_THRESHOLD)
+            boxes = schemas.detected_boxes(found, self._detector.class_names)
+            if boxes:
+                cost.plan(len(boxes), params.multimask_output, image.size_hw)
+                embedding = await self._embedding(image)
+                masks_of_boxes = await self._masks(embedding, box_prompts(found), params.multimask_output, params, cost)
+                for box, encoded in zip(boxes, masks_of_boxes, strict=True):
+                    if params.mask_format == "polygon":  # Azure's instance-segmentation form: the best mask's
+                        box["polygon"] = max(encoded, key=lambda mask: mask["iou_score"])["polygon"]
+                    box["mask_per_prediction"] = encoded
+            return {"boxes": boxes}
+
+        answers = await _together(answer(image) for image in images)
+        return [answers[image] for image in of_row]
+
+    async def keep_image(self, client: str, source: bytes | str) -> dict[str, Any]:
+        """Keep an image, its file or the URL of one, for later requests of this client to name.
+
+        Gives `{"image": "sha256:...", "width": W, "height": H, "upright": {"width": W, "height": H}}`, the size of the
+        pixels as stored, and as they are with `exif_orientation`.
+        """
+
+        def check(image: bytes) -> tuple[str, dict[str, int], dict[str, int]]:
+            stored_hw = image_size_hw(image, max_pixels=self.limits.max_pixels)
+            upright_hw = image_size_hw(image, exif_orientation=True)
+            return reference_of(image), _width_and_height(stored_hw), _width_and_height(upright_hw)
+
+        try:
+            image = source if isinstance(source, bytes) else await self.engine.fetch(_file, source, self.limits)
+            reference, stored, upright = await self.engine.aside(check, image)
+        except ImageError as error:
+            raise BadRequest(str(error)) from error
+        try:
+            self.store.put(client, reference, image)
+        except ValueError as error:
+            raise BadRequest(f"this service keeps no image of that size: {error}") from error
+        return {"image": reference, **stored, "upright": upright}
+
+    @property
+    def _detector(self) -> mmdetection.Detector:
+        assert self.engine.detector is not None
+        return self.engine.detector
+
+    @property
+    def _segmenter(self) -> sam.Segmenter:
+        assert self.engine.segmenter is not None
+        return self.engine.segmenter
+
+    async def _images(
+        self, rows: Sequence[Row], request: Request, *, detect: bool = False, segment: bool = False
+    ) -> tuple[list[_Image], list[int]]:
+        """The distinct images of the rows, prepared for these networks, and which of them each row has."""
+        params = request.params
+        keys = [row.image if isinstance(row.image, str) else number for number, row in enumerate(rows)]
+        first_rows: dict[object, int] = {}  # image as it was sent -> the first row with it
+        for number, key in enumerate(keys):
+            first_rows.setdefault(key, number)
+        # Looked up at once, so that none of them makes room for another meanwhile.
+        known = {number: self._known(request.client, rows[number].image, number) for number in first_rows.values()}
+
+        def read(number: int) -> tuple[str, bytes]:
+            data = known[number]
+            if data is None:
+                with _told_of(number):
+                    data = _file(rows[number].image, self.limits)
+            return content_key(data, exif_orientation=params.exif_orientation), data
+
+        def prepare(number: int, key: str, data: bytes, embedding: Embedding | None) -> _Image:
+            with _told_of(number), timings.stage("decode"):
+                image = decode_image(data, exif_orientation=params.exif_orientation, max_pixels=self.limits.max_pixels)
+                return _Image(
+                    key,
+                    (image.shape[0], image.shape[1]),
+                    for_detector=self._detector.preprocess(image) if detect else None,
+                    for_segmenter=self._segmenter.preprocess(image) if segment and embedding is None else None,
+                    embedding=embedding,
+                )
+
+        # A few at a time, so that files need not all be in memory.
+        turns = {True: asyncio.Semaphore(FETCHES), False: asyncio.Semaphore(self.engine.workers)}
+
+        async def load(number: int) -> _Image:
+            fetched = is_url(rows[number].image)
+            async with turns[fetched]:
+                key, data = await (self.engine.fetch if fetched else self.engine.aside)(read, number)
+                embedding = self.engine.cache.peek(key) if segment else None
+                if embedding is not None and not detect:  # it was decoded once, which tells all that is needed of it
+                    return _Image(key, embedding.size_hw, embedding=embedding)
+                return await self.engine.prepare(prepare, number, key, data, embedding)
+
+        images = await _all(load(number) for number in first_rows.values())
+        place = {key: index for index, key in enumerate(first_rows)}
+        return images, [place[key] for key in keys]
+
+    def _known(self, client: str, value: object, row: int) -> bytes | None:
+        """The file that the client has sent before, if `value` names one. Raises ImageGone."""
+        if not is_reference(value):
+            return None
+        image = self.store.get(client, str(value))
+        if image is None:
+            raise ImageGone(str(value), row=row)
+        return image
+
+    async def _detections(self, image: _Image, params: Params, score_threshold: float | None = None) -> Detections:
+        assert image.for_detector is not None
+        found = await self.engine.aside(
+            timings.stage("post")(self._detector.postprocess),
+            await self.engine.detect(image.for_detector),
+            score_threshold=score_threshold if params.score_threshold is None else params.score_threshold,
+            iou_threshold=params.iou_threshold,
+            max_detections=params.max_detections,
+        )
+        if not (np.isfinite(found.boxes_xyxy).all() and np.isfinite(found.scores).all()):
+            raise NotNumbers()
+        return found
+
+    async def _embedding(self, image: _Image) -> Embedding:
+        if image.embedding is not None:
+            return image.embedding
+        assert image.for_segmenter is not None
+        return await self.engine.embed(image.key, image.for_segmenter)
+
+    async def _masks(
+        self, embedding: Embedding, prompts: Prompts, multimask: bool, params: Params, cost: _Answer
+    ) -> list[list[dict[str, Any]]]:
+        """For each prompt its masks, encoded; while one part of them is encoded, the next is decoded."""
+        encoded: list[list[dict[str, Any]]] = []
+        last: asyncio.Task[list[list[dict[str, Any]]]] | None = None
+        try:
+            async with aclosing(self.engine.decode(embedding, prompts, multimask=multimask)) as parts:
+                async for raw in parts:
+                    if last is not None:
+                        encoded += await last
+                    last = asyncio.create_task(self._encode(raw, params, cost))
+            assert last is not None  # there is always a prompt
+            return encoded + await last
+        finally:
+            if last is not None:
+                last.cancel()
+                await asyncio.gather(last, return_exceptions=True)
+
+    async def _encode(self, raw: sam.RawMasks, params: Params, cost: _Answer) -> list[list[dict[str, Any]]]:
+        """For each prompt its masks, in the form that was asked for, each with its iou_score."""
+
+        @timings.stage("post")
+        def encode(index: int) -> list[dict[str, Any]]:
+            scores = raw.iou_scores[index].astype(float).tolist()
+            return [
+                {key: function(mask), "iou_score": score}
+                for mask, score in zip(self._segmenter.postprocess(raw, index), scores, strict=True)
+            ]
+
+        encoders: dict[str, tuple[str, Callable[[np.ndarray], Any]]] = {
+            "png": ("encoded_binary_mask", partial(masks.encode_png, fast=self._segmenter.fast)),
+            "rle": ("rle", partial(masks.encode_rle, fast=self._segmenter.fast)),
+            "polygon": ("polygon", masks.encode_polygons),
+        }
+        key, function = encoders[params.mask_format]
+
+        async def one(index: int) -> list[dict[str, Any]]:
+            encoded = await self.engine.aside(encode, index)
+            cost.add(encoded)
+            return encoded
+
+        return await _together(one(index) for index in range(len(raw)))
+
+
+@asynccontextmanager
+async def within(seconds: float) -> AsyncIterator[None]:
+    """Drop what is awaited inside as soon as it has taken longer. Raises DeadlineExceeded then."""
+    try:
+        async with asyncio.timeout(seconds) as deadline:
+            yield
+    except TimeoutError as error:
+        if not deadline.expired():
+            raise  # another's
+        raise DeadlineExceeded(f"not answered within {seconds:g} s") from error
+
+
+def _file(image: object, limits: ImageLimits) -> bytes:
+    """The encoded file of a row's image. Raises ImageError."""
+    if not is_url(image):
+        with timings.stage("decode"):
+            return image_bytes(image, limits)
+    with timings.fetching() as fetch:
+        try:
+            data = image_bytes(image, limits)
+        except ImageError as error:
+            cause = error.__cause__.__cause__ if isinstance(error.__cause__, UrlError) else error.__cause__
+            fetch.outcome = "refused" if cause is None else "timeout" if isinstance(cause, TimeoutError) else "failed"
+            raise
+        fetch.outcome, fetch.size = "ok", len(data)
+        return data
+
+
+def _need(model: object | None, kind: str) -> None:
+    if model is None:
+        purpose = {"detector": "requests with only images", "segmenter": "requests with points and boxes"}[kind]
+        raise NotFound(f"this service has no {kind}, which answers {purpose}: start it with BOX2MASK_{kind.upper()}")
+
+
+@contextmanager
+def _told_of(row: int) -> Iterator[None]:
+    """An image's fault becomes one of the row that it stands in."""
+    try:
+        yield
+    except ImageError as error:
+        raise BadRequest(str(error), row=row, column=schemas.IMAGE) from error
+
+
+async def _all(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """Await all, also those after one that failed, and raise the first failure in the order of the calls."""
+    outcomes = await asyncio.gather(*calls, return_exceptions=True)
+    for outcome in outcomes:
+        if isinstance(outcome, BaseException):
+            raise outcome
+    return cast(list[T], outcomes)
+
+
+async def _together(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """Await all; as soon as one has failed, drop the others."""
+    tasks = [asyncio.create_task(call) for call in calls]
+    try:
+        if tasks:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+            for task in done:
+                task.result()  # raises the failure
+        return [task.result() for task in tasks]
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _width_and_height(size_hw: tuple[int, int]) -> dict[str, int]:
+    height, width = size_hw
+    return {"width": width, "height": height}

@@ -1,0 +1,1 @@
+"""Detectors: an RGB image to boxes."""

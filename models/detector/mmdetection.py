@@ -1,0 +1,427 @@
+"""Detector: an MMDetection config and checkpoint, as three steps from an RGB image to its boxes.
+
+It serves YOLOF, and any other detector of MMDetection's zoo whose ops are there. This module knows nothing
+of requests, and leaves what lies in a detector's folder to `models.detector.files`.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import math
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+import torch
+
+from models.checkpoints import load_into, load_state_dict
+from models.detector import conv_fusion, mmcv_ops
+from models.detector.files import (
+    DetectorFiles,
+    build_model,
+    find_class_names,
+    inference_pipeline,
+    read_config,
+    unprefixed,
+)
+from models.types import Detections
+
+ChannelOrder = Literal["bgr", "rgb"]
+T = TypeVar("T")
+
+# Wider or taller than this, mmcv's resize would round the short side to no pixel at all.
+MAX_ASPECT = 256
+# What the network sees at once: a processor is busy with one image of the usual size, and small ones share a batch.
+PIXELS_AT_ONCE = {"cpu": 1 << 20, "cuda": 9 << 20}
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One image as the network wants it, on the CPU.
+
+    inputs: (3, h, w) uint8, resized, neither normalised nor padded.
+    metainfo: what MMDetection notes of the way here (`img_shape`, `scale_factor`, …).
+    size_hw: the image's own size. stretch_xy: how often its columns and rows were repeated before.
+    """
+
+    inputs: torch.Tensor
+    metainfo: dict[str, Any]
+    size_hw: tuple[int, int]
+    stretch_xy: tuple[int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class RawDetections:
+    """What the network said about one image, on the CPU in float32, before thresholds.
+
+    Exactly one of the two is there. head: for each output of a dense head its levels, (1, C, h, w)
+    each. found: (boxes_xyxy (N, 4), scores (N,), labels (N,)) of a detector that selects on the way.
+    """
+
+    sample: Sample
+    head: tuple[list[torch.Tensor], ...] | None = None
+    found: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
+
+    @property
+    def is_numbers(self) -> bool:
+        """Whether there is no NaN in it, of which thresholds would make boxes that were simply not found."""
+        tensors = self.found or [level for output in self.head or () for level in output]
+        return not any(bool(tensor.isnan().any()) for tensor in tensors)
+
+
+class Detector:
+    """A loaded detector; make one with `Detector.load`.
+
+    class_names: the name of each label. channel_order: how images reach the network. input_scale:
+    the (long, short) sides in pixels that images are resized to fit, or None if they are not. fast: whether
+    shortcuts are taken where the parts are known ones (see `models.detector.conv_fusion`), with the same results but
+    for rounding; else MMDetection's own code does it all.
+    `preprocess` and `postprocess` may run in any number of threads beside one `forward`.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        pipeline: list[dict[str, Any]],
+        class_names: tuple[str, ...],
+        channel_order: ChannelOrder = "bgr",
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+        fast: bool = True,
+        autocast: bool = True,
+    ) -> None:
+        """model: a built mmdet detector, changed in place if `fast`. pipeline: its config's test pipeline."""
+        if channel_order not in ("bgr", "rgb"):
+            raise ValueError(f"channel_order: expected 'bgr' or 'rgb', got {channel_order!r}")
+        from mmdet.registry import TRANSFORMS
+
+        self.class_names = class_names
+        self.channel_order = channel_order
+        self.device = torch.device(device)
+        self.dtype = dtype
+        scales = [step["scale"] for step in pipeline if isinstance(step.get("scale"), (tuple, list))]
+        self.input_scale = (max(scales[0]), min(scales[0])) if scales else None
+        self.fast = fast
+        self._transforms = [TRANSFORMS.build(step) for step in pipeline]
+        self._resize = _KnownResize.find(self._transforms) if fast else None
+        self._model = model.to(self.device).eval()
+        self._dense = _is_dense(model)
+        self._autocast = False
+        if not (fast and conv_fusion.fuse(self._model, dtype)) and dtype != torch.float32:
+            self._autocast = autocast
+            if not autocast:
+                self.dtype = torch.float32
+                if fast:
+                    conv_fusion.fuse(self._model, torch.float32)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+        channel_order: ChannelOrder = "bgr",
+        fast: bool = True,
+        autocast: bool = True,
+    ) -> Detector:
+        """Load a folder, or one of its two files: see DetectorFiles.find.
+
+        dtype: float32, or bfloat16 or float16 to compute in where that keeps the results close. autocast: False
+        leaves a network in float32 that is not known well enough to be converted as a whole.
+        channel_order: "bgr" is what MMDetection feeds its models; "rgb" repeats the swap of Azure's deployed
+        wrapper. fast: False for MMDetection's own code throughout, which takes more time and less memory.
+        Raises ModelFilesError, or its CheckpointError, if the files make no detector; mmcv_ops's
+        MissingOpError comes from `forward` at the earliest.
+        """
+        files = DetectorFiles.find(path)
+        with _quiet():
+            mmcv_ops.install()
+            config = read_config(files.config)
+            model = build_model(config, files.config)
+            state_dict, meta = load_state_dict(files.checkpoint)
+            # BatchNorm's counters matter to no inference, and old checkpoints lack them.
+            load_into(model, unprefixed(state_dict), files.checkpoint, ignore=["*num_batches_tracked"])
+            class_names = find_class_names(files, meta, config, model)
+            pipeline = inference_pipeline(config, files.config)
+            return cls(model, pipeline, class_names, channel_order, device, dtype, fast, autocast)
+
+    def preprocess(self, image: np.ndarray) -> Sample:
+        """(H, W, 3) uint8 RGB -> Sample, as by the config's own test pipeline, on the CPU.
+
+        Images more than MAX_ASPECT times as long as wide get their short side repeated first.
+        """
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
+            raise ValueError(f"image: expected (H, W, 3) uint8, got {image.shape} {image.dtype}")
+        height, width = image.shape[:2]
+        stretch_xy = math.ceil(height / width / MAX_ASPECT), math.ceil(width / height / MAX_ASPECT)
+        for axis, times in ((1, stretch_xy[0]), (0, stretch_xy[1])):
+            if times > 1:
+                image = np.repeat(image, times, axis)
+        if self._resize is not None:
+            inputs, metainfo = self._resize(image, self.channel_order)
+            return Sample(inputs, metainfo, (height, width), stretch_xy)
+        if self.channel_order == "bgr":
+            image = image[..., ::-1]
+        results: dict[str, Any] = {"img": np.ascontiguousarray(image), "img_id": 0}
+        for transform in self._transforms:
+            results = transform(results)
+        return Sample(results["inputs"], results["data_samples"].metainfo, (height, width), stretch_xy)
+
+    @torch.inference_mode()
+    def forward(self, samples: Sequence[Sample], between: Callable[[], None] | None = None) -> list[RawDetections]:
+        """Run the network on the device; one result per sample, in order.
+
+        Samples share a batch where they pad to the same shape: padding further would change the
+        results, as a network sees its padding.
+        between: called over and over in the middle of it, on this thread and in torch's default modes, so
+        that short work need not wait: on the CPU before each of the network's layers, elsewhere between
+        batches. What it raises ends the forward.
+        """
+        by_shape: dict[tuple[int, int], list[int]] = {}
+        divisor = getattr(self._model.data_preprocessor, "pad_size_divisor", 1)
+        for index, sample in enumerate(samples):
+            height, width = sample.inputs.shape[1:]
+            padded = math.ceil(height / divisor) * divisor, math.ceil(width / divisor) * divisor
+            by_shape.setdefault(padded, []).append(index)
+        outcome: dict[int, RawDetections] = {}
+        if between is not None:
+            between = _as_outside(between, self.device.type)
+        with _called_between_layers(self._model, between if self.device.type == "cpu" else None):
+            for (height, width), indices in by_shape.items():
+                at_once = len(indices)
+                if self.fast:
+                    at_once = max(1, PIXELS_AT_ONCE.get(self.device.type, 1) // (height * width))
+                for start in range(0, len(indices), at_once):
+                    if outcome and between is not None:
+                        between()
+                    chosen = indices[start : start + at_once]
+                    outcome.update(zip(chosen, self._forward_batch([samples[i] for i in chosen]), strict=True))
+        return [outcome[index] for index in range(len(samples))]
+
+    def _forward_batch(self, samples: list[Sample]) -> list[RawDetections]:
+        from mmdet.structures import DetDataSample
+
+        with torch.autocast(self.device.type, self.dtype, enabled=self._autocast):
+            batch = self._model.data_preprocessor(
+                {
+                    "inputs": [sample.inputs for sample in samples],
+                    "data_samples": [DetDataSample(metainfo=sample.metainfo) for sample in samples],
+                },
+                False,
+            )
+            if self._dense:
+                outputs = self._model(**batch, mode="tensor")
+            else:
+                found = [result.pred_instances for result in self._model(**batch, mode="predict")]
+        if self._dense:
+            on_cpu = [[level.float().cpu() for level in output] for output in outputs]
+            return [
+                RawDetections(sample, head=tuple([level[i : i + 1] for level in output] for output in on_cpu))
+                for i, sample in enumerate(samples)
+            ]
+        return [
+            RawDetections(sample, found=(one.bboxes.float().cpu(), one.scores.float().cpu(), one.labels.cpu()))
+            for sample, one in zip(samples, found, strict=True)
+        ]
+
+    @torch.inference_mode()
+    def postprocess(
+        self,
+        raw: RawDetections,
+        *,
+        score_threshold: float | None = None,
+        iou_threshold: float | None = None,
+        max_detections: int | None = None,
+    ) -> Detections:
+        """Decode, filter and suppress one image's boxes, on the CPU.
+
+        score_threshold: keep what scores strictly above it. iou_threshold: of boxes of one class that
+        overlap strictly more, keep the best. max_detections: then keep this many. None takes the
+        config's own value. A detector that selects on the way (two stages, queries) has applied its
+        config's values already, so there these can only narrow the choice.
+        """
+        if raw.found is None:
+            boxes, scores, labels = self._decode(raw, score_threshold, iou_threshold, max_detections)
+        else:
+            boxes, scores, labels = raw.found
+            if iou_threshold is not None and len(boxes):
+                from mmcv.ops import batched_nms
+
+                _, kept = batched_nms(boxes, scores, labels, {"type": "nms", "iou_threshold": iou_threshold})
+                boxes, scores, labels = boxes[kept], scores[kept], labels[kept]
+        if score_threshold is not None:
+            above = scores > score_threshold
+            boxes, scores, labels = boxes[above], scores[above], labels[above]
+        best = torch.argsort(scores, descending=True, stable=True)[:max_detections]
+
+        height, width = raw.sample.size_hw
+        boxes_xyxy = boxes[best].numpy() / np.array(raw.sample.stretch_xy * 2, dtype=np.float32)
+        return Detections(
+            boxes_xyxy=boxes_xyxy.clip(0, np.array([width, height] * 2, dtype=np.float32)),
+            scores=scores[best].numpy(),
+            labels=labels[best].numpy(),
+            size_hw=raw.sample.size_hw,
+        )
+
+    def _decode(
+        self,
+        raw: RawDetections,
+        score_threshold: float | None,
+        iou_threshold: float | None,
+        max_detections: int | None,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """mmdet's own selection, with this image's settings in a copy of the config's."""
+        head = self._model.bbox_head
+        cfg = copy.deepcopy(head.test_cfg)
+        if score_threshold is not None:
+            cfg.score_thr = score_threshold
+        if iou_threshold is not None and cfg.get("nms"):
+            cfg.nms.pop("iou_thr", None)  # its older name
+            cfg.nms.iou_threshold = iou_threshold
+        if max_detections is not None:
+            cfg.max_per_img = max_detections
+        outputs = raw.head or ()
+        (result,) = head.predict_by_feat(*outputs, batch_img_metas=[raw.sample.metainfo], cfg=cfg, rescale=True)
+        return result.bboxes, result.scores, result.labels
+
+    def detect(
+        self,
+        images: Sequence[np.ndarray],
+        *,
+        score_threshold: float | Sequence[float | None] | None = None,
+        iou_threshold: float | Sequence[float | None] | None = None,
+        max_detections: int | Sequence[int | None] | None = None,
+    ) -> list[Detections]:
+        """All three steps for (H, W, 3) uint8 RGB images of any sizes; as each alone would give.
+
+        Each setting is one value for all images or a list with one per image; see `postprocess`.
+        """
+        settings = zip(
+            _per_image(score_threshold, len(images)),
+            _per_image(iou_threshold, len(images)),
+            _per_image(max_detections, len(images)),
+            strict=True,
+        )
+        raws = self.forward([self.preprocess(image) for image in images])
+        return [
+            self.postprocess(raw, score_threshold=score, iou_threshold=iou, max_detections=most)
+            for raw, (score, iou, most) in zip(raws, settings, strict=True)
+        ]
+
+
+@dataclass(frozen=True)
+class _KnownResize:
+    """What the usual test pipeline does (load, resize by OpenCV with the ratio kept, pack), without its steps.
+
+    scale: the sides that the image is resized to fit. meta_keys: what is noted of it, as far as it exists.
+    """
+
+    scale: tuple[int, int]
+    meta_keys: tuple[str, ...]
+
+    @classmethod
+    def find(cls, transforms: Sequence[Any]) -> _KnownResize | None:
+        """None for any other pipeline."""
+        from mmdet.datasets.transforms import LoadImageFromNDArray, PackDetInputs, Resize
+
+        if [type(transform) for transform in transforms] != [LoadImageFromNDArray, Resize, PackDetInputs]:
+            return None
+        load, resize, pack = transforms
+        kept = resize.keep_ratio, resize.backend, resize.interpolation
+        if load.to_float32 or kept != (True, "cv2", "bilinear") or not isinstance(resize.scale, tuple):
+            return None
+        if not {"img_shape", "scale_factor"} <= set(pack.meta_keys) <= set(cls._NOTED):
+            return None
+        return cls(resize.scale, tuple(pack.meta_keys))
+
+    # The last two exist only where a step flips.
+    _NOTED = ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor", "flip", "flip_direction")
+
+    def __call__(self, image: np.ndarray, channel_order: ChannelOrder) -> tuple[torch.Tensor, dict[str, Any]]:
+        """(H, W, 3) uint8 RGB -> (3, h, w) uint8 in the given order, channels last in memory, and its metainfo."""
+        import cv2
+        from mmcv.image import rescale_size
+
+        height, width = image.shape[:2]
+        new_width, new_height = rescale_size((width, height), self.scale)
+        resized = cv2.resize(np.ascontiguousarray(image), (new_width, new_height), interpolation=cv2.INTER_LINEAR)
+        if channel_order == "bgr":
+            resized = cv2.cvtColor(resized, cv2.COLOR_RGB2BGR)
+        noted = {
+            "img_id": 0,
+            "img_path": None,
+            "ori_shape": (height, width),
+            "img_shape": (new_height, new_width),
+            "scale_factor": (new_width / width, new_height / height),
+        }
+        metainfo = {key: noted[key] for key in self.meta_keys if key in noted}
+        return torch.from_numpy(resized).permute(2, 0, 1), metainfo
+
+
+def _as_outside(between: Callable[[], None], device_type: str) -> Callable[[], None]:
+    """The same in torch's default modes, and silent while it is already running: it may run the model itself."""
+    running = False
+
+    def call() -> None:
+        nonlocal running
+        if running:
+            return
+        running = True
+        try:
+            with torch.inference_mode(False), torch.autocast(device_type, enabled=False):
+                between()
+        finally:
+            running = False
+
+    return call
+
+
+@contextmanager
+def _called_between_layers(model: torch.nn.Module, between: Callable[[], None] | None) -> Iterator[None]:
+    """Call `between` before each of the model's innermost modules."""
+    handles = []
+    if between is not None:
+        call = between
+        layers = [module for module in model.modules() if not any(module.children())]
+        handles = [layer.register_forward_pre_hook(lambda *_: call()) for layer in layers]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _per_image(value: T | Sequence[T | None] | None, count: int) -> Sequence[T | None]:
+    if not isinstance(value, Sequence):
+        return [value] * count
+    if len(value) != count:
+        raise ValueError(f"expected one setting per image ({count}), got {len(value)}")
+    return value
+
+
+def _is_dense(model: Any) -> bool:
+    """Whether thresholds and suppression can follow the network: true of YOLOF and most one-stage detectors."""
+    from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
+    from mmdet.models.detectors import SingleStageDetector
+
+    return (
+        isinstance(model, SingleStageDetector)
+        and type(model).predict is SingleStageDetector.predict
+        and type(model)._forward is SingleStageDetector._forward
+        and isinstance(model.bbox_head, BaseDenseHead)
+        and type(model.bbox_head).predict is BaseDenseHead.predict
+        and "cfg" in inspect.signature(model.bbox_head.predict_by_feat).parameters
+    )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep MMDetection's deprecation warnings, which its user can do nothing about, from the log."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

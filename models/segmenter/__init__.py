@@ -1,0 +1,1 @@
+"""Promptable segmenters: an RGB image and prompts to masks."""

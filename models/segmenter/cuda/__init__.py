@@ -1,0 +1,1 @@
+"""SAM on an NVIDIA GPU."""

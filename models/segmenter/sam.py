@@ -1,0 +1,519 @@
+"""SAM: embed an image once, decode any number of prompts on it.
+
+Knows tensors and files, nothing of HTTP, nor how the decoder computes (see `models.segmenter.decoder`).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from PIL import Image
+from torch import Tensor
+from transformers import SamConfig, SamModel
+
+from models.checkpoints import ModelFilesError, load_into, load_state_dict
+from models.segmenter.cuda.sam import PROMPTS, TOKENS, CudaDecoder, CudaEncoder
+from models.segmenter.decoder import BOX_CORNERS, PROJECT_FROM, Images, PlaceTables, encode_prompts
+from models.segmenter.encoder import ImageEncoder, UnknownEncoder
+from models.segmenter.mask_packing import full_size, pack_masks, unpack_bits
+from models.segmenter.pixel_upload import normalize, upload
+from models.segmenter.upsampling import binary_masks
+from models.types import Embedding, Masks, Prompts
+
+log = logging.getLogger("box2mask")
+
+# Hugging Face's SamImageProcessor, for a folder without preprocessor_config.json.
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+# Prompts decoded at once, by kind of device: bounds the decoder's memory, about 30 MB for each prompt of a
+# full-size SAM in float32. A processor is fastest with what its caches and the allocator's lists still hold;
+# a GPU wants much to do at once, from as many images as there are.
+PROMPTS_AT_ONCE = {"cpu": 4, "cuda": PROMPTS[-1]}
+# `models.segmenter.decoder` is the faster one while a prompt's tokens are few: what it does grows with their square.
+FACTORED_TOKENS = 24
+_PLACE = "shared_image_embedding.positional_embedding"
+_TIED_PLACE = "prompt_encoder.shared_embedding.positional_embedding"
+# What transformers raises for values in a config.json that make no network.
+_CONFIG_ERRORS = (
+    TypeError, ValueError, KeyError, AttributeError, ArithmeticError, RuntimeError, StrictDataclassError,
+)  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One image on its way to the encoder, on the CPU: bytes, which are normalised and padded on the device.
+
+    image: (h, w, 3) uint8 RGB, resized to fit. size_hw: the size that the image had before.
+    """
+
+    image: np.ndarray
+    size_hw: tuple[int, int]
+
+    @property
+    def resized_hw(self) -> tuple[int, int]:
+        return self.image.shape[0], self.image.shape[1]
+
+
+@dataclass(frozen=True, eq=False)
+class RawMasks:
+    """What the decoder said about N prompts, on the CPU.
+
+    logits: (N, M, S / 4, S / 4) float32, over the padded square, before the threshold; empty where a GPU has made
+    masks of them already. iou_scores: (N, M) float32; NaN too where a prompt's logits have been NaN or infinite, which
+    masks do not show. size_hw, resized_hw: as in Embedding.
+    packed: these masks (N, M, H, ceil(W / 8)) uint8, eight pixels in a byte, or None.
+    """
+
+    logits: Tensor
+    iou_scores: np.ndarray
+    size_hw: tuple[int, int]
+    resized_hw: tuple[int, int]
+    packed: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.iou_scores)
+
+    @classmethod
+    def concatenate(cls, raws: Sequence[RawMasks]) -> RawMasks:
+        """Those of more prompts on the same image, in order; at least one."""
+        first = raws[0]
+        logits, scores = torch.cat([raw.logits for raw in raws]), np.concatenate([raw.iou_scores for raw in raws])
+        packed = (
+            None if first.packed is None else np.concatenate([raw.packed for raw in raws if raw.packed is not None])
+        )
+        return cls(logits, scores, first.size_hw, first.resized_hw, packed)
+
+
+@dataclass(frozen=True, eq=False)
+class DecodeRequest:
+    """Prompts for one image, of each of which one mask is wanted, or three (multimask)."""
+
+    embedding: Embedding
+    prompts: Prompts
+    multimask: bool
+
+
+@dataclass(eq=False)
+class _Ready:
+    """Image embeddings made ready for prompts, and how many prompts they have served."""
+
+    features: list[Tensor]
+    images: Images
+    prompts: int = 0
+
+
+# The encoder: samples -> features (B, C, h, w) on the device.
+Encode = Callable[[Sequence[Sample], Callable[[], None] | None], Tensor]
+# What is decoded at once: numbers of requests, each with some of its prompts.
+Portion = list[tuple[int, range]]
+
+
+class Segmenter:
+    """A loaded SAM; make one with `Segmenter.load`.
+
+    `preprocess` and `postprocess` may run in any number of threads beside one `embed` or `decode`.
+    """
+
+    def __init__(
+        self,
+        model: SamModel,
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+        *,
+        fast: bool = True,
+    ) -> None:
+        """mean, std: by which RGB in 0..1 is normalised. fast: False runs Hugging Face's own modules instead.
+
+        The model's weights must not change after the first `decode`.
+        """
+        self.device = torch.device(device)
+        self.dtype = dtype
+        self.fast = fast
+        is_cuda = self.device.type == "cuda"
+        on_gpu = fast and is_cuda and dtype != torch.float32
+        # A GPU decodes prompts on several images at once, unless it has graphs, which know one image. A processor
+        # gains nothing by that.
+        self.mix_images = is_cuda and not on_gpu
+        self.prompts_at_once = PROMPTS_AT_ONCE["cuda" if is_cuda else "cpu"]
+        self.image_size: int = model.config.vision_config.image_size
+        # In bfloat16, whose steps near one are 1/128, a prompt could not tell places 8 pixels apart.
+        encodings = [
+            (part, part.positional_embedding.detach().float())
+            for part in (model.shared_image_embedding, model.prompt_encoder.shared_embedding)
+        ]
+        self._model = model.to(device=self.device, dtype=dtype).eval().requires_grad_(False)
+        for part, frequencies in encodings:
+            part.positional_embedding.data = frequencies.to(self.device)
+        self._places: PlaceTables | None = None
+        self._gpu_encoder: CudaEncoder | None = None
+        self._ready: _Ready | None = None
+        self._mean, self._std = (torch.tensor(v, dtype=torch.float32, device=self.device) for v in (mean, std))
+        # A GPU has the masks of a photo ready before the processor would have begun, and fewer bytes to send.
+        self.packs_masks = fast and is_cuda
+        self._encode = self._fast_encoder(on_gpu) if fast else None
+        self._gpu_decoder = CudaDecoder(self._model) if on_gpu else None
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+        *,
+        fast: bool = True,
+    ) -> Segmenter:
+        """Load a Hugging Face SAM folder of any size, or Azure's MLflow folder around one (see `find_folder`).
+
+        Weights of another dtype are converted. Raises ModelFilesError if the files make no SAM, and its
+        CheckpointError if the weights are unsafe or do not fit.
+        """
+        folder = find_folder(path)
+        try:
+            config = SamConfig.from_dict(_read_json(folder / "config.json"))
+            with torch.device("meta"):  # random weights that are overwritten at once take longer than reading
+                model = SamModel(config)
+        except _CONFIG_ERRORS as error:
+            raise ModelFilesError(f"{folder / 'config.json'}: cannot build a SAM: {error}") from error
+        state_dict, _ = load_state_dict(folder)
+        # The two names of the one positional encoding; files of different ages hold either or both.
+        for name, other in ((_PLACE, _TIED_PLACE), (_TIED_PLACE, _PLACE)):
+            if other in state_dict:
+                state_dict.setdefault(name, state_dict[other])
+        load_into(model, state_dict, folder, assign=True)
+        mean, std = _normalization(folder, model.config.vision_config.image_size)
+        return cls(model, mean, std, device, dtype, fast=fast)
+
+    def preprocess(self, image: np.ndarray) -> Sample:
+        """(H, W, 3) uint8 RGB -> Sample, as Hugging Face's SamImageProcessor with Pillow makes it."""
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
+            raise ValueError(f"image: expected (H, W, 3) uint8, got {image.shape} {image.dtype}")
+        size_hw = (image.shape[0], image.shape[1])
+        height, width = resized_size(size_hw, self.image_size)
+        resized = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
+        return Sample(np.asarray(resized), size_hw)
+
+    def pixels(self, samples: Sequence[Sample]) -> Tensor:
+        """(B, 3, S, S) on the device in its dtype: normalised, then padded with zeros at the right and bottom."""
+        uploaded = upload([sample.image for sample in samples], self.image_size, self.device)
+        return normalize(*uploaded, self._mean, self._std, self.dtype)
+
+    @torch.inference_mode()
+    def embed(self, samples: Sequence[Sample], between: Callable[[], None] | None = None) -> list[Embedding]:
+        """Run the image encoder on the device; one Embedding per sample, in order.
+
+        between: called on the way as often as the encoder can, and may run other work in this thread.
+        """
+        if not samples:
+            return []
+        if self._encode is not None:
+            features = self._encode(samples, between)  # (B, C, h, w)
+        else:
+            features = self._model.vision_encoder(self.pixels(samples)).last_hidden_state
+        return [
+            Embedding(one, sample.size_hw, sample.resized_hw) for one, sample in zip(features, samples, strict=True)
+        ]
+
+    def _fast_encoder(self, on_gpu: bool) -> Encode | None:
+        encoder = self._model.vision_encoder
+        try:
+            if on_gpu:
+                gpu_encoder = self._gpu_encoder = CudaEncoder(encoder, self._mean, self._std)
+                return lambda samples, between: gpu_encoder.encode_images([one.image for one in samples], between)
+            cpu_encoder = ImageEncoder(encoder)
+            return lambda samples, between: cpu_encoder(self.pixels(samples), between)
+        except UnknownEncoder as error:
+            log.warning("SAM's encoder runs as published, not on the fast path: %s", error)
+            return None
+
+    @torch.inference_mode()
+    def capture_encoder(self) -> None:
+        """On a GPU, get ready for every size of batch; in the thread and on the stream that will call `embed`."""
+        if self._gpu_encoder is not None:
+            self._gpu_encoder.warm_up()
+
+    @torch.inference_mode()
+    def capture_decoder(self, embedding: Embedding) -> None:
+        """On a GPU, get ready for usual prompts; in the thread and on the stream that will call `decode`."""
+        if self._gpu_decoder is not None:
+            self._gpu_decoder.warm_up(embedding.features)
+
+    def decode(self, embedding: Embedding, prompts: Prompts, *, multimask: bool) -> RawMasks:
+        """Run prompt encoder and mask decoder on the device, for any number of prompts.
+
+        multimask: three masks per prompt instead of one.
+        """
+        (raw,) = self.decode_batch([DecodeRequest(embedding, prompts, multimask)])
+        return raw
+
+    @torch.inference_mode()
+    def decode_batch(
+        self, requests: Sequence[DecodeRequest], between: Callable[[], None] | None = None
+    ) -> list[RawMasks]:
+        """`decode` for any number of requests, which may differ in everything; one RawMasks each, in order.
+
+        Each prompt's result is what it would be alone. At most `prompts_at_once` prompts are decoded at
+        once; `between` is called between one such portion and the next.
+        """
+        raws = [self._no_masks_yet(request) for request in requests]
+        factored, published = self._decoder(requests), self._hugging_faces_decoder(requests)
+        for number, portion in enumerate(self._portions(requests)):
+            if number and between is not None:
+                between()
+            is_factored = self._factored(requests[portion[0][0]].prompts)
+            logits, scores = (factored if is_factored else published)(portion)
+            are_numbers = logits.sum(dim=(1, 2, 3), dtype=torch.float32).isfinite()  # in one pass, without a copy
+            scores = scores.float().masked_fill(~are_numbers[:, None], torch.nan)
+            sizes = [len(piece) for _, piece in portion]
+            for (r, piece), its_logits, its_scores in zip(
+                portion, logits.split(sizes), scores.cpu().split(sizes), strict=True
+            ):
+                raw, rows = raws[r], slice(piece.start, piece.stop)
+                raw.iou_scores[rows] = its_scores.numpy()
+                if raw.packed is None:
+                    raw.logits[rows] = its_logits
+                else:
+                    raw.packed[rows] = (
+                        pack_masks(its_logits, self.image_size, raw.resized_hw, raw.size_hw).cpu().numpy()
+                    )
+        if self._ready is not None and len(self._ready.features) > 1:
+            self._ready = None  # many images at once are no row of clicks, and large
+        return raws
+
+    def _no_masks_yet(self, request: DecodeRequest) -> RawMasks:
+        """The place for a request's masks: as logits, or as bits where these are fewer bytes and made on the way."""
+        image, most = request.embedding, self._model.mask_decoder.num_multimask_outputs
+        shape = (len(request.prompts), most if request.multimask else 1)
+        side = 4 * self._model.prompt_encoder.image_embedding_size[0]
+        height, row_bytes = image.size_hw[0], -(-image.size_hw[1] // 8)
+        packed = None
+        if self.packs_masks and height * row_bytes <= 4 * side * side:
+            packed, side = np.empty((*shape, height, row_bytes), np.uint8), 0
+        logits, scores = torch.empty(*shape, side, side), np.empty(shape, np.float32)
+        return RawMasks(logits, scores, image.size_hw, image.resized_hw, packed)
+
+    def _portions(self, requests: Sequence[DecodeRequest]) -> Iterator[Portion]:
+        """All prompts of all requests, at most `prompts_at_once` in a portion, in which all want as many masks.
+
+        One image after the other, or mixed (`mix_images`). Prompts of as many tokens come together, so that
+        few are filled up.
+        """
+
+        def kind(r: int) -> tuple[int, ...]:
+            request = requests[r]
+            if not self._factored(request.prompts):
+                return (0, r)
+            image = () if self.mix_images else (id(request.embedding.features),)
+            tokens = () if self._gpu_decoder is None else (_token_count(request.prompts),)
+            return (1, *image, *tokens, request.multimask)
+
+        order = sorted(range(len(requests)), key=lambda r: (kind(r), _token_count(requests[r].prompts)))
+        for _, alike in groupby(order, key=kind):
+            portion: Portion = []
+            room = self.prompts_at_once
+            for r in alike:
+                start, count = 0, len(requests[r].prompts)
+                while start < count:
+                    piece = range(start, min(count, start + room))
+                    portion.append((r, piece))
+                    start, room = piece.stop, room - len(piece)
+                    if not room:
+                        yield portion
+                        portion, room = [], self.prompts_at_once
+            if portion:
+                yield portion
+
+    def _factored(self, prompts: Prompts) -> bool:
+        return self.fast and _token_count(prompts) <= FACTORED_TOKENS
+
+    def _decoder(self, requests: Sequence[DecodeRequest]) -> Callable[[Portion], tuple[Tensor, Tensor]]:
+        """Decodes a portion by our own decoder: logits (P, M, S / 4, S / 4) and scores (P, M) on the device."""
+        points = [_labelled_points(r.embedding, r.prompts) for r in requests]
+
+        def decode(portion: Portion) -> tuple[Tensor, Tensor]:
+            features = {id(requests[r].embedding.features): requests[r].embedding.features for r, _ in portion}
+            numbers = {number: i for i, number in enumerate(features)}
+            image_of = [numbers[id(requests[r].embedding.features)] for r, piece in portion for _ in piece]
+            longest = max(points[r][1].shape[1] for r, _ in portion)
+            xy = np.zeros((len(image_of), longest, 2), np.float32)
+            labels = np.full((len(image_of), longest), -10)
+            present = np.zeros((len(image_of), longest), bool)
+            row = 0
+            for r, piece in portion:
+                its_xy, its_labels = points[r]
+                filled = slice(row, row + len(piece)), slice(its_xy.shape[1])
+                xy[filled] = its_xy[piece.start : piece.stop]
+                labels[filled] = its_labels[piece.start : piece.stop]
+                present[filled] = True
+                row += len(piece)
+            multimask = requests[portion[0][0]].multimask
+            if self._gpu_decoder is not None and longest in TOKENS and len(features) == 1 and present.all():
+                (only,) = (one.to(self.device, self.dtype) for one in features.values())
+                return self._gpu_decoder(only, torch.from_numpy(xy), torch.from_numpy(labels), multimask=multimask)
+            tokens = encode_prompts(self._model.prompt_encoder, self._send(xy), self._send(labels))
+            mask = None if present.all() else self._send(present)
+            wanted = slice(1, None) if multimask else slice(0, 1)
+            images = self._ready_images(list(features.values()), len(image_of))
+            return images.decode(tokens, self._send(np.array(image_of)), mask, wanted)
+
+        return decode
+
+    def _ready_images(self, features: list[Tensor], prompts: int) -> Images:
+        """What `prompts` more prompts on these images share; kept, as portions and clicks on an image come in a row."""
+        if self._places is None:
+            self._places = PlaceTables(self._model)
+        if self._ready is None or list(map(id, self._ready.features)) != list(map(id, features)):
+            self._ready = None  # before the next ones need the memory
+            stacked = torch.stack([one.to(self.device, self.dtype) for one in features])
+            self._ready = _Ready(features, Images(self._model, stacked, self._places, projected=False))
+        self._ready.prompts += prompts
+        self._ready.images.projected = self._ready.prompts >= PROJECT_FROM * len(features)
+        return self._ready.images
+
+    def _hugging_faces_decoder(self, requests: Sequence[DecodeRequest]) -> Callable[[Portion], tuple[Tensor, Tensor]]:
+        """Decodes a portion, which is of one request, by Hugging Face's own modules: the plain twin."""
+
+        def decode(portion: Portion) -> tuple[Tensor, Tensor]:
+            ((r, piece),) = portion
+            place = self._model.get_image_wide_positional_embeddings().to(self.dtype)
+            embedding, prompts = requests[r].embedding, requests[r].prompts
+            scale = _to_resized(embedding)
+            points, labels, boxes = (
+                None if array is None else self._send(array[None, piece.start : piece.stop])
+                for array in (
+                    None if prompts.points_xy is None else prompts.points_xy * scale,
+                    prompts.point_labels,
+                    None if prompts.boxes_xyxy is None else prompts.boxes_xyxy * np.tile(scale, 2),
+                )
+            )
+            sparse, dense = self._model.prompt_encoder(points, labels, boxes, None)
+            features = embedding.features[None].to(self.device, self.dtype)
+            logits, scores = self._model.mask_decoder(features, place, sparse, dense, requests[r].multimask)
+            return logits[0], scores[0]
+
+        return decode
+
+    def _send(self, array: np.ndarray) -> Tensor:
+        return torch.from_numpy(array).to(self.device)
+
+    @torch.inference_mode()
+    def postprocess(self, raw: RawMasks, index: int) -> np.ndarray:
+        """The masks (M, H, W) bool of prompt `index`, in the image's own size, on the CPU.
+
+        One prompt at a time, because a hundred masks of a large photo would not fit into memory at once.
+        The logits are interpolated to the padded square, cropped, then interpolated to the image, as
+        Hugging Face's `post_process_masks` does.
+        """
+        if raw.packed is not None:
+            return unpack_bits(raw.packed[index], raw.size_hw[1])
+        if self.fast:
+            return binary_masks(raw.logits[index].numpy(), self.image_size, raw.resized_hw, raw.size_hw)
+        return (full_size(raw.logits[index], self.image_size, raw.resized_hw, raw.size_hw) > 0).numpy()
+
+    def segment(self, image: np.ndarray, prompts: Prompts, *, multimask: bool = False) -> Masks:
+        """All steps for one image and all of its prompts."""
+        (embedding,) = self.embed([self.preprocess(image)])
+        raw = self.decode(embedding, prompts, multimask=multimask)
+        return Masks(np.stack([self.postprocess(raw, index) for index in range(len(raw))]), raw.iou_scores)
+
+
+def resized_size(size_hw: tuple[int, int], longest: int) -> tuple[int, int]:
+    """(height, width) whose longer side is `longest`, rounded as Hugging Face rounds; no side is ever 0."""
+    scale = longest / max(size_hw)
+    height, width = (max(1, int(side * scale + 0.5)) for side in size_hw)
+    return height, width
+
+
+# Prompts
+
+
+def _to_resized(embedding: Embedding) -> np.ndarray:
+    """(2,) by which (x, y) in pixels of the image become pixels of the model's input."""
+    return np.array(embedding.resized_hw[::-1]) / np.array(embedding.size_hw[::-1])
+
+
+def _token_count(prompts: Prompts) -> int:
+    """Tokens of each prompt: its points, then its box's two corners or, without a box, one that is no point."""
+    if prompts.points_xy is None:
+        return 0 if prompts.boxes_xyxy is None else 2
+    return prompts.points_xy.shape[1] + (1 if prompts.boxes_xyxy is None else 2)
+
+
+def _labelled_points(embedding: Embedding, prompts: Prompts) -> tuple[np.ndarray, np.ndarray]:
+    """N prompts as points (N, T, 2) float64 in pixels of the model's input, and labels (N, T) for `encode_prompts`."""
+    count, scale = len(prompts), _to_resized(embedding)
+    points, labels = np.zeros((count, 0, 2)), np.zeros((count, 0), np.int64)
+    if prompts.points_xy is not None and prompts.point_labels is not None:
+        points, labels = prompts.points_xy * scale, prompts.point_labels
+        if prompts.boxes_xyxy is None:
+            points = np.concatenate([points, np.zeros((count, 1, 2))], axis=1)
+            labels = np.concatenate([labels, np.full((count, 1), -1)], axis=1)
+    if prompts.boxes_xyxy is not None:
+        points = np.concatenate([points, prompts.boxes_xyxy.reshape(count, 2, 2) * scale], axis=1)
+        labels = np.concatenate([labels, np.tile(BOX_CORNERS, (count, 1))], axis=1)
+    return points, labels
+
+
+# Files
+
+
+def find_folder(path: str | Path) -> Path:
+    """The Hugging Face SAM folder at `path` or within it, up to three folders further in.
+
+    Azure's MLflow folder keeps it in `artifacts/INPUT_model_path`. Raises ModelFilesError that says what
+    was looked for and what is there.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise ModelFilesError(f"{path}: no such folder")
+    for depth in range(4):
+        found = sorted(file.parent for file in path.glob("*/" * depth + "config.json") if is_sam(file))
+        if len(found) > 1:
+            raise ModelFilesError(f"{path}: expected one SAM, found {len(found)}: {', '.join(map(str, found))}")
+        if found:
+            return found[0]
+    present = ", ".join(sorted(child.name for child in path.iterdir())[:20]) or "nothing"
+    raise ModelFilesError(f"{path}: looked for a config.json whose model_type is 'sam'; found {present}")
+
+
+def is_sam(config: Path) -> bool:
+    """Whether a config.json is that of a SAM. Raises ModelFilesError where it is not JSON."""
+    return _read_json(config).get("model_type") == "sam"
+
+
+def _read_json(path: Path) -> dict[str, object]:
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ModelFilesError(f"{path} is not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ModelFilesError(f"{path}: expected a JSON object, got {type(content).__name__}")
+    return content
+
+
+def _normalization(folder: Path, image_size: int) -> tuple[Sequence[float], Sequence[float]]:
+    """Mean and standard deviation from the folder's preprocessor_config.json, whose size must be the model's."""
+    path = folder / "preprocessor_config.json"
+    if not path.is_file():
+        return IMAGENET_MEAN, IMAGENET_STD
+    config = _read_json(path)
+    size = config.get("size") or {}
+    longest = size.get("longest_edge", image_size) if isinstance(size, dict) else size
+    if longest != image_size:
+        raise ModelFilesError(f"{path} resizes images to {longest} pixels, but the model takes {image_size}")
+    for step in ("do_resize", "do_rescale", "do_normalize", "do_pad"):
+        if config.get(step) is False:
+            raise ModelFilesError(f"{path}: {step} is false, but every SAM's images are prepared in that step")
+    mean, std = config.get("image_mean") or IMAGENET_MEAN, config.get("image_std") or IMAGENET_STD
+    for name, values in (("image_mean", mean), ("image_std", std)):
+        if not isinstance(values, list | tuple) or [isinstance(v, int | float) for v in values] != [True] * 3:
+            raise ModelFilesError(f"{path}: {name}: expected 3 numbers, got {values!r}")
+    return mean, std  # type: ignore[return-value]
