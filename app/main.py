@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import platform
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from mmap import mmap
@@ -36,7 +35,10 @@ from app.http.tracing import Tracing
 from app.images.reading import ImageLimits, is_url, media_type
 from app.images.store import ImageStore
 from app.playground import site
-from app.scoring.scorer import AnswerLimits, Scorer, within
+from app.scoring.cost import AnswerLimits
+from app.scoring.description import describe
+from app.scoring.scorer import Scorer
+from app.scoring.waiting import within
 from app.settings import Settings
 
 log = logging.getLogger("box2mask")
@@ -236,48 +238,6 @@ def create_app(settings: Settings, on_failure: Callable[[], object] = lambda: No
         return JSONResponse(openapi.document(app.version, wanted))
 
     return app
-
-
-def describe(scorer: Scorer, choice: loading.Choice, settings: Settings) -> dict[str, Any]:
-    """What `/version` says: versions, models with hashes of their files, device, number format, limits."""
-    from models.detector import mmcv_ops
-
-    engine = scorer.engine
-    devices = ",".join(str(device) for device in engine.devices)
-    served: dict[str, Any] = {"detector": None, "segmenter": None}
-    for kind, model, chosen in (
-        ("detector", engine.detector, choice.detector),
-        ("segmenter", engine.segmenter, choice.segmenter),
-    ):
-        if model is not None and chosen is not None:
-            served[kind] = {
-                "name": chosen.name,
-                "demo_weights": chosen.demo,
-                "sha256": choice.hashes[kind],
-                "device": devices,
-                "dtype": str(model.dtype).removeprefix("torch."),
-                "fast": settings.fast,
-            }
-    if engine.detector is not None:
-        served["detector"] |= {
-            "classes": list(engine.detector.class_names),
-            "input_scale": engine.detector.input_scale,
-            "channel_order": engine.detector.channel_order,
-        }
-    if engine.segmenter is not None:
-        served["segmenter"] |= {"image_size": engine.segmenter.image_size}
-    packages = ("torch", "transformers", "mmdet", "mmengine", "numpy", "pillow", "fastapi", "uvicorn")
-    return {
-        "box2mask": version("box2mask"),
-        "python": platform.python_version(),
-        "packages": {package: version(package) for package in packages},
-        "mmcv_ops": "plain torch" if mmcv_ops.install() else "compiled",
-        "demo_weights": choice.demo,
-        "response_schema": settings.response_schema,
-        "max_prompts": scorer.max_prompts,
-        "embedding_cache": asdict(engine.cache.stats()),
-        **served,
-    }
 
 
 def _route(work: Callable[[HttpRequest], Awaitable[Response]]) -> Any:

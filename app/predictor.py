@@ -27,7 +27,7 @@ from app.contract.masks import Rle
 from app.engine import loading
 from app.errors import ServiceError
 from app.images.reading import ImageError, ImageLimits, image_bytes, image_size_hw
-from app.main import describe
+from app.scoring.description import describe
 from app.scoring.scorer import PIPELINE_SCORE_THRESHOLD
 from app.scoring.thread import ScorerThread
 from app.settings import Settings

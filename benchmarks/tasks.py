@@ -16,7 +16,7 @@ from benchmarks import workload
 from benchmarks.child import Task
 
 if TYPE_CHECKING:
-    from models.segmenter.sam import Segmenter
+    from models.segmenter.sam import Sam
 
 # The reference's side
 
@@ -119,12 +119,12 @@ def our_loop(device: str, folder: Path, dtype: str) -> Task:
     return loop
 
 
-def _segmenter(device: str, folder: Path, dtype: str) -> Segmenter:
+def _segmenter(device: str, folder: Path, dtype: str) -> Sam:
     import torch
 
-    from models.segmenter.sam import Segmenter
+    from models.segmenter.sam import Sam
 
-    return Segmenter.load(folder, device, getattr(torch, dtype), fast=True)
+    return Sam.load(folder, device, getattr(torch, dtype), fast=True)
 
 
 # The machine's limit

@@ -545,7 +545,7 @@ from mmengine.config import Config
 
 from models.detector import mmcv_ops
 from models.detector.files import build_model
-from models.detector.mmdetection import Detector
+from models.detector.mmdetection import MMDetector
 
 assert not mmcv_ops.install(), "mmcv has no compiled ops"
 config = Path(mmdet.__file__).parent / ".mim/configs/faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py"
@@ -554,7 +554,7 @@ with tempfile.TemporaryDirectory() as folder:
     changed.model.test_cfg.rcnn.score_thr = 0  # it is not sure of anything
     changed.dump(f"{folder}/faster-rcnn.py")
     torch.save({"state_dict": build_model(changed, config).state_dict()}, f"{folder}/faster-rcnn.pth")
-    detector = Detector.load(folder)
+    detector = MMDetector.load(folder)
 (found,) = detector.detect([numpy.zeros((120, 160, 3), numpy.uint8)], score_threshold=0, max_detections=5)
 print(len(found.scores))
 """

@@ -72,6 +72,17 @@ def files_of(folder: Path) -> tuple[Path, ...]:
     return (file, *_shards(file)[0]) if file.name.endswith(".index.json") else (file,)
 
 
+def read_json_object(path: Path) -> dict[str, object]:
+    """A JSON file of a model's folder. Raises ModelFilesError where it is none, or holds no object."""
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ModelFilesError(f"{path} is not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ModelFilesError(f"{path}: expected a JSON object, got {type(content).__name__}")
+    return content
+
+
 def load_into(
     model: torch.nn.Module,
     state_dict: Mapping[str, torch.Tensor],

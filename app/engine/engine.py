@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, nullcontext
 from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import torch
@@ -24,10 +24,8 @@ from app.engine.cache import EmbeddingCache, compact
 from app.engine.compute import Compute, Observer, Work
 from app.engine.fairness import FairSemaphore
 from app.errors import NotNumbers, Unavailable
-from models.detector import mmdetection
-from models.detector.mmdetection import Detector
-from models.segmenter import sam
-from models.segmenter.sam import DecodeRequest, RawMasks, Segmenter
+from models.detector.protocol import Detector, RawDetections, Sample
+from models.segmenter.protocol import DecodeRequest, RawMasks, Segmenter
 from models.types import Embedding, Prompts
 
 P = ParamSpec("P")
@@ -59,8 +57,8 @@ class Batches:
 class Models:
     """The models as they lie on one device; at least one of the two."""
 
-    detector: Detector | None
-    segmenter: Segmenter | None
+    detector: Detector[Any, Any] | None
+    segmenter: Segmenter[Any] | None
 
     @property
     def device(self) -> torch.device:
@@ -139,12 +137,12 @@ class Engine:
         """Call a function that takes a while in the pool, beside the event loop."""
         return await _call_in(self._pool, function, *args, **kwargs)
 
-    async def detect(self, sample: mmdetection.Sample) -> mmdetection.RawDetections:
+    async def detect(self, sample: Sample) -> RawDetections:
         """Run the detector's network, where the queue is shortest."""
         device = _least_busy(self._devices)
         return await device.compute.do(device.detecting, sample)
 
-    async def embed(self, key: str, sample: sam.Sample) -> Embedding:
+    async def embed(self, key: str, sample: Any) -> Embedding:
         """Run SAM's image encoder, unless the embedding of that `key` is there or on its way.
 
         key: stands for the image's content, see `app.engine.cache.content_key`.
@@ -208,11 +206,11 @@ class _Device:
             check=partial(torch.cuda.synchronize, models.device) if is_cuda else lambda: None,
             died=died,
         )
-        self.detecting: Work[mmdetection.Sample, mmdetection.RawDetections] = Work(
-            self._detect, at_once=batches.pixels, cost=lambda sample: sample.inputs[0].numel(), kind="detect"
+        self.detecting: Work[Sample, RawDetections] = Work(
+            self._detect, at_once=batches.pixels, cost=lambda sample: sample.pixels, kind="detect"
         )
         side = 1024 if models.segmenter is None else models.segmenter.image_size
-        self.embedding: Work[sam.Sample, Embedding] = Work(
+        self.embedding: Work[Any, Embedding] = Work(
             self._embed, at_once=max(1, batches.pixels // side**2), kind="encode"
         )
         self.decoding: Work[DecodeRequest, RawMasks] = Work(
@@ -233,23 +231,19 @@ class _Device:
         if detector is not None:
             detector.postprocess(await self.compute.do(self.detecting, detector.preprocess(image)))
         if segmenter is not None:
-            capture: Work[None, None] = Work(lambda items, between: [segmenter.capture_encoder()])
-            await self.compute.do(capture, None)
+            await self.compute.do(_once(segmenter.capture_encoder), None)
             embedding = await self.compute.do(self.embedding, segmenter.preprocess(image))
-            capture = Work(lambda items, between: [segmenter.capture_decoder(embedding)], urgent=True)
-            await self.compute.do(capture, None)
+            await self.compute.do(_once(partial(segmenter.capture_decoder, embedding), urgent=True), None)
             raw = await self.compute.do(self.decoding, DecodeRequest(embedding, prompts, multimask=False))
             segmenter.postprocess(raw, 0)
 
-    def _detect(
-        self, samples: Sequence[mmdetection.Sample], between: Callable[[], None]
-    ) -> list[mmdetection.RawDetections]:
+    def _detect(self, samples: Sequence[Sample], between: Callable[[], None]) -> list[RawDetections]:
         assert self.models.detector is not None
         found = self.models.detector.forward(samples, between)
         _check_numbers(one.is_numbers for one in found)
         return found
 
-    def _embed(self, samples: Sequence[sam.Sample], between: Callable[[], None]) -> list[Embedding]:
+    def _embed(self, samples: Sequence[Any], between: Callable[[], None]) -> list[Embedding]:
         assert self.models.segmenter is not None
         # Each on its own, so that the cache can let go of one of them.
         embeddings = [compact(one) for one in self.models.segmenter.embed(samples, between)]
@@ -264,6 +258,16 @@ class _Device:
         raws = self.models.segmenter.decode_batch(requests, between)
         _check_numbers(np.isfinite(raw.iou_scores).all() for raw in raws)
         return raws
+
+
+def _once(call: Callable[[], None], *, urgent: bool = False) -> Work[None, None]:
+    """Work that is this call, for whom it has to happen on a compute thread."""
+
+    def run(items: Sequence[None], between: Callable[[], None]) -> list[None]:
+        call()
+        return [None]
+
+    return Work(run, urgent=urgent)
 
 
 def _check_numbers(of_items: Iterable[object]) -> None:

@@ -9,27 +9,27 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from app.settings import Settings, SettingsError
 from models import weights
-from models.checkpoints import ModelFilesError, files_of
+from models.checkpoints import ModelFilesError
+from models.detector.families import DETECTORS
 from models.detector.mmcv_ops import MissingOpError
+from models.families import Families, ModelFiles
+from models.segmenter.families import SEGMENTERS
 
 if TYPE_CHECKING:
     from app.engine.disk_tier import DiskTier
     from app.engine.engine import Engine, Models
-    from models.segmenter.sam import Segmenter
+    from models.segmenter.protocol import Segmenter
 
 # What choosing and loading may fail with that says in a sentence what to do; anything else deserves its traceback.
 EXPLAINED = (SettingsError, ModelFilesError, MissingOpError, OSError)
 
-# What a model is loaded from: by a file's name the file, or its content where that is in no one file.
-ModelFiles = dict[str, Path | bytes]
-
 # What `auto` takes of the pulled weights, best first; the demo weights are the last resort.
-DETECTORS = ("yolof", "demo-yolof")
-SEGMENTERS = ("sam-huge", "sam-large", "sam-base", "demo-sam")
+AUTO_DETECTORS = ("yolof", "demo-yolof")
+AUTO_SEGMENTERS = ("sam-huge", "sam-large", "sam-base", "demo-sam")
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,9 @@ class Choice:
         """By `detector` and `segmenter`, as far as there are such. Raises ModelFilesError or OSError."""
         found = {}
         if self.detector is not None:
-            found["detector"] = detector_files(self.detector.path)
+            found["detector"] = DETECTORS.files(self.detector.path)
         if self.segmenter is not None:
-            found["segmenter"] = segmenter_files(self.segmenter.path)
+            found["segmenter"] = SEGMENTERS.files(self.segmenter.path)
         return found
 
 
@@ -78,11 +78,12 @@ def choose(settings: Settings, root: Path = weights.WEIGHTS_ROOT, typed: Collect
     """
     mounted = settings.azureml_model_dir
 
-    def shown(kind: str) -> str:
-        return f"--{kind} " if kind in typed else f"BOX2MASK_{kind.upper()}="
+    def one(kind: str, wanted: str, defaults: tuple[str, ...], families: Families[Any]) -> Chosen | None:
+        shown = f"--{kind} " if kind in typed else f"BOX2MASK_{kind.upper()}="
+        return _choose(shown, wanted, defaults, lambda folder: _only(folder, kind, families), mounted, root)
 
-    detector = _choose(shown("detector"), settings.detector, DETECTORS, _find_detector, mounted, root)
-    segmenter = _choose(shown("segmenter"), settings.segmenter, SEGMENTERS, _find_sam, mounted, root)
+    detector = one("detector", settings.detector, AUTO_DETECTORS, DETECTORS)
+    segmenter = one("segmenter", settings.segmenter, AUTO_SEGMENTERS, SEGMENTERS)
     if detector is None and segmenter is None:
         reason = f"no model was found in {f'AZUREML_MODEL_DIR ({mounted})' if mounted else root}"
         if settings.detector == settings.segmenter == "none":
@@ -126,54 +127,15 @@ def _choose(
     return None
 
 
-def _find_detector(root: Path) -> Path | None:
-    """The one folder under `root` with both a config .py and a checkpoint."""
-    from models.detector.files import WEIGHT_SUFFIXES
-
-    folders = {
-        file.parent
-        for suffix in WEIGHT_SUFFIXES
-        for file in root.rglob(f"*{suffix}")
-        if any(not config.name.startswith("_") for config in file.parent.glob("*.py"))
-    }
-    return _only(root, "detector", folders)
-
-
-def _find_sam(root: Path) -> Path | None:
-    from models.segmenter.sam import is_sam
-
-    return _only(root, "SAM", {file.parent for file in root.rglob("config.json") if is_sam(file)})
-
-
-def _only(root: Path, what: str, folders: set[Path]) -> Path | None:
+def _only(root: Path, kind: str, families: Families[Any]) -> Path | None:
+    """The one folder below `root` that holds such a model. Raises SettingsError where there are more."""
+    folders = families.folders_below(root)
     if len(folders) > 1:
         raise SettingsError(
-            f"AZUREML_MODEL_DIR ({root}) holds {len(folders)} folders with a {what}: "
+            f"AZUREML_MODEL_DIR ({root}) holds {len(folders)} folders with a {kind}: "
             f"{', '.join(sorted(map(str, folders)))}; name one in BOX2MASK_DETECTOR or BOX2MASK_SEGMENTER"
         )
     return next(iter(folders), None)
-
-
-def detector_files(path: Path) -> ModelFiles:
-    """Config, checkpoint and metadata; a config with `_base_` is written out. Raises ModelFilesError."""
-    from models.detector.files import DetectorFiles, read_config
-
-    found = DetectorFiles.find(path)
-    files: ModelFiles = {found.config.name: found.config, found.checkpoint.name: found.checkpoint}
-    if "_base_" in found.config.read_text(encoding="utf-8"):  # files that lie elsewhere
-        files[found.config.name] = read_config(found.config).pretty_text.encode()
-    if found.metadata is not None:
-        files[found.metadata.name] = found.metadata
-    return files
-
-
-def segmenter_files(path: Path) -> ModelFiles:
-    """Configs and weights; of several forms of these the one that is read. Raises ModelFilesError."""
-    from models.segmenter.sam import find_folder
-
-    folder = find_folder(path)
-    configs = (folder / "config.json", folder / "preprocessor_config.json")
-    return {file.name: file for file in (*filter(Path.is_file, configs), *files_of(folder))}
 
 
 def _hash(files: ModelFiles) -> str:
@@ -209,9 +171,7 @@ def _load_models(settings: Settings, choice: Choice) -> list[Models]:
     import torch
 
     from app.engine.engine import Models
-    from models.detector.mmdetection import Detector
     from models.devices import fastest_dtype, usable_device
-    from models.segmenter.sam import Segmenter
 
     cv2.setNumThreads(1)  # photos are resized in the pool; a second pool within it would take the networks' cores
     shown = f"the device {settings.device} (BOX2MASK_DEVICE or --device)"
@@ -230,17 +190,23 @@ def _load_models(settings: Settings, choice: Choice) -> list[Models]:
     for device in devices:
         detector, segmenter = None, None
         if choice.detector is not None:
-            path = choice.detector.path
-            detector = Detector.load(
-                path, device, dtype, settings.channel_order, settings.fast, autocast=settings.dtype != "auto"
+            family = DETECTORS.of(choice.detector.path)
+            detector = family.load(
+                choice.detector.path,
+                device,
+                dtype,
+                channel_order=settings.channel_order,
+                fast=settings.fast,
+                autocast=settings.dtype != "auto",
             )
         if choice.segmenter is not None:
-            segmenter = Segmenter.load(choice.segmenter.path, device, dtype, fast=settings.fast)
+            path = choice.segmenter.path
+            segmenter = SEGMENTERS.of(path).load(path, device, dtype, fast=settings.fast)
         models.append(Models(detector, segmenter))
     return models
 
 
-def _disk_tier(settings: Settings, segmenter: Segmenter | None, files_sha256: str | None) -> DiskTier | None:
+def _disk_tier(settings: Settings, segmenter: Segmenter[Any] | None, files_sha256: str | None) -> DiskTier | None:
     """Where embeddings survive a restart, if the settings want that."""
     from app.engine.disk_tier import DiskTier, model_key
 

@@ -6,11 +6,11 @@ A request is checked whole, images included, before any network runs. It knows n
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import Any
 
 import numpy as np
 
@@ -19,19 +19,16 @@ from app.contract import masks, schemas
 from app.contract.schemas import Params, Request, ResponseSchema, Row
 from app.engine.cache import content_key
 from app.engine.engine import FETCHES, Engine
-from app.errors import BadRequest, DeadlineExceeded, ImageGone, NotFound, NotNumbers
+from app.errors import BadRequest, ImageGone, NotFound, NotNumbers
 from app.images.reading import ImageError, ImageLimits, decode_image, image_bytes, image_size_hw, is_url
 from app.images.store import ImageStore, is_reference, reference_of
 from app.images.urls import UrlError
-from models.detector import mmdetection
+from app.scoring.cost import AnswerCost, AnswerLimits
+from app.scoring.waiting import each, together
+from models.detector.protocol import Detector, Sample
 from models.pipeline import box_prompts
-from models.segmenter import sam
+from models.segmenter.protocol import RawMasks, Segmenter
 from models.types import Detections, Embedding, Prompts
-
-if TYPE_CHECKING:
-    from app.settings import Settings
-
-T = TypeVar("T")
 
 # A mask for each of a hundred guesses helps nobody.
 PIPELINE_SCORE_THRESHOLD = 0.3
@@ -46,65 +43,9 @@ class _Image:
 
     key: str
     size_hw: tuple[int, int]
-    for_detector: mmdetection.Sample | None = None
-    for_segmenter: sam.Sample | None = None
+    for_detector: Sample | None = None
+    for_segmenter: Any | None = None
     embedding: Embedding | None = None
-
-
-@dataclass(frozen=True)
-class AnswerLimits:
-    """What the masks of one request may cost.
-
-    mask_pixels: of all masks, prompts x masks x H x W, known before they are made. It bounds work, for of the masks
-    themselves only those in the pool's hands are in memory (see docs/reliability.md). bytes: of all masks as encoded.
-    """
-
-    mask_pixels: int = 50_000_000_000
-    bytes: int = 256 * 2**20
-
-    @classmethod
-    def of(cls, settings: Settings) -> AnswerLimits:
-        """As the settings have them."""
-        return cls(settings.max_mask_pixels, int(settings.max_response_mb * 2**20))
-
-
-@dataclass(eq=False)
-class _Answer:
-    """What the masks of one request cost so far."""
-
-    limits: AnswerLimits
-    mask_pixels: int = 0
-    bytes: int = 0
-
-    def plan(self, prompts: int, multimask: bool, size_hw: tuple[int, int]) -> None:
-        """Count masks that will be made. Raises BadRequest."""
-        masks_of_each = 3 if multimask else 1
-        self.mask_pixels += prompts * masks_of_each * size_hw[0] * size_hw[1]
-        if self.mask_pixels > self.limits.mask_pixels:
-            raise BadRequest(
-                f"expected at most {self.limits.mask_pixels} pixels in all masks of a request, got more with {prompts} "
-                f"prompts x {masks_of_each} masks x {size_hw[1]} x {size_hw[0]} (width x height)"
-            )
-
-    def add(self, encoded: list[dict[str, Any]]) -> None:
-        """Count masks as they are encoded. Raises BadRequest."""
-        self.bytes += sum(_size(value) for mask in encoded for value in mask.values())
-        if self.bytes > self.limits.bytes:
-            raise BadRequest(
-                f"expected at most {self.limits.bytes} bytes of masks in a response, got more: ask for fewer at once, "
-                'or for params.mask_format "rle"'
-            )
-
-
-def _size(encoded: object) -> int:
-    """What an encoded mask or score takes in memory, where that is more than a few bytes."""
-    if isinstance(encoded, str):
-        return len(encoded)
-    if isinstance(encoded, dict):
-        return sum(map(_size, encoded.values()))
-    if isinstance(encoded, list):  # polygons: Python's floats, and the list's references to them
-        return sum(32 * len(one) if isinstance(one, list) else 0 for one in encoded)
-    return 0
 
 
 @dataclass(frozen=True)
@@ -148,7 +89,7 @@ class Scorer:
         """YOLOF's answer: `{"boxes": [...]}` per row."""
         _need(self.engine.detector, "detector")
         images, of_row = await self._images(schemas.detector_rows(request), request, detect=True)
-        found = await _together(self._detections(image, request.params) for image in images)
+        found = await together(self._detections(image, request.params) for image in images)
         answers = [{"boxes": schemas.detected_boxes(one, self._detector.class_names)} for one in found]
         return [answers[image] for image in of_row]
 
@@ -165,7 +106,7 @@ class Scorer:
             )
             for number, row in enumerate(rows)
         ]
-        cost = _Answer(self.answer_limits)
+        cost = AnswerCost(self.answer_limits)
         for number, row in enumerate(rows):
             cost.plan(len(prompts[number]), row.multimask, images[of_row[number]].size_hw)
 
@@ -174,7 +115,7 @@ class Scorer:
             encoded = await self._masks(embedding, prompts[number], rows[number].multimask, request.params, cost)
             return schemas.predictions(encoded, request.params.response_schema or self.response_schema)
 
-        return await _together(answer(number) for number in range(len(rows)))
+        return await together(answer(number) for number in range(len(rows)))
 
     async def detect_and_segment(self, request: Request) -> list[dict[str, Any]]:
         """YOLOF's answer with a mask for every box: `{"boxes": [{..., "mask_per_prediction": [...]}]}` per row."""
@@ -182,7 +123,7 @@ class Scorer:
         _need(self.engine.segmenter, "segmenter")
         params = request.params
         images, of_row = await self._images(schemas.detector_rows(request), request, detect=True, segment=True)
-        cost = _Answer(self.answer_limits)
+        cost = AnswerCost(self.answer_limits)
 
         async def answer(image: _Image) -> dict[str, Any]:
             found = await self._detections(image, params, PIPELINE_SCORE_THRESHOLD)
@@ -197,7 +138,7 @@ class Scorer:
                     box["mask_per_prediction"] = encoded
             return {"boxes": boxes}
 
-        answers = await _together(answer(image) for image in images)
+        answers = await together(answer(image) for image in images)
         return [answers[image] for image in of_row]
 
     async def keep_image(self, client: str, source: bytes | str) -> dict[str, Any]:
@@ -224,12 +165,12 @@ class Scorer:
         return {"image": reference, **stored, "upright": upright}
 
     @property
-    def _detector(self) -> mmdetection.Detector:
+    def _detector(self) -> Detector[Any, Any]:
         assert self.engine.detector is not None
         return self.engine.detector
 
     @property
-    def _segmenter(self) -> sam.Segmenter:
+    def _segmenter(self) -> Segmenter[Any]:
         assert self.engine.segmenter is not None
         return self.engine.segmenter
 
@@ -275,7 +216,7 @@ class Scorer:
                     return _Image(key, embedding.size_hw, embedding=embedding)
                 return await self.engine.prepare(prepare, number, key, data, embedding)
 
-        images = await _all(load(number) for number in first_rows.values())
+        images = await each(load(number) for number in first_rows.values())
         place = {key: index for index, key in enumerate(first_rows)}
         return images, [place[key] for key in keys]
 
@@ -308,7 +249,7 @@ class Scorer:
         return await self.engine.embed(image.key, image.for_segmenter)
 
     async def _masks(
-        self, embedding: Embedding, prompts: Prompts, multimask: bool, params: Params, cost: _Answer
+        self, embedding: Embedding, prompts: Prompts, multimask: bool, params: Params, cost: AnswerCost
     ) -> list[list[dict[str, Any]]]:
         """For each prompt its masks, encoded; while one part of them is encoded, the next is decoded."""
         encoded: list[list[dict[str, Any]]] = []
@@ -326,7 +267,7 @@ class Scorer:
                 last.cancel()
                 await asyncio.gather(last, return_exceptions=True)
 
-    async def _encode(self, raw: sam.RawMasks, params: Params, cost: _Answer) -> list[list[dict[str, Any]]]:
+    async def _encode(self, raw: RawMasks, params: Params, cost: AnswerCost) -> list[list[dict[str, Any]]]:
         """For each prompt its masks, in the form that was asked for, each with its iou_score."""
 
         @timings.stage("post")
@@ -349,19 +290,7 @@ class Scorer:
             cost.add(encoded)
             return encoded
 
-        return await _together(one(index) for index in range(len(raw)))
-
-
-@asynccontextmanager
-async def within(seconds: float) -> AsyncIterator[None]:
-    """Drop what is awaited inside as soon as it has taken longer. Raises DeadlineExceeded then."""
-    try:
-        async with asyncio.timeout(seconds) as deadline:
-            yield
-    except TimeoutError as error:
-        if not deadline.expired():
-            raise  # another's
-        raise DeadlineExceeded(f"not answered within {seconds:g} s") from error
+        return await together(one(index) for index in range(len(raw)))
 
 
 def _file(image: object, limits: ImageLimits) -> bytes:
@@ -393,30 +322,6 @@ def _told_of(row: int) -> Iterator[None]:
         yield
     except ImageError as error:
         raise BadRequest(str(error), row=row, column=schemas.IMAGE) from error
-
-
-async def _all(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-    """Await all, also those after one that failed, and raise the first failure in the order of the calls."""
-    outcomes = await asyncio.gather(*calls, return_exceptions=True)
-    for outcome in outcomes:
-        if isinstance(outcome, BaseException):
-            raise outcome
-    return cast(list[T], outcomes)
-
-
-async def _together(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-    """Await all; as soon as one has failed, drop the others."""
-    tasks = [asyncio.create_task(call) for call in calls]
-    try:
-        if tasks:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
-            for task in done:
-                task.result()  # raises the failure
-        return [task.result() for task in tasks]
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _width_and_height(size_hw: tuple[int, int]) -> dict[str, int]:

@@ -8,7 +8,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.reliability.scenarios import CALLERS, FATAL, SHARED, Broken, Outcome, run_fatal, shared_service
+from benchmarks.reliability.outcomes import Broken, Outcome
+from benchmarks.reliability.scenarios import CALLERS, FATAL, SHARED, run_fatal, shared_service
 from benchmarks.report import table
 
 # In which it must have recovered, or ended.

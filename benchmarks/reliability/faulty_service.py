@@ -22,8 +22,8 @@ from app.cli import main
 from app.contract import masks
 from app.engine import disk_tier
 from app.scoring import scorer as scoring
-from models.detector.mmdetection import Detector
-from models.segmenter.sam import Segmenter
+from models.detector.mmdetection import MMDetector
+from models.segmenter.sam import Sam
 
 FOLDER = "FAULTS"  # the environment variable
 # What a start imports.
@@ -58,7 +58,7 @@ def install(folder: Path) -> None:
         setattr(owner, name, make(getattr(owner, name)))
 
     def decoding(decode: Callable[..., Any]) -> Callable[..., Any]:
-        def decode_batch(self: Segmenter, requests: Sequence[Any], between: Any = None) -> Any:
+        def decode_batch(self: Sam, requests: Sequence[Any], between: Any = None) -> Any:
             most = asked("no-memory")
             if most is not None and sum(len(one.prompts) for one in requests) > int(most):
                 raise torch.OutOfMemoryError("CUDA out of memory, or so it is said")
@@ -73,7 +73,7 @@ def install(folder: Path) -> None:
         return decode_batch
 
     def decoder(make: Callable[..., Any]) -> Callable[..., Any]:
-        def _decoder(self: Segmenter, requests: Sequence[Any]) -> Any:
+        def _decoder(self: Sam, requests: Sequence[Any]) -> Any:
             decode = make(self, requests)
 
             def with_nan(portion: Any) -> Any:
@@ -90,7 +90,7 @@ def install(folder: Path) -> None:
         return _decoder
 
     def embedding(embed: Callable[..., Any]) -> Callable[..., Any]:
-        def with_nan(self: Segmenter, samples: Sequence[Any], between: Any = None) -> Any:
+        def with_nan(self: Sam, samples: Sequence[Any], between: Any = None) -> Any:
             made = embed(self, samples, between)
             if asked("nan-embedding") is not None:
                 with torch.inference_mode():
@@ -102,7 +102,7 @@ def install(folder: Path) -> None:
         return with_nan
 
     def forward(detect: Callable[..., Any]) -> Callable[..., Any]:
-        def with_nan(self: Detector, samples: Sequence[Any], between: Any = None) -> Any:
+        def with_nan(self: MMDetector, samples: Sequence[Any], between: Any = None) -> Any:
             made = detect(self, samples, between)
             if asked("nan-boxes") is not None:
                 with torch.inference_mode():
@@ -160,10 +160,10 @@ def install(folder: Path) -> None:
 
         return journal
 
-    around(Segmenter, "decode_batch", decoding)
-    around(Segmenter, "_decoder", decoder)
-    around(Segmenter, "embed", embedding)
-    around(Detector, "forward", forward)
+    around(Sam, "decode_batch", decoding)
+    around(Sam, "_decoder", decoder)
+    around(Sam, "embed", embedding)
+    around(MMDetector, "forward", forward)
     around(masks, "encode_png", encoding)
     around(scoring.Scorer, "segment", parsing)
     around(app.main, "_while_connected", connected)

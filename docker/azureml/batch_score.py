@@ -31,8 +31,8 @@ from app.engine import loading
 from app.errors import BadRequest, ServiceError
 from app.http import logs
 from app.images.reading import ImageLimits
-from app.scoring.scorer import within
 from app.scoring.thread import ScorerThread
+from app.scoring.waiting import within
 from app.settings import Settings, SettingsError
 
 log = logging.getLogger("box2mask")

@@ -16,8 +16,8 @@ from app.contract import schemas
 from app.engine import loading
 from app.errors import MethodNotAllowed, PayloadTooLarge, ServiceError
 from app.http import logs
-from app.scoring.scorer import within
 from app.scoring.thread import ScorerThread
+from app.scoring.waiting import within
 from app.settings import Settings
 
 log = logging.getLogger("box2mask")

@@ -18,9 +18,9 @@ from models import evaluation
 from models.data import DataError, Dataset, LabelledImage, Place, Problem, load
 from models.demo.dataset import demo_scene, held_out_numbers, labelled
 from models.demo.things import CLASS_NAMES
-from models.detector.mmdetection import Detector
+from models.detector.mmdetection import MMDetector
 from models.evaluation import Predicted, Rle
-from models.segmenter.sam import Segmenter
+from models.segmenter.sam import Sam
 from models.types import Prompts
 from models.weights import WEIGHTS_ROOT
 
@@ -61,7 +61,7 @@ def photos(folder: Path) -> Measured:
     return Measured(dataset, pixels)
 
 
-def mask_figures(segmenter: Segmenter, measured: Measured) -> dict[str, float]:
+def mask_figures(segmenter: Sam, measured: Measured) -> dict[str, float]:
     """Mean IoU over all objects: with their boxes and with a point in their middle as prompts, and of the filled boxes.
 
     Single-mask output; a "best of 3" takes, of three masks, the one that SAM itself scores highest.
@@ -95,7 +95,7 @@ def mask_figures(segmenter: Segmenter, measured: Measured) -> dict[str, float]:
     }
 
 
-def box_figures(detector: Detector, measured: Measured) -> dict[str, float]:
+def box_figures(detector: MMDetector, measured: Measured) -> dict[str, float]:
     """COCO's mean average precision at IoU 0.5 and over 0.5..0.95, and the recall at 0.5 of detections from 0.3 on."""
     names = detector.class_names
     known = Dataset(
@@ -129,7 +129,7 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=200, help="how many scenes to draw")
     parser.add_argument("--photos", type=Path, nargs="*", default=[], help="annotated photos, in any form")
     args = parser.parse_args()
-    detector, segmenter = Detector.load(args.detector), Segmenter.load(args.segmenter)
+    detector, segmenter = MMDetector.load(args.detector), Sam.load(args.segmenter)
     drawn = scenes(args.scenes)
     rows = [
         (f"{args.scenes} scenes, all things", mask_figures(segmenter, drawn)),

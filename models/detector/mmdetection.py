@@ -1,4 +1,4 @@
-"""Detector: an MMDetection config and checkpoint, as three steps from an RGB image to its boxes.
+"""MMDetector: an MMDetection config and checkpoint, as three steps from an RGB image to its boxes.
 
 It serves YOLOF, and any other detector of MMDetection's zoo whose ops are there. This module knows nothing
 of requests, and leaves what lies in a detector's folder to `models.detector.files`.
@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ import torch
 from models.checkpoints import load_into, load_state_dict
 from models.detector import conv_fusion, mmcv_ops
 from models.detector.files import (
+    WEIGHT_SUFFIXES,
     DetectorFiles,
     build_model,
     find_class_names,
@@ -29,9 +30,12 @@ from models.detector.files import (
     read_config,
     unprefixed,
 )
+from models.detector.interruptions import as_outside, called_between_layers
+from models.detector.known_resize import KnownResize
+from models.detector.protocol import ChannelOrder
+from models.families import ModelFiles
 from models.types import Detections
 
-ChannelOrder = Literal["bgr", "rgb"]
 T = TypeVar("T")
 
 # Wider or taller than this, mmcv's resize would round the short side to no pixel at all.
@@ -54,6 +58,11 @@ class Sample:
     size_hw: tuple[int, int]
     stretch_xy: tuple[int, int]
 
+    @property
+    def pixels(self) -> int:
+        """How many the network will see, before padding."""
+        return self.inputs[0].numel()
+
 
 @dataclass(frozen=True, eq=False)
 class RawDetections:
@@ -74,8 +83,8 @@ class RawDetections:
         return not any(bool(tensor.isnan().any()) for tensor in tensors)
 
 
-class Detector:
-    """A loaded detector; make one with `Detector.load`.
+class MMDetector:
+    """A loaded detector; make one with `MMDetector.load`. It is a `models.detector.protocol.Detector`.
 
     class_names: the name of each label. channel_order: how images reach the network. input_scale:
     the (long, short) sides in pixels that images are resized to fit, or None if they are not. fast: whether
@@ -108,7 +117,7 @@ class Detector:
         self.input_scale = (max(scales[0]), min(scales[0])) if scales else None
         self.fast = fast
         self._transforms = [TRANSFORMS.build(step) for step in pipeline]
-        self._resize = _KnownResize.find(self._transforms) if fast else None
+        self._resize = KnownResize.find(self._transforms) if fast else None
         self._model = model.to(self.device).eval()
         self._dense = _is_dense(model)
         self._autocast = False
@@ -120,6 +129,32 @@ class Detector:
                     conv_fusion.fuse(self._model, torch.float32)
 
     @classmethod
+    def find(cls, path: Path) -> Path:
+        """The folder with config and checkpoint: see DetectorFiles.find. Raises ModelFilesError."""
+        return DetectorFiles.find(path).config.parent
+
+    @classmethod
+    def folders_below(cls, root: Path) -> set[Path]:
+        """Every folder at or below `root` with both a config .py and a checkpoint."""
+        return {
+            file.parent
+            for suffix in WEIGHT_SUFFIXES
+            for file in root.rglob(f"*{suffix}")
+            if any(not config.name.startswith("_") for config in file.parent.glob("*.py"))
+        }
+
+    @classmethod
+    def files(cls, path: Path) -> ModelFiles:
+        """Config, checkpoint and metadata; a config with `_base_` is written out. Raises ModelFilesError."""
+        found = DetectorFiles.find(path)
+        files: ModelFiles = {found.config.name: found.config, found.checkpoint.name: found.checkpoint}
+        if "_base_" in found.config.read_text(encoding="utf-8"):  # files that lie elsewhere
+            files[found.config.name] = read_config(found.config).pretty_text.encode()
+        if found.metadata is not None:
+            files[found.metadata.name] = found.metadata
+        return files
+
+    @classmethod
     def load(
         cls,
         path: str | Path,
@@ -128,7 +163,7 @@ class Detector:
         channel_order: ChannelOrder = "bgr",
         fast: bool = True,
         autocast: bool = True,
-    ) -> Detector:
+    ) -> MMDetector:
         """Load a folder, or one of its two files: see DetectorFiles.find.
 
         dtype: float32, or bfloat16 or float16 to compute in where that keeps the results close. autocast: False
@@ -190,8 +225,8 @@ class Detector:
             by_shape.setdefault(padded, []).append(index)
         outcome: dict[int, RawDetections] = {}
         if between is not None:
-            between = _as_outside(between, self.device.type)
-        with _called_between_layers(self._model, between if self.device.type == "cpu" else None):
+            between = as_outside(between, self.device.type)
+        with called_between_layers(self._model, between if self.device.type == "cpu" else None):
             for (height, width), indices in by_shape.items():
                 at_once = len(indices)
                 if self.fast:
@@ -312,88 +347,6 @@ class Detector:
             self.postprocess(raw, score_threshold=score, iou_threshold=iou, max_detections=most)
             for raw, (score, iou, most) in zip(raws, settings, strict=True)
         ]
-
-
-@dataclass(frozen=True)
-class _KnownResize:
-    """What the usual test pipeline does (load, resize by OpenCV with the ratio kept, pack), without its steps.
-
-    scale: the sides that the image is resized to fit. meta_keys: what is noted of it, as far as it exists.
-    """
-
-    scale: tuple[int, int]
-    meta_keys: tuple[str, ...]
-
-    @classmethod
-    def find(cls, transforms: Sequence[Any]) -> _KnownResize | None:
-        """None for any other pipeline."""
-        from mmdet.datasets.transforms import LoadImageFromNDArray, PackDetInputs, Resize
-
-        if [type(transform) for transform in transforms] != [LoadImageFromNDArray, Resize, PackDetInputs]:
-            return None
-        load, resize, pack = transforms
-        kept = resize.keep_ratio, resize.backend, resize.interpolation
-        if load.to_float32 or kept != (True, "cv2", "bilinear") or not isinstance(resize.scale, tuple):
-            return None
-        if not {"img_shape", "scale_factor"} <= set(pack.meta_keys) <= set(cls._NOTED):
-            return None
-        return cls(resize.scale, tuple(pack.meta_keys))
-
-    # The last two exist only where a step flips.
-    _NOTED = ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor", "flip", "flip_direction")
-
-    def __call__(self, image: np.ndarray, channel_order: ChannelOrder) -> tuple[torch.Tensor, dict[str, Any]]:
-        """(H, W, 3) uint8 RGB -> (3, h, w) uint8 in the given order, channels last in memory, and its metainfo."""
-        import cv2
-        from mmcv.image import rescale_size
-
-        height, width = image.shape[:2]
-        new_width, new_height = rescale_size((width, height), self.scale)
-        resized = cv2.resize(np.ascontiguousarray(image), (new_width, new_height), interpolation=cv2.INTER_LINEAR)
-        if channel_order == "bgr":
-            resized = cv2.cvtColor(resized, cv2.COLOR_RGB2BGR)
-        noted = {
-            "img_id": 0,
-            "img_path": None,
-            "ori_shape": (height, width),
-            "img_shape": (new_height, new_width),
-            "scale_factor": (new_width / width, new_height / height),
-        }
-        metainfo = {key: noted[key] for key in self.meta_keys if key in noted}
-        return torch.from_numpy(resized).permute(2, 0, 1), metainfo
-
-
-def _as_outside(between: Callable[[], None], device_type: str) -> Callable[[], None]:
-    """The same in torch's default modes, and silent while it is already running: it may run the model itself."""
-    running = False
-
-    def call() -> None:
-        nonlocal running
-        if running:
-            return
-        running = True
-        try:
-            with torch.inference_mode(False), torch.autocast(device_type, enabled=False):
-                between()
-        finally:
-            running = False
-
-    return call
-
-
-@contextmanager
-def _called_between_layers(model: torch.nn.Module, between: Callable[[], None] | None) -> Iterator[None]:
-    """Call `between` before each of the model's innermost modules."""
-    handles = []
-    if between is not None:
-        call = between
-        layers = [module for module in model.modules() if not any(module.children())]
-        handles = [layer.register_forward_pre_hook(lambda *_: call()) for layer in layers]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _per_image(value: T | Sequence[T | None] | None, count: int) -> Sequence[T | None]:

@@ -5,11 +5,9 @@ Knows tensors and files, nothing of HTTP, nor how the decoder computes (see `mod
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -19,19 +17,23 @@ from PIL import Image
 from torch import Tensor
 from transformers import SamConfig, SamModel
 
-from models.checkpoints import ModelFilesError, load_into, load_state_dict
+from models.checkpoints import ModelFilesError, load_into, load_state_dict, read_json_object
+from models.families import ModelFiles
 from models.segmenter.cuda.sam import PROMPTS, TOKENS, CudaDecoder, CudaEncoder
-from models.segmenter.decoder import BOX_CORNERS, PROJECT_FROM, Images, PlaceTables, encode_prompts
+from models.segmenter.decoder import PROJECT_FROM, Images, PlaceTables, encode_prompts
 from models.segmenter.encoder import ImageEncoder, UnknownEncoder
+from models.segmenter.folder import find_folder, folder_files, folders_below
 from models.segmenter.mask_packing import full_size, pack_masks, unpack_bits
 from models.segmenter.pixel_upload import normalize, upload
+from models.segmenter.portions import Portion, portions
+from models.segmenter.processor import IMAGENET_MEAN, IMAGENET_STD, normalization, resized_size
+from models.segmenter.prompt_points import labelled_points, to_resized, token_count
+from models.segmenter.protocol import DecodeRequest, RawMasks
 from models.segmenter.upsampling import binary_masks
 from models.types import Embedding, Masks, Prompts
 
 log = logging.getLogger("box2mask")
 
-# Hugging Face's SamImageProcessor, for a folder without preprocessor_config.json.
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # Prompts decoded at once, by kind of device: bounds the decoder's memory, about 30 MB for each prompt of a
 # full-size SAM in float32. A processor is fastest with what its caches and the allocator's lists still hold;
 # a GPU wants much to do at once, from as many images as there are.
@@ -61,45 +63,6 @@ class Sample:
         return self.image.shape[0], self.image.shape[1]
 
 
-@dataclass(frozen=True, eq=False)
-class RawMasks:
-    """What the decoder said about N prompts, on the CPU.
-
-    logits: (N, M, S / 4, S / 4) float32, over the padded square, before the threshold; empty where a GPU has made
-    masks of them already. iou_scores: (N, M) float32; NaN too where a prompt's logits have been NaN or infinite, which
-    masks do not show. size_hw, resized_hw: as in Embedding.
-    packed: these masks (N, M, H, ceil(W / 8)) uint8, eight pixels in a byte, or None.
-    """
-
-    logits: Tensor
-    iou_scores: np.ndarray
-    size_hw: tuple[int, int]
-    resized_hw: tuple[int, int]
-    packed: np.ndarray | None = None
-
-    def __len__(self) -> int:
-        return len(self.iou_scores)
-
-    @classmethod
-    def concatenate(cls, raws: Sequence[RawMasks]) -> RawMasks:
-        """Those of more prompts on the same image, in order; at least one."""
-        first = raws[0]
-        logits, scores = torch.cat([raw.logits for raw in raws]), np.concatenate([raw.iou_scores for raw in raws])
-        packed = (
-            None if first.packed is None else np.concatenate([raw.packed for raw in raws if raw.packed is not None])
-        )
-        return cls(logits, scores, first.size_hw, first.resized_hw, packed)
-
-
-@dataclass(frozen=True, eq=False)
-class DecodeRequest:
-    """Prompts for one image, of each of which one mask is wanted, or three (multimask)."""
-
-    embedding: Embedding
-    prompts: Prompts
-    multimask: bool
-
-
 @dataclass(eq=False)
 class _Ready:
     """Image embeddings made ready for prompts, and how many prompts they have served."""
@@ -111,12 +74,10 @@ class _Ready:
 
 # The encoder: samples -> features (B, C, h, w) on the device.
 Encode = Callable[[Sequence[Sample], Callable[[], None] | None], Tensor]
-# What is decoded at once: numbers of requests, each with some of its prompts.
-Portion = list[tuple[int, range]]
 
 
-class Segmenter:
-    """A loaded SAM; make one with `Segmenter.load`.
+class Sam:
+    """A loaded SAM; make one with `Sam.load`. It is a `models.segmenter.protocol.Segmenter`.
 
     `preprocess` and `postprocess` may run in any number of threads beside one `embed` or `decode`.
     """
@@ -163,6 +124,21 @@ class Segmenter:
         self._gpu_decoder = CudaDecoder(self._model) if on_gpu else None
 
     @classmethod
+    def find(cls, path: Path) -> Path:
+        """See `models.segmenter.folder.find_folder`."""
+        return find_folder(path, "sam")
+
+    @classmethod
+    def folders_below(cls, root: Path) -> set[Path]:
+        """See `models.segmenter.folder.folders_below`."""
+        return folders_below(root, "sam")
+
+    @classmethod
+    def files(cls, path: Path) -> ModelFiles:
+        """Configs and weights. Raises ModelFilesError."""
+        return folder_files(cls.find(path))
+
+    @classmethod
     def load(
         cls,
         path: str | Path,
@@ -170,15 +146,15 @@ class Segmenter:
         dtype: torch.dtype = torch.float32,
         *,
         fast: bool = True,
-    ) -> Segmenter:
-        """Load a Hugging Face SAM folder of any size, or Azure's MLflow folder around one (see `find_folder`).
+    ) -> Sam:
+        """Load a Hugging Face SAM folder of any size, or Azure's MLflow folder around one (see `find`).
 
         Weights of another dtype are converted. Raises ModelFilesError if the files make no SAM, and its
         CheckpointError if the weights are unsafe or do not fit.
         """
-        folder = find_folder(path)
+        folder = cls.find(Path(path))
         try:
-            config = SamConfig.from_dict(_read_json(folder / "config.json"))
+            config = SamConfig.from_dict(read_json_object(folder / "config.json"))
             with torch.device("meta"):  # random weights that are overwritten at once take longer than reading
                 model = SamModel(config)
         except _CONFIG_ERRORS as error:
@@ -189,7 +165,7 @@ class Segmenter:
             if other in state_dict:
                 state_dict.setdefault(name, state_dict[other])
         load_into(model, state_dict, folder, assign=True)
-        mean, std = _normalization(folder, model.config.vision_config.image_size)
+        mean, std = normalization(folder, model.config.vision_config.image_size)
         return cls(model, mean, std, device, dtype, fast=fast)
 
     def preprocess(self, image: np.ndarray) -> Sample:
@@ -312,31 +288,17 @@ class Segmenter:
             if not self._factored(request.prompts):
                 return (0, r)
             image = () if self.mix_images else (id(request.embedding.features),)
-            tokens = () if self._gpu_decoder is None else (_token_count(request.prompts),)
+            tokens = () if self._gpu_decoder is None else (token_count(request.prompts),)
             return (1, *image, *tokens, request.multimask)
 
-        order = sorted(range(len(requests)), key=lambda r: (kind(r), _token_count(requests[r].prompts)))
-        for _, alike in groupby(order, key=kind):
-            portion: Portion = []
-            room = self.prompts_at_once
-            for r in alike:
-                start, count = 0, len(requests[r].prompts)
-                while start < count:
-                    piece = range(start, min(count, start + room))
-                    portion.append((r, piece))
-                    start, room = piece.stop, room - len(piece)
-                    if not room:
-                        yield portion
-                        portion, room = [], self.prompts_at_once
-            if portion:
-                yield portion
+        return portions(requests, kind, self.prompts_at_once)
 
     def _factored(self, prompts: Prompts) -> bool:
-        return self.fast and _token_count(prompts) <= FACTORED_TOKENS
+        return self.fast and token_count(prompts) <= FACTORED_TOKENS
 
     def _decoder(self, requests: Sequence[DecodeRequest]) -> Callable[[Portion], tuple[Tensor, Tensor]]:
         """Decodes a portion by our own decoder: logits (P, M, S / 4, S / 4) and scores (P, M) on the device."""
-        points = [_labelled_points(r.embedding, r.prompts) for r in requests]
+        points = [labelled_points(r.embedding, r.prompts) for r in requests]
 
         def decode(portion: Portion) -> tuple[Tensor, Tensor]:
             features = {id(requests[r].embedding.features): requests[r].embedding.features for r, _ in portion}
@@ -385,7 +347,7 @@ class Segmenter:
             ((r, piece),) = portion
             place = self._model.get_image_wide_positional_embeddings().to(self.dtype)
             embedding, prompts = requests[r].embedding, requests[r].prompts
-            scale = _to_resized(embedding)
+            scale = to_resized(embedding)
             points, labels, boxes = (
                 None if array is None else self._send(array[None, piece.start : piece.stop])
                 for array in (
@@ -423,97 +385,3 @@ class Segmenter:
         (embedding,) = self.embed([self.preprocess(image)])
         raw = self.decode(embedding, prompts, multimask=multimask)
         return Masks(np.stack([self.postprocess(raw, index) for index in range(len(raw))]), raw.iou_scores)
-
-
-def resized_size(size_hw: tuple[int, int], longest: int) -> tuple[int, int]:
-    """(height, width) whose longer side is `longest`, rounded as Hugging Face rounds; no side is ever 0."""
-    scale = longest / max(size_hw)
-    height, width = (max(1, int(side * scale + 0.5)) for side in size_hw)
-    return height, width
-
-
-# Prompts
-
-
-def _to_resized(embedding: Embedding) -> np.ndarray:
-    """(2,) by which (x, y) in pixels of the image become pixels of the model's input."""
-    return np.array(embedding.resized_hw[::-1]) / np.array(embedding.size_hw[::-1])
-
-
-def _token_count(prompts: Prompts) -> int:
-    """Tokens of each prompt: its points, then its box's two corners or, without a box, one that is no point."""
-    if prompts.points_xy is None:
-        return 0 if prompts.boxes_xyxy is None else 2
-    return prompts.points_xy.shape[1] + (1 if prompts.boxes_xyxy is None else 2)
-
-
-def _labelled_points(embedding: Embedding, prompts: Prompts) -> tuple[np.ndarray, np.ndarray]:
-    """N prompts as points (N, T, 2) float64 in pixels of the model's input, and labels (N, T) for `encode_prompts`."""
-    count, scale = len(prompts), _to_resized(embedding)
-    points, labels = np.zeros((count, 0, 2)), np.zeros((count, 0), np.int64)
-    if prompts.points_xy is not None and prompts.point_labels is not None:
-        points, labels = prompts.points_xy * scale, prompts.point_labels
-        if prompts.boxes_xyxy is None:
-            points = np.concatenate([points, np.zeros((count, 1, 2))], axis=1)
-            labels = np.concatenate([labels, np.full((count, 1), -1)], axis=1)
-    if prompts.boxes_xyxy is not None:
-        points = np.concatenate([points, prompts.boxes_xyxy.reshape(count, 2, 2) * scale], axis=1)
-        labels = np.concatenate([labels, np.tile(BOX_CORNERS, (count, 1))], axis=1)
-    return points, labels
-
-
-# Files
-
-
-def find_folder(path: str | Path) -> Path:
-    """The Hugging Face SAM folder at `path` or within it, up to three folders further in.
-
-    Azure's MLflow folder keeps it in `artifacts/INPUT_model_path`. Raises ModelFilesError that says what
-    was looked for and what is there.
-    """
-    path = Path(path)
-    if not path.is_dir():
-        raise ModelFilesError(f"{path}: no such folder")
-    for depth in range(4):
-        found = sorted(file.parent for file in path.glob("*/" * depth + "config.json") if is_sam(file))
-        if len(found) > 1:
-            raise ModelFilesError(f"{path}: expected one SAM, found {len(found)}: {', '.join(map(str, found))}")
-        if found:
-            return found[0]
-    present = ", ".join(sorted(child.name for child in path.iterdir())[:20]) or "nothing"
-    raise ModelFilesError(f"{path}: looked for a config.json whose model_type is 'sam'; found {present}")
-
-
-def is_sam(config: Path) -> bool:
-    """Whether a config.json is that of a SAM. Raises ModelFilesError where it is not JSON."""
-    return _read_json(config).get("model_type") == "sam"
-
-
-def _read_json(path: Path) -> dict[str, object]:
-    try:
-        content = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise ModelFilesError(f"{path} is not JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise ModelFilesError(f"{path}: expected a JSON object, got {type(content).__name__}")
-    return content
-
-
-def _normalization(folder: Path, image_size: int) -> tuple[Sequence[float], Sequence[float]]:
-    """Mean and standard deviation from the folder's preprocessor_config.json, whose size must be the model's."""
-    path = folder / "preprocessor_config.json"
-    if not path.is_file():
-        return IMAGENET_MEAN, IMAGENET_STD
-    config = _read_json(path)
-    size = config.get("size") or {}
-    longest = size.get("longest_edge", image_size) if isinstance(size, dict) else size
-    if longest != image_size:
-        raise ModelFilesError(f"{path} resizes images to {longest} pixels, but the model takes {image_size}")
-    for step in ("do_resize", "do_rescale", "do_normalize", "do_pad"):
-        if config.get(step) is False:
-            raise ModelFilesError(f"{path}: {step} is false, but every SAM's images are prepared in that step")
-    mean, std = config.get("image_mean") or IMAGENET_MEAN, config.get("image_std") or IMAGENET_STD
-    for name, values in (("image_mean", mean), ("image_std", std)):
-        if not isinstance(values, list | tuple) or [isinstance(v, int | float) for v in values] != [True] * 3:
-            raise ModelFilesError(f"{path}: {name}: expected 3 numbers, got {values!r}")
-    return mean, std  # type: ignore[return-value]

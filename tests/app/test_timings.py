@@ -23,7 +23,7 @@ from app.engine.cache import EmbeddingCache
 from app.engine.compute import Observer
 from app.engine.engine import Engine, Models
 from app.timings import STAGES, Timings
-from models.segmenter.sam import Segmenter
+from models.segmenter.sam import Sam
 from models.types import Embedding
 
 WAIT_S = 60
@@ -112,7 +112,7 @@ class ToRecord(Observer):
 def test_requests_that_share_an_embedding_are_each_told_how_long_they_waited_for_it(
     model_folders: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    segmenter = Segmenter.load(model_folders.segmenter)
+    segmenter = Sam.load(model_folders.segmenter)
     entered, may_go_on = threading.Event(), threading.Event()
     embed = segmenter.embed
 
@@ -158,7 +158,7 @@ def test_functions_in_the_pool_know_whose_request_it_is(model_folders: Any) -> N
     record = Timings()
 
     async def conversation() -> None:
-        engine = Engine([Models(None, Segmenter.load(model_folders.segmenter))], workers=1)
+        engine = Engine([Models(None, Sam.load(model_folders.segmenter))], workers=1)
         try:
             with timings.recording(record):
                 await engine.aside(timings.stage("parse")(int), "3")

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import gpu
+from benchmarks.gpu import __main__ as gpu
+from benchmarks.gpu.bench import TINY, Bench
+from benchmarks.gpu.random_sam import Models
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu.sh"
 
@@ -30,7 +32,7 @@ def test_whole_script_runs_without_a_gpu(tmp_path: Path) -> None:
 def test_a_failed_check_fails_the_script(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def refuse(bench: gpu.Bench, models: gpu.Models) -> None:
+    def refuse(bench: Bench, models: Models) -> None:
         raise RuntimeError("no kernel image")
 
     for part in ("encode", "decode", "both_lanes", "transfers"):
@@ -58,7 +60,7 @@ def test_a_failed_check_fails_the_script(
     ],
 )
 def test_limits(found: float, limits: dict[str, float], passes: bool) -> None:
-    bench = gpu.Bench(torch.device("cpu"), gpu.TINY)
+    bench = Bench(torch.device("cpu"), TINY)
     bench.check("something", found, **limits)
     bench.check("something else", 0, at_most=1)
     assert bench.passed is passes

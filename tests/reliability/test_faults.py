@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.reliability.scenarios import CALLERS, FATAL, SHARED, Outcome, run_fatal, shared_service
+from benchmarks.reliability.outcomes import Outcome
+from benchmarks.reliability.scenarios import CALLERS, FATAL, SHARED, run_fatal, shared_service
 from benchmarks.reliability.served import Served
 
 # Recovery or end; it takes a second or two on a machine that has nothing else to do.

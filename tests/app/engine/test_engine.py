@@ -14,21 +14,22 @@ import torch
 from app.engine.cache import EmbeddingCache
 from app.engine.engine import Batches, Engine, Models
 from app.errors import NotNumbers, Unavailable
-from models.detector.mmdetection import Detector
-from models.segmenter.sam import DecodeRequest, RawMasks, Segmenter
+from models.detector.mmdetection import MMDetector
+from models.segmenter.protocol import DecodeRequest, RawMasks
+from models.segmenter.sam import Sam
 from models.types import Embedding, Prompts
 
 WAIT_S = 60
 
 
 @pytest.fixture(scope="module")
-def segmenter(model_folders: Any) -> Segmenter:
-    return Segmenter.load(model_folders.segmenter)
+def segmenter(model_folders: Any) -> Sam:
+    return Sam.load(model_folders.segmenter)
 
 
 @pytest.fixture(scope="module")
-def detector(model_folders: Any) -> Detector:
-    return Detector.load(model_folders.detector)
+def detector(model_folders: Any) -> MMDetector:
+    return MMDetector.load(model_folders.detector)
 
 
 def run(
@@ -63,7 +64,7 @@ def assert_same(one: RawMasks, other: RawMasks) -> None:
     np.testing.assert_allclose(one.iou_scores, other.iou_scores, rtol=1e-4, atol=1e-4)
 
 
-def test_concurrent_callers_get_what_each_would_alone(segmenter: Segmenter, detector: Detector) -> None:
+def test_concurrent_callers_get_what_each_would_alone(segmenter: Sam, detector: MMDetector) -> None:
     photos = [photo(seed) for seed in range(6)]
 
     async def one(engine: Engine, number: int) -> tuple[RawMasks, Any]:
@@ -83,7 +84,7 @@ def test_concurrent_callers_get_what_each_would_alone(segmenter: Segmenter, dete
 
 
 def test_waiting_photos_share_a_batch_as_large_as_the_device_likes(
-    segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch
+    segmenter: Sam, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Batches, "for_device", classmethod(lambda cls, device: Batches(3 * 128 * 128, 8)))
     seen: list[int] = []
@@ -110,9 +111,7 @@ def test_waiting_photos_share_a_batch_as_large_as_the_device_likes(
     assert seen == [1, 3, 2]
 
 
-def test_one_photo_is_encoded_once_however_often_it_comes(
-    segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_photo_is_encoded_once_however_often_it_comes(segmenter: Sam, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
     embed = segmenter.embed
 
@@ -133,7 +132,7 @@ def test_one_photo_is_encoded_once_however_often_it_comes(
 
 
 def test_a_click_is_answered_while_a_photo_is_being_encoded(
-    segmenter: Segmenter, detector: Detector, monkeypatch: pytest.MonkeyPatch
+    segmenter: Sam, detector: MMDetector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On a processor's one compute thread: the encoder goes on only when the click has been answered."""
     began, answered = threading.Event(), threading.Event()
@@ -166,7 +165,7 @@ def test_a_click_is_answered_while_a_photo_is_being_encoded(
 
 
 @pytest.mark.parametrize("name", ["embed", "forward"])
-def test_the_networks_let_others_in_between_their_layers(segmenter: Segmenter, detector: Detector, name: str) -> None:
+def test_the_networks_let_others_in_between_their_layers(segmenter: Sam, detector: MMDetector, name: str) -> None:
     model = segmenter if name == "embed" else detector
     calls = 0
 
@@ -189,7 +188,7 @@ def test_the_networks_let_others_in_between_their_layers(segmenter: Segmenter, d
         assert torch.equal(left, right)
 
 
-def test_an_encode_that_nobody_waits_for_ends_half_way(segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_encode_that_nobody_waits_for_ends_half_way(segmenter: Sam, monkeypatch: pytest.MonkeyPatch) -> None:
     began, ended = threading.Event(), threading.Event()
 
     def endless(samples: Sequence[Any], between: Any) -> Any:
@@ -217,7 +216,7 @@ def test_an_encode_that_nobody_waits_for_ends_half_way(segmenter: Segmenter, mon
 
 
 def test_a_large_request_is_decoded_in_parts_with_others_in_turn(
-    segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch
+    segmenter: Sam, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     order: list[int] = []
     decode_batch = segmenter.decode_batch
@@ -245,7 +244,7 @@ def test_a_large_request_is_decoded_in_parts_with_others_in_turn(
 def test_work_goes_to_the_device_that_has_less_of_it(model_folders: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two devices; each one's encoder waits until the other's runs too."""
     both = threading.Barrier(2)
-    models = [Models(None, Segmenter.load(model_folders.segmenter)) for _ in range(2)]
+    models = [Models(None, Sam.load(model_folders.segmenter)) for _ in range(2)]
     for one in models:
         embed = one.segmenter.embed  # type: ignore[union-attr]
 
@@ -265,7 +264,7 @@ def test_work_goes_to_the_device_that_has_less_of_it(model_folders: Any, monkeyp
 
 
 def test_what_does_not_fit_into_memory_at_once_is_computed_in_parts(
-    segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch
+    segmenter: Sam, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decode_batch = segmenter.decode_batch
     room = 2
@@ -293,7 +292,7 @@ def test_what_does_not_fit_into_memory_at_once_is_computed_in_parts(
 def test_a_device_that_is_lost_leaves_the_others_working(
     model_folders: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    models = [Models(None, Segmenter.load(model_folders.segmenter)) for _ in range(2)]
+    models = [Models(None, Sam.load(model_folders.segmenter)) for _ in range(2)]
 
     def lost(*args: Any) -> Any:
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
@@ -321,7 +320,7 @@ def test_a_device_that_is_lost_leaves_the_others_working(
 
 
 def test_values_that_are_no_numbers_fail_their_own_request_and_are_not_kept(
-    segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch
+    segmenter: Sam, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     embed = segmenter.embed
 
@@ -353,7 +352,7 @@ def test_values_that_are_no_numbers_fail_their_own_request_and_are_not_kept(
 
 
 @pytest.mark.parametrize("how", ["exit", "memory"])
-def test_work_in_the_pool_ends_neither_the_loop_nor_the_process(segmenter: Segmenter, how: str) -> None:
+def test_work_in_the_pool_ends_neither_the_loop_nor_the_process(segmenter: Sam, how: str) -> None:
     def work() -> None:
         raise SystemExit(0) if how == "exit" else MemoryError
 
@@ -366,7 +365,7 @@ def test_work_in_the_pool_ends_neither_the_loop_nor_the_process(segmenter: Segme
 
 
 def test_embeddings_make_room_for_an_image_that_does_not_fit_beside_them(
-    segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch
+    segmenter: Sam, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache = EmbeddingCache(2**20)
     embed = segmenter.embed

@@ -191,7 +191,7 @@ def test_a_mount_without_models_is_not_made_up_for_by_demo_weights(root: Path, t
 
 def test_of_two_mounted_sams_one_must_be_named(root: Path, tmp_path: Path) -> None:
     first, second = (write_sam(tmp_path / "mounted" / name) for name in ("a", "b"))
-    with pytest.raises(SettingsError, match="holds 2 folders with a SAM: .*/a, .*/b; name one in") as caught:
+    with pytest.raises(SettingsError, match="holds 2 folders with a segmenter: .*/a, .*/b; name one in") as caught:
         choose(settings(azureml_model_dir=tmp_path / "mounted"), root)
     assert str(first) in str(caught.value)
     chosen = choose(settings(azureml_model_dir=tmp_path / "mounted", segmenter=str(second)), root)

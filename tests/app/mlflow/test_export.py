@@ -27,11 +27,13 @@ from transformers import SamModel
 
 from app.cli import main
 from app.contract import schemas
-from app.engine.loading import Choice, Chosen, detector_files, segmenter_files
+from app.engine.loading import Choice, Chosen
 from app.mlflow.export import ExportError, _stage, export_mlflow, model_requirements
 from app.mlflow.model import MlflowModel
 from app.settings import Settings
 from models.demo.scenes import render_scene
+from models.detector.families import DETECTORS
+from models.segmenter.families import SEGMENTERS
 from tests.app.same_answers import assert_same
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # asked as MLflow is imported
@@ -385,7 +387,7 @@ def test_a_config_that_inherits_is_written_out(model_folders: Any, tmp_path: Pat
     (source / "child.py").write_text("_base_ = ['../base.py']\nmodel = dict(test_cfg=dict(max_per_img=7))\n")
     shutil.copy(model_folders.detector / "weights.pth", source)
     (source / "model_metadata.json").write_text('{"classes": ["a", "b", "c", "d"]}')
-    _stage(detector_files(source), tmp_path / "weights" / "detector")
+    _stage(DETECTORS.files(source), tmp_path / "weights" / "detector")
     (tmp_path / "base.py").unlink()
     moved = (tmp_path / "weights").rename(tmp_path / "moved")
     model = MlflowModel(moved, Settings(device="cpu"))  # type: ignore[call-arg]
@@ -398,12 +400,12 @@ def test_a_config_that_inherits_is_written_out(model_folders: Any, tmp_path: Pat
 
 
 def test_of_the_segmenters_files_those_are_taken_that_are_read(model_folders: Any, tmp_path: Path) -> None:
-    _stage(segmenter_files(model_folders.segmenter), tmp_path / "whole")
+    _stage(SEGMENTERS.files(model_folders.segmenter), tmp_path / "whole")
     assert {file.name for file in (tmp_path / "whole").iterdir()} == {"config.json", "model.safetensors"}
 
     SamModel.from_pretrained(model_folders.segmenter).save_pretrained(tmp_path / "shards", max_shard_size="50KB")
     (tmp_path / "shards" / "tf_model.h5").write_bytes(b"of no use")
-    _stage(segmenter_files(tmp_path / "shards"), tmp_path / "staged")
+    _stage(SEGMENTERS.files(tmp_path / "shards"), tmp_path / "staged")
     names = {file.name for file in (tmp_path / "staged").iterdir()}
     assert names == {file.name for file in (tmp_path / "shards").iterdir()} - {"tf_model.h5"}
     assert len(names) > 3

@@ -20,9 +20,9 @@ from models.demo import detector, scenes, segmenter, segmenter_examples, trainin
 from models.demo.scenes import Scene, render_scene, tight_boxes
 from models.demo.segmenter_examples import SegmenterExamples
 from models.demo.things import CLASS_NAMES, CLUTTER
-from models.detector.mmdetection import Detector
+from models.detector.mmdetection import MMDetector
 from models.segmenter.decoder import WHOLE
-from models.segmenter.sam import Segmenter
+from models.segmenter.sam import Sam
 from models.types import Prompts
 
 # --- the loop ----------------------------------------------------------------------------------------
@@ -323,7 +323,7 @@ def test_training_sees_pictures_as_serving_does(tmp_path: Path) -> None:
     image = np.maximum(scene.image, 1)  # exact black is what stands for padding
     padded = np.zeros((3, 256, 256), np.uint8)
     padded[:, :, :192] = image.transpose(2, 0, 1)
-    loaded = Segmenter(segmenter.new_model(segmenter.small_config(32, 4, 16)))
+    loaded = Sam(segmenter.new_model(segmenter.small_config(32, 4, 16)))
     normalized = segmenter.normalize(torch.from_numpy(padded)[None])[0]
     torch.testing.assert_close(normalized, loaded.pixels([loaded.preprocess(image)])[0], rtol=0, atol=1e-5)
 
@@ -409,7 +409,7 @@ def test_a_saved_segmenter_is_one_that_loads(tmp_path: Path) -> None:
     image = render_scene(np.random.default_rng(0), (120, 200)).image
     prompts = Prompts(boxes_xyxy=np.array([[20.0, 30.0, 90.0, 100.0]]))
     outputs = []
-    for loaded in (Segmenter.load(tmp_path), Segmenter(model.half().float())):
+    for loaded in (Sam.load(tmp_path), Sam(model.half().float())):
         (embedding,) = loaded.embed([loaded.preprocess(image)])
         outputs.append(loaded.decode(embedding, prompts, multimask=True))
     torch.testing.assert_close(outputs[0].logits, outputs[1].logits, rtol=0, atol=1e-5)
@@ -426,7 +426,7 @@ def test_the_detectors_loss_reaches_all_of_it_and_what_is_saved_loads(no_cutouts
     assert set(figures) == {"loss_cls", "loss_bbox", "loss_cells"} and all(map(torch.isfinite, figures.values()))
 
     detector.save(model, tmp_path)
-    loaded = Detector.load(tmp_path, fast=False)
+    loaded = MMDetector.load(tmp_path, fast=False)
     assert tuple(loaded.class_names) == CLASS_NAMES
     state = loaded._model.state_dict()
     trained = {name: tensor for name, tensor in model.state_dict().items() if name.partition(".")[0] != "cells"}
@@ -437,7 +437,7 @@ def test_the_detectors_loss_reaches_all_of_it_and_what_is_saved_loads(no_cutouts
 
 
 @pytest.mark.filterwarnings("ignore")  # mmdet's own
-@pytest.mark.parametrize(("trainer", "model"), [(segmenter, Segmenter), (detector, Detector)])
+@pytest.mark.parametrize(("trainer", "model"), [(segmenter, Sam), (detector, MMDetector)])
 def test_one_step_by_the_command_line(
     no_cutouts: None, tmp_path: Path, trainer: Any, model: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from models.demo.evaluation import box_figures, mask_figures, photos, scenes
-from models.detector.mmdetection import Detector
-from models.segmenter.sam import Segmenter
+from models.detector.mmdetection import MMDetector
+from models.segmenter.sam import Sam
 from models.weights import WEIGHTS_ROOT
 
 DEMO = WEIGHTS_ROOT / "demo"
@@ -17,28 +17,28 @@ PHOTOS = Path(__file__).parents[4] / "shared" / "data" / "fridge"
 
 
 @pytest.fixture(scope="module")
-def segmenter() -> Segmenter:
-    return Segmenter.load(DEMO / "sam")
+def segmenter() -> Sam:
+    return Sam.load(DEMO / "sam")
 
 
 @pytest.fixture(scope="module")
-def detector() -> Detector:
-    return Detector.load(DEMO / "yolof")
+def detector() -> MMDetector:
+    return MMDetector.load(DEMO / "yolof")
 
 
-def test_masks_on_scenes(segmenter: Segmenter) -> None:
+def test_masks_on_scenes(segmenter: Sam) -> None:
     figures = mask_figures(segmenter, scenes(24))
     assert figures["box"] > 0.865
     assert figures["box"] > figures["filled box"]
     assert figures["point"] > 0.72
 
 
-def test_boxes_on_scenes(detector: Detector) -> None:
+def test_boxes_on_scenes(detector: MMDetector) -> None:
     figures = box_figures(detector, scenes(24))
     assert figures["mAP@50"] > 0.87
 
 
-def test_masks_and_boxes_on_photos(segmenter: Segmenter, detector: Detector) -> None:
+def test_masks_and_boxes_on_photos(segmenter: Sam, detector: MMDetector) -> None:
     if not PHOTOS.is_dir():
         pytest.skip("there are no photos beside the repository")
     assert mask_figures(segmenter, photos(PHOTOS))["box"] > 0.88

@@ -17,7 +17,7 @@ from models.detector import mmdetection
 from models.detector.conv_fusion import FusedConv
 from models.detector.files import DetectorFiles, build_model, read_config
 from models.detector.mmcv_ops import MissingOpError, install
-from models.detector.mmdetection import ChannelOrder, Detector
+from models.detector.mmdetection import ChannelOrder, MMDetector
 from models.types import Detections
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # mmdet's own
@@ -82,20 +82,20 @@ def photos() -> list[np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def plain_detector(tmp_path_factory: pytest.TempPathFactory, demo_model: torch.nn.Module) -> Detector:
+def plain_detector(tmp_path_factory: pytest.TempPathFactory, demo_model: torch.nn.Module) -> MMDetector:
     """The same as `detector` by MMDetection's own code."""
     folder = tmp_path_factory.mktemp("plain-yolof")
     shutil.copy(DEMO_CONFIG, folder)
     torch.save({"meta": {"CLASSES": CLASSES}, "state_dict": demo_model.state_dict()}, folder / "weights.pth")
-    return Detector.load(folder, fast=False)
+    return MMDetector.load(folder, fast=False)
 
 
 @pytest.fixture(scope="module")
-def detector(tmp_path_factory: pytest.TempPathFactory, demo_model: torch.nn.Module) -> Detector:
+def detector(tmp_path_factory: pytest.TempPathFactory, demo_model: torch.nn.Module) -> MMDetector:
     folder = tmp_path_factory.mktemp("yolof")
     shutil.copy(DEMO_CONFIG, folder)
     torch.save({"meta": {"CLASSES": CLASSES}, "state_dict": demo_model.state_dict()}, folder / "weights.pth")
-    return Detector.load(folder)
+    return MMDetector.load(folder)
 
 
 # --- results -----------------------------------------------------------------------------------------
@@ -117,12 +117,12 @@ def test_stock_yolof_r50_equals_mmdets_own_inference(
         {"meta": meta, "state_dict": weights}, tmp_path / "yolof_r50_c5_8x8_1x_coco_20210425_024427-8e864411.pth"
     )
     image = picture(800, 960)
-    loaded = Detector.load(tmp_path, fast=False)
+    loaded = MMDetector.load(tmp_path, fast=False)
     (plain,) = loaded.forward([loaded.preprocess(image)])
     ours = loaded.postprocess(plain)
     (theirs,) = mmdets_own(stock, next(tmp_path.glob("*.pth")), [image])
     assert_same(ours, theirs, pixels=1e-3)
-    fast = Detector.load(tmp_path)
+    fast = MMDetector.load(tmp_path)
     (raw,) = fast.forward([fast.preprocess(image)])
     assert raw.head is not None and plain.head is not None
     for (fused,), (truth,) in zip(raw.head, plain.head, strict=True):
@@ -135,7 +135,7 @@ def test_demo_weights_equal_mmdets_own_inference(tmp_path: Path, picture: Pictur
     checkpoints = [path for path in DEMO_CONFIG.parent.iterdir() if path.suffix in (".pth", ".safetensors")]
     if not checkpoints:
         pytest.skip("no demo weights here")
-    loaded = Detector.load(DEMO_CONFIG.parent)
+    loaded = MMDetector.load(DEMO_CONFIG.parent)
     assert loaded.class_names == CLASSES
     images = [picture(240, 320), picture(333, 200, seed=1)]
     pickled = tmp_path / "weights.pth"  # mmengine reads no safetensors
@@ -147,13 +147,13 @@ def test_demo_weights_equal_mmdets_own_inference(tmp_path: Path, picture: Pictur
 def test_small_yolof_equals_mmdets_own_inference(make_folder: MakeFolder, picture: Picture) -> None:
     folder = make_folder(meta={"CLASSES": CLASSES})
     images = [picture(200, 300), picture(61, 17, seed=1), picture(1, 1), picture(700, 500, seed=2)]
-    results = Detector.load(folder, fast=False).detect(images)
+    results = MMDetector.load(folder, fast=False).detect(images)
     for ours, theirs in zip(results, mmdets_own(folder / "config.py", folder / "weights.pth", images), strict=True):
         assert_same(ours, theirs, pixels=1e-3)
         assert len(ours) > 10
 
 
-def test_results_are_what_the_type_promises(detector: Detector, picture: Picture) -> None:
+def test_results_are_what_the_type_promises(detector: MMDetector, picture: Picture) -> None:
     (found,) = detector.detect([picture(200, 300)])
     assert found.boxes_xyxy.dtype == np.float32 and found.boxes_xyxy.shape == (len(found), 4)
     assert found.scores.dtype == np.float32 and found.labels.dtype == np.int64
@@ -162,7 +162,7 @@ def test_results_are_what_the_type_promises(detector: Detector, picture: Picture
     assert (found.boxes_xyxy >= 0).all() and (found.boxes_xyxy <= [300, 200, 300, 200]).all()
 
 
-def test_a_batch_gives_what_each_image_alone_gives(detector: Detector, picture: Picture) -> None:
+def test_a_batch_gives_what_each_image_alone_gives(detector: MMDetector, picture: Picture) -> None:
     images = [
         picture(h, w, seed) for seed, (h, w) in enumerate([(200, 300), (300, 200), (200, 300), (200, 290), (5, 9)])
     ]
@@ -171,7 +171,7 @@ def test_a_batch_gives_what_each_image_alone_gives(detector: Detector, picture: 
     assert detector.detect([]) == []
 
 
-def test_threads_may_share_the_steps_around_the_network(detector: Detector, picture: Picture) -> None:
+def test_threads_may_share_the_steps_around_the_network(detector: MMDetector, picture: Picture) -> None:
     images = [picture(150 + 10 * i, 200, seed=i) for i in range(8)]
     with ThreadPoolExecutor(4) as pool:
         raws = detector.forward(list(pool.map(detector.preprocess, images)))
@@ -182,14 +182,14 @@ def test_threads_may_share_the_steps_around_the_network(detector: Detector, pict
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 20000), (20000, 1), (1, 1), (3, 1500), (2, 2)])
-def test_extreme_shapes_keep_their_own_frame(detector: Detector, height: int, width: int, picture: Picture) -> None:
+def test_extreme_shapes_keep_their_own_frame(detector: MMDetector, height: int, width: int, picture: Picture) -> None:
     (found,) = detector.detect([picture(height, width)], score_threshold=0.0)
     assert found.size_hw == (height, width)
     assert len(found) and (found.boxes_xyxy <= [width, height, width, height]).all()
     assert found.boxes_xyxy[:, 2].max() > width / 2 and found.boxes_xyxy[:, 3].max() > height / 2
 
 
-def test_a_thin_image_is_seen_with_its_rows_repeated(detector: Detector, picture: Picture) -> None:
+def test_a_thin_image_is_seen_with_its_rows_repeated(detector: MMDetector, picture: Picture) -> None:
     thin = picture(2, 1500)
     (found,) = detector.detect([thin], score_threshold=0.0)
     (thick,) = detector.detect([thin.repeat(3, axis=0)], score_threshold=0.0)  # 6 x 1500: within MAX_ASPECT
@@ -198,7 +198,7 @@ def test_a_thin_image_is_seen_with_its_rows_repeated(detector: Detector, picture
 
 
 @pytest.mark.parametrize("image", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8)])
-def test_what_is_no_rgb_image_is_refused(detector: Detector, image: np.ndarray) -> None:
+def test_what_is_no_rgb_image_is_refused(detector: MMDetector, image: np.ndarray) -> None:
     with pytest.raises(ValueError, match=r"expected \(H, W, 3\) uint8"):
         detector.preprocess(image)
 
@@ -207,7 +207,7 @@ def test_what_is_no_rgb_image_is_refused(detector: Detector, image: np.ndarray) 
 
 
 def test_fast_finds_what_mmdetections_own_code_finds(
-    detector: Detector, plain_detector: Detector, picture: Picture
+    detector: MMDetector, plain_detector: MMDetector, picture: Picture
 ) -> None:
     images = [picture(200, 300), picture(61, 17, seed=1), picture(1, 1), picture(2, 1500), picture(700, 500, seed=2)]
     assert detector.fast and any(isinstance(module, FusedConv) for module in detector._model.modules())
@@ -217,13 +217,13 @@ def test_fast_finds_what_mmdetections_own_code_finds(
 
 
 def test_fast_finds_the_same_in_photos_with_the_demo_weights(photos: list[np.ndarray]) -> None:
-    fast, plain = Detector.load(DEMO_CONFIG.parent), Detector.load(DEMO_CONFIG.parent, fast=False)
+    fast, plain = MMDetector.load(DEMO_CONFIG.parent), MMDetector.load(DEMO_CONFIG.parent, fast=False)
     for ours, theirs in zip(fast.detect(photos), plain.detect(photos), strict=True):
         assert_same(ours, theirs)
 
 
 def test_bfloat16_is_close_with_the_demo_weights(photos: list[np.ndarray]) -> None:
-    coarse, fine = Detector.load(DEMO_CONFIG.parent, dtype=torch.bfloat16), Detector.load(DEMO_CONFIG.parent)
+    coarse, fine = MMDetector.load(DEMO_CONFIG.parent, dtype=torch.bfloat16), MMDetector.load(DEMO_CONFIG.parent)
     assert next(coarse._model.backbone.buffers()).dtype == torch.bfloat16
     fridge = photos[-3:]  # where scores are high, and none is near the threshold
     for ours, theirs in zip(
@@ -240,7 +240,7 @@ def test_the_known_resize_gives_the_very_samples_of_the_configs_pipeline(
 ) -> None:
     folder = make_folder()
     noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    fast, plain = (Detector.load(folder, channel_order=channel_order, fast=fast) for fast in (True, False))
+    fast, plain = (MMDetector.load(folder, channel_order=channel_order, fast=fast) for fast in (True, False))
     assert fast._resize is not None and plain._resize is None
     for image in (noise, noise[::-1, ::-1]):  # the second is not contiguous
         ours, theirs = fast.preprocess(image), plain.preprocess(image)
@@ -267,7 +267,7 @@ def test_any_other_pipeline_runs_as_the_config_says(
     text = (folder / "config.py").read_text()
     assert written in text
     (folder / "config.py").write_text(text.replace(written, instead))
-    fast, plain = Detector.load(folder), Detector.load(folder, fast=False)
+    fast, plain = MMDetector.load(folder), MMDetector.load(folder, fast=False)
     assert fast._resize is None
     ours, theirs = fast.preprocess(image), plain.preprocess(image)
     assert torch.equal(ours.inputs, theirs.inputs) and ours.inputs.dtype == theirs.inputs.dtype
@@ -275,7 +275,7 @@ def test_any_other_pipeline_runs_as_the_config_says(
 
 
 def test_a_batch_is_cut_where_the_device_has_enough(
-    detector: Detector, picture: Picture, monkeypatch: pytest.MonkeyPatch
+    detector: MMDetector, picture: Picture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images = [picture(200, 300, seed) for seed in range(3)]
     sizes: list[int] = []
@@ -299,7 +299,7 @@ def test_a_batch_is_cut_where_the_device_has_enough(
 def test_other_work_runs_between_the_layers(
     make_folder: MakeFolder, picture: Picture, fast: bool, dtype: torch.dtype
 ) -> None:
-    loaded = Detector.load(make_folder(), dtype=dtype, fast=fast)
+    loaded = MMDetector.load(make_folder(), dtype=dtype, fast=fast)
     sample = loaded.preprocess(picture(60, 90))
     other, layer = loaded.preprocess(picture(90, 60)), torch.nn.Linear(4, 4)
     seen = []
@@ -323,7 +323,7 @@ def test_other_work_runs_between_the_layers(
 
 
 def test_what_is_raised_in_between_ends_the_forward_and_leaves_nothing_behind(
-    detector: Detector, picture: Picture
+    detector: MMDetector, picture: Picture
 ) -> None:
     sample, calls = detector.preprocess(picture(60, 90)), iter(range(5))
 
@@ -340,7 +340,7 @@ def test_what_is_raised_in_between_ends_the_forward_and_leaves_nothing_behind(
 # --- settings ----------------------------------------------------------------------------------------
 
 
-def test_each_image_of_a_batch_has_its_own_settings(detector: Detector, picture: Picture) -> None:
+def test_each_image_of_a_batch_has_its_own_settings(detector: MMDetector, picture: Picture) -> None:
     image = picture(200, 300)
     threshold = float(np.median(detector.detect([image])[0].scores))
     plain, strict, few, disjoint = detector.detect(
@@ -362,7 +362,7 @@ def test_each_image_of_a_batch_has_its_own_settings(detector: Detector, picture:
     assert_same(detector.detect([image])[0], plain)  # and nothing of it stays behind
 
 
-def test_thresholds_may_be_laxer_than_the_config(detector: Detector, picture: Picture) -> None:
+def test_thresholds_may_be_laxer_than_the_config(detector: MMDetector, picture: Picture) -> None:
     image = picture(200, 300)
     (lax,) = detector.detect([image], score_threshold=0.0, iou_threshold=1.0, max_detections=5000)
     assert 900 < len(lax) <= 1000  # the config's nms_pre, less boxes without area
@@ -370,25 +370,25 @@ def test_thresholds_may_be_laxer_than_the_config(detector: Detector, picture: Pi
     assert none.boxes_xyxy.shape == (0, 4) and len(none) == 0
 
 
-def test_one_setting_per_image_or_one_for_all(detector: Detector, picture: Picture) -> None:
+def test_one_setting_per_image_or_one_for_all(detector: MMDetector, picture: Picture) -> None:
     with pytest.raises(ValueError, match=r"one setting per image \(1\), got 2"):
         detector.detect([picture(20, 20)], score_threshold=[0.1, 0.2])
 
 
 def test_channel_order_rgb_is_bgr_of_the_swapped_image(make_folder: MakeFolder, picture: Picture) -> None:
     folder, image = make_folder(meta={"CLASSES": CLASSES}), picture(200, 300)
-    bgr, rgb = Detector.load(folder), Detector.load(folder, channel_order="rgb")
+    bgr, rgb = MMDetector.load(folder), MMDetector.load(folder, channel_order="rgb")
     assert (bgr.channel_order, rgb.channel_order) == ("bgr", "rgb")
     (swapped,) = rgb.detect([image])
     assert_same(swapped, bgr.detect([image[..., ::-1]])[0])
     assert np.abs(swapped.scores - bgr.detect([image])[0].scores).max() > 1e-3
     with pytest.raises(ValueError, match="'bgr' or 'rgb', got 'gbr'"):
-        Detector.load(folder, channel_order="gbr")  # type: ignore[arg-type]
+        MMDetector.load(folder, channel_order="gbr")  # type: ignore[arg-type]
 
 
-def test_bfloat16_stays_close(make_folder: MakeFolder, detector: Detector, picture: Picture) -> None:
+def test_bfloat16_stays_close(make_folder: MakeFolder, detector: MMDetector, picture: Picture) -> None:
     image = picture(200, 300)
-    (coarse,) = Detector.load(make_folder(meta={"CLASSES": CLASSES}), dtype=torch.bfloat16).detect([image])
+    (coarse,) = MMDetector.load(make_folder(meta={"CLASSES": CLASSES}), dtype=torch.bfloat16).detect([image])
     (fine,) = detector.detect([image])
     assert coarse.scores.dtype == np.float32
     np.testing.assert_allclose(coarse.scores[:20], fine.scores[:20], atol=0.05)
@@ -402,7 +402,7 @@ def test_a_training_checkpoint_of_mmengine_is_served(tmp_path: Path, trained_che
     config = tmp_path / "config.py"
     config.write_text(DEMO_CONFIG.read_text().replace('"can"', '"other"'))
     shutil.copy(trained_checkpoint, tmp_path)
-    loaded = Detector.load(tmp_path, fast=False)
+    loaded = MMDetector.load(tmp_path, fast=False)
     assert loaded.class_names == CLASSES  # the checkpoint's own names, not the config's
     trained = torch.load(trained_checkpoint, weights_only=False)["state_dict"]["bbox_head.cls_score.weight"]
     assert torch.equal(loaded._model.bbox_head.cls_score.weight, trained)
@@ -421,49 +421,49 @@ def test_azures_mlflow_folder(tmp_path: Path, make_folder: MakeFolder) -> None:
     metadata = model / "artifacts" / "model_metadata.json"
     metadata.write_text(json.dumps({"id2label": {"10": "d", "0": "a", "2": "c", "1": "b"}}))
     for folder in (model, model / "artifacts", model.parent):
-        assert Detector.load(folder).class_names == ("a", "b", "c", "d")
+        assert MMDetector.load(folder).class_names == ("a", "b", "c", "d")
     metadata.write_text(json.dumps({"classes": list("wxyz")}))
-    assert Detector.load(model).class_names == tuple("wxyz")
+    assert MMDetector.load(model).class_names == tuple("wxyz")
     metadata.write_text("{")
     with pytest.raises(ModelFilesError, match="not JSON"):
-        Detector.load(model)
+        MMDetector.load(model)
 
 
 def test_safetensors_with_class_names_and_a_wrappers_prefix(
-    make_folder: MakeFolder, detector: Detector, demo_model: torch.nn.Module, picture: Picture
+    make_folder: MakeFolder, detector: MMDetector, demo_model: torch.nn.Module, picture: Picture
 ) -> None:
     folder = make_folder()
     (folder / "weights.pth").unlink()
     weights = {f"model.{key}": tensor for key, tensor in demo_model.state_dict().items()}
     save_file(weights, folder / "weights.safetensors", metadata={"classes": json.dumps(list("abcd"))})
-    loaded = Detector.load(folder)
+    loaded = MMDetector.load(folder)
     assert loaded.class_names == tuple("abcd")
     image = picture(100, 120)
     assert_same(loaded.detect([image])[0], detector.detect([image])[0])
 
 
 def test_class_names_fall_back_to_the_config_and_must_be_as_many_as_the_model_has(make_folder: MakeFolder) -> None:
-    assert Detector.load(make_folder("a")).class_names == CLASSES
+    assert MMDetector.load(make_folder("a")).class_names == CLASSES
     folder = make_folder("b", meta={"dataset_meta": {"CLASSES": ("a", "b", "c")}})
     with pytest.raises(ModelFilesError, match=r"weights\.pth names 3 classes, but .*config\.py has 4"):
-        Detector.load(folder)
+        MMDetector.load(folder)
     folder = make_folder("c")
     text = (folder / "config.py").read_text().replace("metainfo=metainfo, ", "").replace("metainfo = ", "other = ")
     (folder / "config.py").write_text(text)
     with pytest.raises(ModelFilesError, match="no names for its 4 classes"):
-        Detector.load(folder)
+        MMDetector.load(folder)
 
 
 def test_a_folder_that_is_no_detector_says_what_is_there(tmp_path: Path, make_folder: MakeFolder) -> None:
     with pytest.raises(ModelFilesError, match="no such file or folder"):
-        Detector.load(tmp_path / "absent")
+        MMDetector.load(tmp_path / "absent")
     (tmp_path / "empty").mkdir()
     with pytest.raises(ModelFilesError, match=r"one config \.py and one checkpoint.*found 0 and 0 .*holds nothing"):
-        Detector.load(tmp_path / "empty")
+        MMDetector.load(tmp_path / "empty")
     folder = make_folder()
     (folder / "second.pth").write_bytes(b"")
     with pytest.raises(ModelFilesError, match=r"found 1 and 2 .*config\.py, second\.pth, weights\.pth"):
-        Detector.load(folder)
+        MMDetector.load(folder)
     assert DetectorFiles.find(folder / "weights.pth") == DetectorFiles.find(folder / "weights.pth")
     assert DetectorFiles.find(folder / "weights.pth").config == folder / "config.py"
     (folder / "second.pth").unlink()
@@ -478,10 +478,10 @@ def test_weights_that_do_not_fit_the_config_are_named(make_folder: MakeFolder) -
     text = (folder / "config.py").read_text()
     (folder / "config.py").write_text(text.replace("num_classes=4", "num_classes=5"))
     with pytest.raises(CheckpointError, match=r"2 of another shape: bbox_head\.cls_score\.bias \(checkpoint \(20,\)"):
-        Detector.load(folder)
+        MMDetector.load(folder)
     (folder / "config.py").write_text(text.replace("depth=18", "depth=34"))
     with pytest.raises(CheckpointError, match=r"missing: backbone\.layer1\.2"):
-        Detector.load(folder)
+        MMDetector.load(folder)
 
 
 @pytest.mark.parametrize(
@@ -498,7 +498,7 @@ def test_a_bad_config_is_explained(make_folder: MakeFolder, source: str, message
     folder = make_folder()
     (folder / "config.py").write_text(source)
     with pytest.raises(ModelFilesError, match=message):
-        Detector.load(folder)
+        MMDetector.load(folder)
 
 
 def test_pretrained_weights_of_a_config_are_never_fetched(make_folder: MakeFolder, monkeypatch) -> None:
@@ -512,7 +512,7 @@ def test_pretrained_weights_of_a_config_are_never_fetched(make_folder: MakeFolde
     pretrained = 'init_cfg=dict(type="Pretrained", checkpoint="open-mmlab://detectron/resnet50_caffe"), depth=18'
     (folder / "config.py").write_text(text.replace("depth=18", pretrained))
     monkeypatch.setattr(socket.socket, "connect", refuse)
-    loaded = Detector.load(folder)
+    loaded = MMDetector.load(folder)
     assert loaded._model.backbone.init_cfg is None or loaded._model.backbone.init_cfg[0]["type"] != "Pretrained"
 
 
@@ -531,7 +531,7 @@ def test_a_detector_that_selects_on_the_way(tmp_path: Path, picture: Picture) ->
     """DETR has no anchors and no thresholds of its own: settings narrow what it returns."""
     base = "_base_ = ['../detr/detr_r50_8xb2-150e_coco.py']\n"
     small = "backbone=dict(depth=18), neck=dict(in_channels=[512]), num_queries=20, test_cfg=dict(max_per_img=20)"
-    loaded = Detector.load(zoo_folder(tmp_path, f"{base}model = dict({small})\n"))
+    loaded = MMDetector.load(zoo_folder(tmp_path, f"{base}model = dict({small})\n"))
     assert loaded.class_names[0] == "person" and len(loaded.class_names) == 80
     images = [picture(90, 120), picture(120, 90, seed=1)]
     everything = loaded.detect(images)
@@ -548,11 +548,11 @@ def test_a_network_not_known_as_a_whole_can_be_kept_in_float32(
     base = "_base_ = ['../detr/detr_r50_8xb2-150e_coco.py']\n"
     small = "backbone=dict(depth=18), neck=dict(in_channels=[512]), num_queries=20, test_cfg=dict(max_per_img=20)"
     folder = zoo_folder(tmp_path, f"{base}model = dict({small})\n")
-    kept = Detector.load(folder, dtype=torch.bfloat16, autocast=False)
+    kept = MMDetector.load(folder, dtype=torch.bfloat16, autocast=False)
     assert kept.dtype == torch.float32
-    assert Detector.load(folder, dtype=torch.bfloat16).dtype == torch.bfloat16
-    assert Detector.load(make_folder(), dtype=torch.bfloat16, autocast=False).dtype == torch.bfloat16
-    (ours,), (theirs,) = kept.detect([picture(90, 120)]), Detector.load(folder).detect([picture(90, 120)])
+    assert MMDetector.load(folder, dtype=torch.bfloat16).dtype == torch.bfloat16
+    assert MMDetector.load(make_folder(), dtype=torch.bfloat16, autocast=False).dtype == torch.bfloat16
+    (ours,), (theirs,) = kept.detect([picture(90, 120)]), MMDetector.load(folder).detect([picture(90, 120)])
     np.testing.assert_array_equal(ours.boxes_xyxy, theirs.boxes_xyxy)
 
 
@@ -560,7 +560,7 @@ def test_a_network_not_known_as_a_whole_can_be_kept_in_float32(
 def test_a_two_stage_detector_names_the_op_it_lacks(tmp_path: Path, picture: Picture) -> None:
     base = "_base_ = '../_base_/models/faster-rcnn_r50_fpn.py'\n"
     small = "model = dict(backbone=dict(depth=18), neck=dict(in_channels=[64, 128, 256, 512]))\n"
-    loaded = Detector.load(zoo_folder(tmp_path, base + small))
+    loaded = MMDetector.load(zoo_folder(tmp_path, base + small))
     with pytest.raises(MissingOpError, match="'roi_align_forward'.*full 'mmcv'"):
         loaded.detect([picture(90, 120)])
 
@@ -568,5 +568,5 @@ def test_a_two_stage_detector_names_the_op_it_lacks(tmp_path: Path, picture: Pic
 def test_loading_and_detecting_print_nothing(
     make_folder: MakeFolder, capfd: pytest.CaptureFixture[str], picture: Picture
 ) -> None:
-    Detector.load(make_folder()).detect([picture(60, 60)])
+    MMDetector.load(make_folder()).detect([picture(60, 60)])
     assert capfd.readouterr() == ("", "")

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 
 from models.data import Annotation, DataError, Dataset, LabelledImage, data_hash, write
 from models.demo.things import CLASS_NAMES
-from models.detector.mmdetection import Detector
+from models.detector.mmdetection import MMDetector
 from models.finetuning import checkpointing, curve, training
 from models.finetuning.checkpointing import TrainingError
 from models.finetuning.options import TrainingOptions
@@ -134,7 +134,7 @@ def test_the_result_is_served_with_the_figures_of_its_training(learnt: Any) -> N
     from models.evaluation import Predicted, box_figures
 
     done, dataset, _ = learnt
-    detector = Detector.load(done.folder)
+    detector = MMDetector.load(done.folder)
     assert detector.class_names == ("cup", "plate", "fork", "spoon") == done.class_names
     assert detector.input_scale == (96, 96)
     found = []
@@ -307,7 +307,7 @@ def test_time_is_over_and_the_next_run_goes_on(scenes: Dataset, tiny: Path, tmp_
     options = TrainingOptions(**HALVED)
     stopped = finetune(*parts(scenes), tiny, tmp_path, options, take="backbone", minutes=1e-9, say=said)
     assert not stopped.finished and stopped.figures["step"] == 1
-    assert Detector.load(tmp_path).class_names == CLASS_NAMES
+    assert MMDetector.load(tmp_path).class_names == CLASS_NAMES
     done = finetune(*parts(scenes), tiny, tmp_path, options, take="backbone", say=said)
     assert done.finished
     history = torch.load(tmp_path / "training" / "checkpoints" / "latest.pth", weights_only=True)["history"]
@@ -482,7 +482,7 @@ def test_two_processes_share_the_work(scenes: Dataset, tiny: Path, tmp_path: Pat
     assert outcome.stderr.count("expected each id once") == 1
     state = torch.load(tmp_path / "out" / "training" / "checkpoints" / "latest.pth", weights_only=True)
     assert state["meta"]["iter"] == 2, "8 images in batches of 2 on each of 2 processes"
-    assert Detector.load(tmp_path / "out").class_names == CLASS_NAMES
+    assert MMDetector.load(tmp_path / "out").class_names == CLASS_NAMES
     assert not (root / ".dist_test").exists()
 
 

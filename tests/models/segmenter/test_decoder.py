@@ -14,7 +14,8 @@ from transformers import SamConfig, SamModel
 
 from models.segmenter import decoder as decoder_module
 from models.segmenter.decoder import BOX_CORNERS, Images, PlaceTables, encode_prompts, predict_masks
-from models.segmenter.sam import FACTORED_TOKENS, DecodeRequest, RawMasks, Segmenter
+from models.segmenter.protocol import DecodeRequest, RawMasks
+from models.segmenter.sam import FACTORED_TOKENS, Sam
 from models.types import Embedding, Prompts
 
 DEMO = Path(__file__).parents[3] / "weights" / "demo" / "sam"
@@ -105,7 +106,7 @@ def test_results_equal_hugging_faces_own(
 ) -> None:
     prompts = random_prompts(count, count, points, boxes)
     ours, theirs = (
-        Segmenter(model, fast=fast).decode(random_embedding(0), prompts, multimask=multimask) for fast in (True, False)
+        Sam(model, fast=fast).decode(random_embedding(0), prompts, multimask=multimask) for fast in (True, False)
     )
     assert ours.logits.shape == (len(prompts), 3 if multimask else 1, 4 * GRID, 4 * GRID)
     assert_equal(ours, theirs, 2e-5)
@@ -113,7 +114,7 @@ def test_results_equal_hugging_faces_own(
 
 def test_prompts_of_many_points_are_decoded_as_published(model: SamModel, monkeypatch: pytest.MonkeyPatch) -> None:
     """For these the fast form would take time and memory by the square of their points."""
-    segmenter, plain = Segmenter(model), Segmenter(model, fast=False)
+    segmenter, plain = Sam(model), Sam(model, fast=False)
     requests = [
         DecodeRequest(random_embedding(0), random_prompts(seed, 2, points), False)
         for seed, points in enumerate((1, FACTORED_TOKENS, 2, 40))
@@ -129,7 +130,7 @@ def test_prompts_of_many_points_are_decoded_as_published(model: SamModel, monkey
 
 def test_what_the_references_show_depends_on_all_of_the_input(model: SamModel) -> None:
     """Else equality with them would prove nothing."""
-    segmenter = Segmenter(model, fast=False)
+    segmenter = Sam(model, fast=False)
     logits = [
         segmenter.decode(random_embedding(image), random_prompts(seed, 1, 1, True), multimask=True).logits
         for image, seed in ((0, 0), (0, 1), (1, 0))
@@ -144,7 +145,7 @@ def test_any_number_of_layers(layers: int) -> None:
     model = random_sam(layers, layers)
     for count in (1, 5):
         ours, theirs = (
-            Segmenter(model, fast=fast).decode(random_embedding(0), random_prompts(0, count, 2), multimask=True)
+            Sam(model, fast=fast).decode(random_embedding(0), random_prompts(0, count, 2), multimask=True)
             for fast in (True, False)
         )
         assert_equal(ours, theirs, 5e-5)
@@ -153,7 +154,7 @@ def test_any_number_of_layers(layers: int) -> None:
 @pytest.mark.parametrize("mixed", [False, True])
 @pytest.mark.parametrize("at_once", [1, 3, 64])
 def test_a_ragged_batch_is_decoded_as_each_prompt_alone(model: SamModel, at_once: int, mixed: bool) -> None:
-    segmenter = Segmenter(model)
+    segmenter = Sam(model)
     segmenter.prompts_at_once = at_once
     segmenter.mix_images = mixed  # as on a GPU
     requests = mixed_requests()
@@ -168,7 +169,7 @@ def test_a_ragged_batch_is_decoded_as_each_prompt_alone(model: SamModel, at_once
             alone = segmenter.decode(request.embedding, Prompts(points, labels, boxes), multimask=request.multimask)
             one = replace(raw, logits=raw.logits[i : i + 1], iou_scores=raw.iou_scores[i : i + 1])
             assert_equal(one, alone, 2e-5)
-    for raw, plain in zip(together, Segmenter(model, fast=False).decode_batch(requests), strict=True):
+    for raw, plain in zip(together, Sam(model, fast=False).decode_batch(requests), strict=True):
         assert_equal(raw, plain, 2e-5)
     assert segmenter.decode_batch([]) == []
 
@@ -228,7 +229,7 @@ def test_prompts_are_encoded_as_by_hugging_face(model: SamModel) -> None:
 def test_no_more_prompts_at_once_than_allowed_and_a_call_between(
     model: SamModel, fast: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    segmenter = Segmenter(model, fast=fast)
+    segmenter = Sam(model, fast=fast)
     segmenter.prompts_at_once = 4
     happened: list[int | str] = []
     name = "_decoder" if fast else "_hugging_faces_decoder"
@@ -261,7 +262,7 @@ def test_an_image_is_made_ready_once_for_all_portions_and_clicks(
         make(images, model, features, *rest, projected=projected)
 
     monkeypatch.setattr(Images, "__init__", counted)
-    segmenter, image, other = Segmenter(model), random_embedding(0), random_embedding(1)
+    segmenter, image, other = Sam(model), random_embedding(0), random_embedding(1)
     segmenter.prompts_at_once = 2
     segmenter.decode_batch(
         [
@@ -274,14 +275,14 @@ def test_an_image_is_made_ready_once_for_all_portions_and_clicks(
         click = random_prompts(7, 1, 1)
         assert_equal(
             segmenter.decode(embedding, click, multimask=True),
-            Segmenter(model, fast=False).decode(embedding, click, multimask=True),
+            Sam(model, fast=False).decode(embedding, click, multimask=True),
             2e-5,
         )
         assert len(made) == already
 
 
 def test_many_images_are_not_kept(model: SamModel) -> None:
-    segmenter = Segmenter(model)
+    segmenter = Sam(model)
     segmenter.mix_images, segmenter.prompts_at_once = True, 64
     segmenter.decode_batch([DecodeRequest(random_embedding(i), random_prompts(i, 1, 1), True) for i in range(3)])
     assert segmenter._ready is None
@@ -337,7 +338,7 @@ def test_bfloat16_agrees_with_float32() -> None:
     """On the demo weights, whose decoder has learnt; as well as Hugging Face's does, or better."""
     boxes = np.array([[40.0, 40.0, 200.0, 220.0], [100.0, 30.0, 180.0, 130.0], [10.0, 120.0, 90.0, 250.0]])
     full, half, plain = (
-        Segmenter.load(DEMO, dtype=dtype, fast=fast)
+        Sam.load(DEMO, dtype=dtype, fast=fast)
         for dtype, fast in ((torch.float32, False), (torch.bfloat16, True), (torch.bfloat16, False))
     )
     image = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8).repeat(32, 0).repeat(32, 1)
@@ -357,13 +358,13 @@ def test_embeddings_of_another_dtype_are_moved(model: SamModel) -> None:
     embedding, prompts = random_embedding(0), random_prompts(0, 2, boxes=True)
     stored = replace(embedding, features=embedding.features.bfloat16())
     for fast in (True, False):
-        segmenter = Segmenter(model, fast=fast)
+        segmenter = Sam(model, fast=fast)
         expected = segmenter.decode(replace(stored, features=stored.features.float()), prompts, multimask=False)
         assert_equal(segmenter.decode(stored, prompts, multimask=False), expected, 1e-6)
 
 
 def test_places_are_encoded_in_float32_whatever_the_weights() -> None:
-    segmenter = Segmenter(random_sam(), dtype=torch.bfloat16)
+    segmenter = Sam(random_sam(), dtype=torch.bfloat16)
     for module in (segmenter._model.shared_image_embedding, segmenter._model.prompt_encoder.shared_embedding):
         assert module.positional_embedding.dtype == torch.float32
     assert all(

@@ -21,7 +21,7 @@ from models.segmenter.encoder import (
     attend_fused,
     attend_in_steps,
 )
-from models.segmenter.sam import Segmenter
+from models.segmenter.sam import Sam
 
 DEMO = Path(__file__).parents[3] / "weights" / "demo" / "sam"
 ATTENDS = pytest.mark.parametrize("attend", [attend_in_steps, attend_fused])
@@ -247,7 +247,7 @@ def test_full_size_layers_of_every_sam(size: str) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_demo_weights(dtype: torch.dtype) -> None:
-    encoder = Segmenter.load(DEMO)._model.vision_encoder
+    encoder = Sam.load(DEMO)._model.vision_encoder
     pixels = random_pixels(encoder, batch=2)
     expected = plain(encoder, pixels)
     reduced = encoder.to(dtype)

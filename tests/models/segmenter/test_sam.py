@@ -21,7 +21,10 @@ from transformers.models.sam.modeling_sam import SamLayerNorm, SamVisionAttentio
 
 from models.checkpoints import CheckpointError, ModelFilesError
 from models.demo.scenes import render_scene
-from models.segmenter.sam import RawMasks, Segmenter, find_folder, resized_size
+from models.segmenter.folder import find_folder
+from models.segmenter.processor import resized_size
+from models.segmenter.protocol import RawMasks
+from models.segmenter.sam import Sam
 from models.types import Prompts
 
 DEMO = Path(__file__).parents[3] / "weights" / "demo" / "sam"
@@ -82,8 +85,8 @@ def model(request: pytest.FixtureRequest) -> SamModel:
 
 
 @pytest.fixture(scope="module")
-def segmenter() -> Segmenter:
-    return Segmenter(random_sam(CONFIGS["windows"](), seed=1))
+def segmenter() -> Sam:
+    return Sam(random_sam(CONFIGS["windows"](), seed=1))
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +167,7 @@ def test_results_equal_hugging_faces_own(model: SamModel, photo: np.ndarray, kin
     covered = theirs.mean((-2, -1))
     assert ((covered > 0.02) & (covered < 0.98)).any(), "a reference that shows nothing proves nothing"
 
-    ours = Segmenter(model).segment(photo, as_prompts(given), multimask=multimask)
+    ours = Sam(model).segment(photo, as_prompts(given), multimask=multimask)
     assert ours.masks.dtype == bool and ours.iou_scores.dtype == np.float32
     assert ours.masks.shape == theirs.shape == (len(as_prompts(given)), 3 if multimask else 1, 499, 666)
     assert (ours.masks == theirs).mean() >= 0.999
@@ -174,14 +177,14 @@ def test_results_equal_hugging_faces_own(model: SamModel, photo: np.ndarray, kin
 def test_random_weights_listen_to_the_prompt_and_the_image(model: SamModel, photo: np.ndarray) -> None:
     """Else equality with Hugging Face would say nothing of how prompts are scaled."""
     masks = [
-        Segmenter(model).segment(image, as_prompts(given), multimask=True).masks[0]
+        Sam(model).segment(image, as_prompts(given), multimask=True).masks[0]
         for image, given in [*((photo, given) for given in NOTEBOOK.values()), (photo[:, ::-1], NOTEBOOK["a box"])]
     ]
     for i, first in enumerate(masks):
         assert all((first != second).mean() > 0.001 for second in masks[:i])
 
 
-def test_a_photo_higher_than_wide(photo: np.ndarray, segmenter: Segmenter) -> None:
+def test_a_photo_higher_than_wide(photo: np.ndarray, segmenter: Sam) -> None:
     upright, given = np.ascontiguousarray(photo.transpose(1, 0, 2)), {"input_boxes": [[100, 300, 420, 600]]}
     theirs, scores = hugging_faces_own(segmenter._model, upright, given, True)
     ours = segmenter.segment(upright, as_prompts(given), multimask=True)
@@ -191,7 +194,7 @@ def test_a_photo_higher_than_wide(photo: np.ndarray, segmenter: Segmenter) -> No
 
 @pytest.mark.parametrize("size_hw", [(1, 1), (1, 300), (300, 1), (499, 666), (666, 499), (256, 256), (37, 1001)])
 def test_preprocess_equals_hugging_faces_own(size_hw: tuple[int, int], picture: Callable[..., np.ndarray]) -> None:
-    segmenter, image = Segmenter.load(DEMO), picture(*size_hw)
+    segmenter, image = Sam.load(DEMO), picture(*size_hw)
     theirs = processor_of(256).image_processor(image, input_data_format="channels_last", return_tensors="pt")
     ours = segmenter.preprocess(image)
     torch.testing.assert_close(segmenter.pixels([ours]), theirs["pixel_values"], rtol=0, atol=1e-5)
@@ -200,7 +203,7 @@ def test_preprocess_equals_hugging_faces_own(size_hw: tuple[int, int], picture: 
 
 
 @pytest.mark.parametrize("size_hw", [(20000, 1), (1, 20000), (1, 1), (2, 3)])
-def test_images_of_extreme_size(size_hw: tuple[int, int], segmenter: Segmenter) -> None:
+def test_images_of_extreme_size(size_hw: tuple[int, int], segmenter: Sam) -> None:
     """Hugging Face's own resizing of the first two gives no pixels at all."""
     image = np.full((*size_hw, 3), 128, np.uint8)
     sample = segmenter.preprocess(image)
@@ -226,7 +229,7 @@ def test_resized_size_rounds_halves_up() -> None:
         np.zeros((0, 4, 3), np.uint8),
     ],
 )
-def test_what_is_no_rgb_image_is_refused(image: np.ndarray, segmenter: Segmenter) -> None:
+def test_what_is_no_rgb_image_is_refused(image: np.ndarray, segmenter: Sam) -> None:
     with pytest.raises(ValueError, match=r"expected \(H, W, 3\) uint8"):
         segmenter.preprocess(image)
 
@@ -234,7 +237,7 @@ def test_what_is_no_rgb_image_is_refused(image: np.ndarray, segmenter: Segmenter
 # --- steps -------------------------------------------------------------------------------------------
 
 
-def test_a_batch_is_embedded_as_each_image_alone(segmenter: Segmenter, picture: Callable[..., np.ndarray]) -> None:
+def test_a_batch_is_embedded_as_each_image_alone(segmenter: Sam, picture: Callable[..., np.ndarray]) -> None:
     samples = [segmenter.preprocess(picture(*size, seed=i)) for i, size in enumerate([(40, 90), (128, 128), (300, 7)])]
     for together, sample in zip(segmenter.embed(samples), samples, strict=True):
         (alone,) = segmenter.embed([sample])
@@ -244,7 +247,7 @@ def test_a_batch_is_embedded_as_each_image_alone(segmenter: Segmenter, picture: 
     assert segmenter.embed([]) == []
 
 
-def test_postprocess_in_threads_beside_decoding(segmenter: Segmenter, photo: np.ndarray) -> None:
+def test_postprocess_in_threads_beside_decoding(segmenter: Sam, photo: np.ndarray) -> None:
     (embedding,) = segmenter.embed([segmenter.preprocess(photo)])
     corners = np.random.default_rng(0).uniform(0, 300, (12, 2))
     prompts = Prompts(boxes_xyxy=np.concatenate([corners, corners + 150], axis=1))
@@ -261,7 +264,7 @@ def test_postprocess_in_threads_beside_decoding(segmenter: Segmenter, photo: np.
     assert torch.equal(again.logits, raw.logits)
 
 
-def test_postprocess_crops_the_padding_then_stretches(segmenter: Segmenter) -> None:
+def test_postprocess_crops_the_padding_then_stretches(segmenter: Sam) -> None:
     """Logits that are positive in the upper left quarter of the padded square alone."""
     logits = torch.full((1, 1, 32, 32), -1.0)
     logits[..., :16, :16] = 1
@@ -277,8 +280,8 @@ def test_masks_packed_on_the_device_are_the_same(
     size_hw: tuple[int, int], picture: Callable[..., np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on a GPU. Of a large photo the logits are fewer bytes than the masks, and are sent in their place."""
-    segmenter = Segmenter(random_sam(small_config(image_size=128)), fast=True)
-    plain = Segmenter(random_sam(small_config(image_size=128)), fast=False)
+    segmenter = Sam(random_sam(small_config(image_size=128)), fast=True)
+    plain = Sam(random_sam(small_config(image_size=128)), fast=False)
     (embedding,) = segmenter.embed([segmenter.preprocess(picture(*size_hw))])
     prompts = Prompts(boxes_xyxy=np.array([[0.0, 0.0, 30.0, 30.0], [10.0, 5.0, 40.0, 35.0], [1.0, 1.0, 9.0, 9.0]]))
     monkeypatch.setattr(segmenter, "packs_masks", True)
@@ -296,7 +299,7 @@ def test_masks_packed_on_the_device_are_the_same(
 def test_bfloat16_agrees_with_float32(photo: np.ndarray) -> None:
     scene = render_scene(np.random.default_rng(3), (320, 320))
     prompts = Prompts(boxes_xyxy=scene.boxes_xyxy.astype(np.float64))
-    full, half = (Segmenter.load(DEMO, dtype=dtype) for dtype in (torch.float32, torch.bfloat16))
+    full, half = (Sam.load(DEMO, dtype=dtype) for dtype in (torch.float32, torch.bfloat16))
     (embedding,) = half.embed([half.preprocess(scene.image)])
     assert embedding.features.dtype == torch.bfloat16
     ours, theirs = half.segment(scene.image, prompts), full.segment(scene.image, prompts)
@@ -327,12 +330,12 @@ class Files:
             torch.save(self.tensors, folder / weights)
         return folder
 
-    def assert_same(self, loaded: Segmenter, atol: float = 1e-5) -> None:
+    def assert_same(self, loaded: Sam, atol: float = 1e-5) -> None:
         """The loaded one gives the same logits, as the two positional encodings and all else are right."""
         image = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
         prompts = Prompts(np.array([[[20.0, 30.0]]]), None, np.array([[5.0, 6.0, 40.0, 44.0]]))
         outputs = []
-        for segmenter in (loaded, Segmenter(self.model)):
+        for segmenter in (loaded, Sam(self.model)):
             (embedding,) = segmenter.embed([segmenter.preprocess(image)])
             outputs.append(segmenter.decode(embedding, prompts, multimask=True))
         torch.testing.assert_close(outputs[0].logits, outputs[1].logits, rtol=0, atol=atol)
@@ -355,24 +358,24 @@ def test_weights_with_either_or_both_names_of_the_positional_encoding(
 ) -> None:
     kept = {name: tensor for name, tensor in files.tensors.items() if name != dropped}
     folder = Files(files.model, kept, files.config).write(tmp_path, weights)
-    files.assert_same(Segmenter.load(folder))
+    files.assert_same(Sam.load(folder))
 
 
 def test_a_folder_that_transformers_wrote(files: Files, tmp_path: Path) -> None:
     files.model.save_pretrained(tmp_path)
     processor_of(64).save_pretrained(tmp_path)
-    files.assert_same(Segmenter.load(tmp_path))
+    files.assert_same(Sam.load(tmp_path))
 
 
 def test_a_sharded_folder(files: Files, tmp_path: Path) -> None:
     files.model.save_pretrained(tmp_path, max_shard_size="50KB")
     assert len(list(tmp_path.glob("*.safetensors"))) > 1
-    files.assert_same(Segmenter.load(str(tmp_path)))
+    files.assert_same(Sam.load(str(tmp_path)))
 
 
 def test_weights_of_half_precision_are_converted(files: Files, tmp_path: Path) -> None:
     half = {name: tensor.half() for name, tensor in files.tensors.items()}
-    loaded = Segmenter.load(Files(files.model, half, files.config).write(tmp_path))
+    loaded = Sam.load(Files(files.model, half, files.config).write(tmp_path))
     (embedding,) = loaded.embed([loaded.preprocess(np.zeros((4, 4, 3), np.uint8))])
     assert embedding.features.dtype == torch.float32
     files.assert_same(loaded, atol=0.05)
@@ -386,28 +389,28 @@ def test_azures_mlflow_folder(files: Files, tmp_path: Path) -> None:
     (tmp_path / "mlflow_model_folder" / "MLmodel").write_text("flavors: {}")
     (tmp_path / "mlflow_model_folder" / "config.json").write_text('{"model_type": "something else"}')
     for path in (tmp_path, inner.parents[1], inner.parent, inner):
-        assert find_folder(path) == inner
-    files.assert_same(Segmenter.load(tmp_path))
+        assert find_folder(path, "sam") == inner
+    files.assert_same(Sam.load(tmp_path))
 
 
 def test_two_sams_are_one_too_many(files: Files, tmp_path: Path) -> None:
     for name in ("base", "huge"):
         files.write(tmp_path / name)
     with pytest.raises(ModelFilesError, match=r"expected one SAM, found 2: .*base, .*huge"):
-        Segmenter.load(tmp_path)
+        Sam.load(tmp_path)
 
 
 def test_no_sam_says_what_is_there(tmp_path: Path) -> None:
     with pytest.raises(ModelFilesError, match="model_type is 'sam'; found nothing"):
-        Segmenter.load(tmp_path)
+        Sam.load(tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "clip"}')
     (tmp_path / "photo.jpg").touch()
     with pytest.raises(ModelFilesError, match=r"found config\.json, photo\.jpg"):
-        Segmenter.load(tmp_path)
+        Sam.load(tmp_path)
     with pytest.raises(ModelFilesError, match="no such folder"):
-        Segmenter.load(tmp_path / "absent")
+        Sam.load(tmp_path / "absent")
     with pytest.raises(ModelFilesError, match="no such folder"):
-        Segmenter.load(tmp_path / "photo.jpg")
+        Sam.load(tmp_path / "photo.jpg")
 
 
 @pytest.mark.parametrize(
@@ -416,7 +419,7 @@ def test_no_sam_says_what_is_there(tmp_path: Path) -> None:
 def test_a_config_that_is_no_json_object(tmp_path: Path, text: str, reason: str) -> None:
     (tmp_path / "config.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(ModelFilesError, match=reason):
-        Segmenter.load(tmp_path)
+        Sam.load(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -432,15 +435,15 @@ def test_a_config_of_no_possible_sam(files: Files, tmp_path: Path, vision: dict[
     config = files.config | {"vision_config": files.config["vision_config"] | vision}
     folder = Files(files.model, files.tensors, config).write(tmp_path)
     with pytest.raises(ModelFilesError, match=r"config\.json: cannot build a SAM"):
-        Segmenter.load(folder)
+        Sam.load(folder)
 
 
 def test_the_folders_own_mean_and_deviation_are_used(files: Files, tmp_path: Path) -> None:
     image = np.full((64, 64, 3), 51, np.uint8)  # 0.2
-    given = Segmenter.load(files.write(tmp_path / "given", image_mean=[0.1, 0.2, 0.3], image_std=[0.5, 0.2, 0.1]))
+    given = Sam.load(files.write(tmp_path / "given", image_mean=[0.1, 0.2, 0.3], image_std=[0.5, 0.2, 0.1]))
     np.testing.assert_allclose(given.pixels([given.preprocess(image)])[0, :, 9, 9], [0.2, 0.0, -1.0], atol=1e-6)
     (files.write(tmp_path / "bare") / "preprocessor_config.json").unlink()
-    bare = Segmenter.load(tmp_path / "bare")
+    bare = Sam.load(tmp_path / "bare")
     expected = (0.2 - np.array([0.485, 0.456, 0.406])) / [0.229, 0.224, 0.225]
     np.testing.assert_allclose(bare.pixels([bare.preprocess(image)])[0, :, 9, 9], expected, atol=1e-6)
     files.assert_same(bare)
@@ -461,12 +464,12 @@ def test_a_preprocessor_that_does_not_fit(
     files: Files, tmp_path: Path, preprocessor: dict[str, Any], reason: str
 ) -> None:
     with pytest.raises(ModelFilesError, match=reason):
-        Segmenter.load(files.write(tmp_path, **preprocessor))
+        Sam.load(files.write(tmp_path, **preprocessor))
 
 
 def test_weights_that_do_not_fit_name_their_keys(files: Files, tmp_path: Path) -> None:
     def load(tensors: dict[str, torch.Tensor]) -> None:
-        Segmenter.load(Files(files.model, tensors, files.config).write(tmp_path))
+        Sam.load(Files(files.model, tensors, files.config).write(tmp_path))
 
     missing = dict(files.tensors)
     del missing["mask_decoder.iou_token.weight"]
@@ -494,7 +497,7 @@ def test_a_pickle_with_code_is_refused_by_name_and_not_run(files: Files, tmp_pat
     folder = files.write(tmp_path / "sam", weights=None)
     torch.save(files.tensors | {"note": Smuggled(f"touch {trace}")}, folder / "pytorch_model.bin")
     with pytest.raises(CheckpointError, match=r"asks for 'posix\.system'.*refused"):
-        Segmenter.load(folder)
+        Sam.load(folder)
     assert not trace.exists()
 
 
@@ -502,10 +505,10 @@ def test_truncated_or_absent_weights(files: Files, tmp_path: Path) -> None:
     weights = files.write(tmp_path) / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
     with pytest.raises(CheckpointError, match=r"model\.safetensors is not a safetensors file, or is truncated"):
-        Segmenter.load(tmp_path)
+        Sam.load(tmp_path)
     weights.unlink()
     with pytest.raises(CheckpointError, match=r"looked for .*pytorch_model\.bin.*; found config\.json, preproc"):
-        Segmenter.load(tmp_path)
+        Sam.load(tmp_path)
 
 
 def legacy_config(vision: dict[str, Any], prompt_encoder: dict[str, Any], mask_decoder: dict[str, Any]) -> dict:
@@ -573,13 +576,13 @@ def test_a_folder_in_the_format_of_the_published_ones(files: Files, tmp_path: Pa
         image_mean=[0.485, 0.456, 0.406], image_std=[0.229, 0.224, 0.225],
         pad_size={"height": 64, "width": 64}, rescale_factor=0.00392156862745098, resample=2,
     )  # fmt: skip
-    files.assert_same(Segmenter.load(folder))
+    files.assert_same(Sam.load(folder))
 
 
 def test_the_demo_weights_load_as_hugging_faces_own(photo: np.ndarray) -> None:
     theirs, scores = hugging_faces_own(
         SamModel.from_pretrained(DEMO, dtype=torch.float32).eval(), photo, NOTEBOOK["a box"], True
     )
-    ours = Segmenter.load(DEMO).segment(photo, as_prompts(NOTEBOOK["a box"]), multimask=True)
+    ours = Sam.load(DEMO).segment(photo, as_prompts(NOTEBOOK["a box"]), multimask=True)
     assert (ours.masks == theirs).mean() >= 0.999
     np.testing.assert_allclose(ours.iou_scores, scores, rtol=0, atol=1e-4)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from models.segmenter import upsampling
-from models.segmenter.sam import resized_size
+from models.segmenter.processor import resized_size
 from models.segmenter.upsampling import binary_masks
 
 SIZES = [

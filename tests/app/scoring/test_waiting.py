@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from app.scoring.scorer import _all, _together
+from app.scoring.waiting import each, together
 
 
 def test_the_others_are_dropped_as_soon_as_one_has_failed() -> None:
@@ -26,7 +26,7 @@ def test_the_others_are_dropped_as_soon_as_one_has_failed() -> None:
     async def conversation() -> None:
         async with asyncio.timeout(30):
             with pytest.raises(KeyError, match="reason"):
-                await _together([endless(), fails()])
+                await together([endless(), fails()])
         assert dropped
 
     asyncio.run(conversation())
@@ -39,7 +39,7 @@ def test_results_come_in_the_order_of_the_calls() -> None:
         return turns
 
     async def conversation() -> None:
-        for wait in (_all, _together):
+        for wait in (each, together):
             assert await wait(later(turns) for turns in (3, 0, 2)) == [3, 0, 2]
             assert await wait([]) == []
 
@@ -57,7 +57,7 @@ def test_the_first_failure_in_order_is_told_after_all_were_tried() -> None:
 
     async def conversation() -> None:
         with pytest.raises(KeyError, match="0"):
-            await _all([fails(0, 5), fails(1, 0), fails(2, 9)])
+            await each([fails(0, 5), fails(1, 0), fails(2, 9)])
         assert sorted(tried) == [0, 1, 2]
 
     asyncio.run(conversation())

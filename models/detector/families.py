@@ -1,0 +1,10 @@
+"""The families of detectors, in the order in which they are asked whether a folder is theirs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from models.detector.protocol import Detector
+from models.families import Families
+
+DETECTORS: Families[type[Detector[Any, Any]]] = Families("models.detector.mmdetection:MMDetector")

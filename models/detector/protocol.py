@@ -1,0 +1,89 @@
+"""What every detector does, whatever family it is of: three steps from an RGB image to its boxes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal, Protocol, Self, TypeVar
+
+import numpy as np
+import torch
+
+from models.families import Family
+from models.types import Detections
+
+ChannelOrder = Literal["bgr", "rgb"]
+
+
+class Sample(Protocol):
+    """One image as the network wants it, on the CPU."""
+
+    @property
+    def pixels(self) -> int:
+        """How many the network will see, which is what a batch is measured by."""
+        ...
+
+
+class RawDetections(Protocol):
+    """What the network said about one image, on the CPU, before thresholds."""
+
+    @property
+    def is_numbers(self) -> bool:
+        """Whether there is no NaN in it, of which thresholds would make boxes that were simply not found."""
+        ...
+
+
+SampleT = TypeVar("SampleT", bound=Sample)
+RawT = TypeVar("RawT", bound=RawDetections)
+
+
+class Detector(Family, Protocol[SampleT, RawT]):
+    """A loaded detector. `preprocess` and `postprocess` may run in any number of threads beside one `forward`.
+
+    class_names: the name of each label. channel_order: how images reach the network. input_scale: the (long, short)
+    sides in pixels that images are resized to fit, or None if they are not.
+    """
+
+    class_names: tuple[str, ...]
+    channel_order: ChannelOrder
+    input_scale: tuple[int, int] | None
+    device: torch.device
+    dtype: torch.dtype
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        device: str | torch.device,
+        dtype: torch.dtype,
+        channel_order: ChannelOrder,
+        fast: bool,
+        autocast: bool,
+    ) -> Self:
+        """Load the detector at `path`; autocast: whether a network that is not known well may compute in `dtype` too.
+
+        Raises ModelFilesError where the files make none.
+        """
+        ...
+
+    def preprocess(self, image: np.ndarray) -> SampleT:
+        """(H, W, 3) uint8 RGB -> what the network wants, on the CPU. Raises ValueError for any other array."""
+        ...
+
+    def forward(self, samples: Sequence[SampleT], between: Callable[[], None] | None = None) -> list[RawT]:
+        """Run the network on the device; one result per sample, in order.
+
+        between: called on the way as often as the network can, and may run other work in this thread.
+        """
+        ...
+
+    def postprocess(
+        self,
+        raw: RawT,
+        *,
+        score_threshold: float | None = None,
+        iou_threshold: float | None = None,
+        max_detections: int | None = None,
+    ) -> Detections:
+        """One image's boxes, best first, on the CPU; None takes the model's own threshold."""
+        ...

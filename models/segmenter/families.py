@@ -1,0 +1,10 @@
+"""The families of promptable segmenters, in the order in which they are asked whether a folder is theirs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from models.families import Families
+from models.segmenter.protocol import Segmenter
+
+SEGMENTERS: Families[type[Segmenter[Any]]] = Families("models.segmenter.sam:Sam")

@@ -1,0 +1,107 @@
+"""What every promptable segmenter does, whatever family it is of: embed an image once, decode any number of prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, Self, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.families import Family
+from models.types import Embedding, Prompts
+
+
+@dataclass(frozen=True, eq=False)
+class RawMasks:
+    """What the decoder said about N prompts, on the CPU.
+
+    logits: (N, M, S / 4, S / 4) float32, over the padded square, before the threshold; empty where a GPU has made
+    masks of them already. iou_scores: (N, M) float32; NaN too where a prompt's logits have been NaN or infinite, which
+    masks do not show. size_hw, resized_hw: as in Embedding.
+    packed: these masks (N, M, H, ceil(W / 8)) uint8, eight pixels in a byte, or None.
+    """
+
+    logits: Tensor
+    iou_scores: np.ndarray
+    size_hw: tuple[int, int]
+    resized_hw: tuple[int, int]
+    packed: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.iou_scores)
+
+    @classmethod
+    def concatenate(cls, raws: Sequence[RawMasks]) -> RawMasks:
+        """Those of more prompts on the same image, in order; at least one."""
+        first = raws[0]
+        logits, scores = torch.cat([raw.logits for raw in raws]), np.concatenate([raw.iou_scores for raw in raws])
+        packed = (
+            None if first.packed is None else np.concatenate([raw.packed for raw in raws if raw.packed is not None])
+        )
+        return cls(logits, scores, first.size_hw, first.resized_hw, packed)
+
+
+@dataclass(frozen=True, eq=False)
+class DecodeRequest:
+    """Prompts for one image, of each of which one mask is wanted, or three (multimask)."""
+
+    embedding: Embedding
+    prompts: Prompts
+    multimask: bool
+
+
+SampleT = TypeVar("SampleT")
+
+
+class Segmenter(Family, Protocol[SampleT]):
+    """A loaded segmenter. `preprocess` and `postprocess` may run in any number of threads beside one `embed` or
+    `decode_batch`.
+
+    image_size: the side of the square, in pixels, that its encoder sees. fast: whether it takes the fast paths.
+    """
+
+    image_size: int
+    fast: bool
+    device: torch.device
+    dtype: torch.dtype
+
+    @classmethod
+    def load(cls, path: str | Path, device: str | torch.device, dtype: torch.dtype, *, fast: bool) -> Self:
+        """Load the segmenter at `path`. Raises ModelFilesError where the files make none."""
+        ...
+
+    def preprocess(self, image: np.ndarray) -> SampleT:
+        """(H, W, 3) uint8 RGB -> what the encoder wants, on the CPU. Raises ValueError for any other array."""
+        ...
+
+    def embed(self, samples: Sequence[SampleT], between: Callable[[], None] | None = None) -> list[Embedding]:
+        """Run the image encoder on the device; one Embedding per sample, in order.
+
+        between: called on the way as often as the encoder can, and may run other work in this thread.
+        """
+        ...
+
+    def decode_batch(
+        self, requests: Sequence[DecodeRequest], between: Callable[[], None] | None = None
+    ) -> list[RawMasks]:
+        """Run prompt encoder and mask decoder for any number of requests; one RawMasks each, in order.
+
+        between: called between one portion of the prompts and the next.
+        """
+        ...
+
+    def postprocess(self, raw: RawMasks, index: int) -> np.ndarray:
+        """The masks (M, H, W) bool of prompt `index`, in the image's own size, on the CPU."""
+        ...
+
+    def capture_encoder(self) -> None:
+        """Get ready for every size of batch, where that takes a while; on the thread that will call `embed`."""
+        ...
+
+    def capture_decoder(self, embedding: Embedding) -> None:
+        """The same for usual prompts; on the thread that will call `decode_batch`."""
+        ...
