@@ -19,8 +19,8 @@ from pycocotools.cocoeval import COCOeval
 from app.contract.masks import encode_polygons, encode_rle
 from app.predictor import PredictedObject
 from app.results import azureml_jsonl, coco, cvat, label_studio, mask_pngs, overlays, yolo_seg
+from app.results.drawing import Outlined, draw
 from app.results.image_result import ImageResult, classes_of
-from app.results.overlay import Outlined, draw
 
 SIZE_HW = (37, 53)
 
