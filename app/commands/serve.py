@@ -22,7 +22,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "serve",
         help="start the service",
         description="Load the models and answer requests until stopped. Every setting is an environment variable; "
-        "README.md lists them.",
+        "docs/settings.md lists them.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -25,6 +25,7 @@ SECTIONS = {
     "Use": ("api.md", "client.md", "migrating.md", "run.md", "labelling.md", "training-sets.md"),
     "Train and measure": ("data.md", "finetuning.md", "evaluation.md"),
     "Run it": (
+        "settings.md",
         "deploy.md",
         "mlflow.md",
         "weights.md",

@@ -31,7 +31,7 @@ def test_help_names_every_command(run_command: Run) -> None:
 def test_the_help_of_serve_points_at_the_settings(run_command: Run) -> None:
     ended = run_command("serve", "--help")
     assert (ended.returncode, ended.stderr) == (0, "")
-    assert "README.md" in ended.stdout and "BOX2MASK_PORT=8080" in ended.stdout
+    assert "docs/settings.md" in ended.stdout and "BOX2MASK_PORT=8080" in ended.stdout
 
 
 @pytest.mark.parametrize("arguments", [(), ("sevre",), ("serve", "--port", "1")])

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from app.settings import Settings, SettingsError, environment_name
 
-README = Path(__file__).parents[2] / "README.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "settings.md"
 
 
 @pytest.fixture(autouse=True)
@@ -96,10 +96,9 @@ def test_settings_do_not_change() -> None:
         Settings.from_environment().port = 1  # type: ignore[misc]
 
 
-@pytest.mark.skipif(not README.is_file(), reason="there is no README.md yet")
-def test_the_readme_lists_every_setting_with_its_default() -> None:
+def test_the_document_lists_every_setting_with_its_default() -> None:
     rows = re.findall(
-        r"^\| `((?:BOX2MASK|AZUREML|OTEL)_\w+)` \| ([^|]*?) \| ([^|]+?) \|$", README.read_text(), re.MULTILINE
+        r"^\| `((?:BOX2MASK|AZUREML|OTEL)_\w+)` \| ([^|]*?) \| ([^|]+?) \|$", DOCUMENT.read_text(), re.MULTILINE
     )
     assert sorted(name for name, _, _ in rows) == sorted(environment_name(field) for field in Settings.model_fields)
     listed = {name: default.strip("`") for name, default, _ in rows}

@@ -91,9 +91,9 @@ def test_links_out_of_the_documents_must_be_to_files_of_the_repository() -> None
     assert spec is not None and spec.loader is not None
     pages = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(pages)
-    links = "[a](../README.md#settings) [b](api.md) [c](../examples/client.py) [d](#here) [e](https://x.example/y.md)"
+    links = "[a](../README.md#install) [b](api.md) [c](../examples/client.py) [d](#here) [e](https://x.example/y.md)"
     assert pages._translated(f"{links}\n```\n[f](../absent.py)\n```\n", pages.DOCS) == (
-        "[a](index.md#settings) [b](api.md) [c](repository/examples/client.py) [d](#here) [e](https://x.example/y.md)"
+        "[a](index.md#install) [b](api.md) [c](repository/examples/client.py) [d](#here) [e](https://x.example/y.md)"
         "\n```\n[f](../absent.py)\n```\n"
     )
     for absent in ("../absent.py", "absent.md", "../benchmarks", "../../other/file"):

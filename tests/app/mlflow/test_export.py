@@ -257,10 +257,8 @@ def test_the_params_are_those_that_the_service_knows(folders: dict[str, Path]) -
         name: {param.name: param.default for param in mlflow.models.get_model_info(str(folder)).signature.params}
         for name, folder in folders.items()
     }
-    known = re.findall(
-        r"^\| `(\w+)` \| ", (REPOSITORY / "README.md").read_text().split("| `params` |")[1], re.MULTILINE
-    )
-    known = known[: known.index("response_schema") + 1]
+    tables = re.findall(r"^\| `params` \|.*\n((?:\|.*\n)+)", (REPOSITORY / "docs" / "api.md").read_text(), re.MULTILINE)
+    known = re.findall(r"^\| `(\w+)` \| ", "".join(tables), re.MULTILINE)
     assert set(params["both"]) == set(known)
     assert set(params["detector"]) == {"score_threshold", "iou_threshold", "max_detections", "exif_orientation"}
     assert set(params["segmenter"]) == {"coordinates", "mask_format", "exif_orientation", "response_schema"}
