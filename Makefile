@@ -47,8 +47,10 @@ lint: setup
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
+# A thread for each process: with torch's default of one per core in each, they spend more than half of the cores on
+# waiting for one another.
 test: lint $(AZUREML_STAMP)
-	$(VENV)/bin/python -m pytest --numprocesses $(or $(PROCESSES),2) --dist loadfile
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses $(or $(PROCESSES),2) --dist loadfile
 
 # Takes a while; `.venv/bin/python -m benchmarks --help` has the cases and sizes to choose from.
 bench: setup

@@ -37,7 +37,7 @@ def test_a_failed_check_fails_the_script(
 
     for part in ("encode", "decode", "both_lanes", "transfers"):
         monkeypatch.setattr(gpu, part, lambda bench, models: None)
-    for part in ("demo", "yolof", "cold_start"):
+    for part in ("demo", "served", "yolof", "cold_start"):
         monkeypatch.setattr(gpu, part, lambda bench: None)
     monkeypatch.setattr(gpu, "check_kernels", lambda bench, models: bench.check("something", 0.5, at_most=1))
     assert gpu.main(["--cpu", "--out", str(tmp_path)]) == 0
