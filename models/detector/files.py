@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from models.checkpoints import ModelFilesError, StateDict
+from models.detector import old_libraries
 
 WEIGHT_SUFFIXES = (".pth", ".safetensors")
 
@@ -89,6 +90,7 @@ def read_config(path: Path) -> Any:
     """
     from mmengine.config import Config
 
+    old_libraries.mend()
     try:
         source = path.read_text(encoding="utf-8")
         rebased = _rebased(source, path)
