@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import logging
 import os
+import sys
 import tempfile
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     import pandas
     from mlflow.models import ModelSignature
 
-PYTHON = "3.11"  # the version that box2mask and its pins are for
+PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"  # on which the models have answered their example
 
 # What listens, and what shows progress: MLflow and AzureML bring servers of their own, and AzureML's cannot be
 # installed beside this FastAPI (both name a version of opentelemetry-api).

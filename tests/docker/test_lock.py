@@ -41,7 +41,6 @@ def test_what_these_bring_along_has_the_versions_of_the_constraints() -> None:
     found = locked("requirements")
     assert OPENCV not in found
     assert found.pop(f"{OPENCV}-headless") == known[OPENCV]
-    assert found.pop("setuptools")  # pip lists it nowhere, and installs the service with it
     assert {name: known.get(name) for name in found} == found
 
 
