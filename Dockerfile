@@ -3,7 +3,8 @@
 #   builder  ->  weights  ->  runtime  ->  azureml   (--target azureml: with Azure's scoring server beside ours)
 #                library  ->           ->  service   (the default)
 
-# torch's wheels bring CUDA's libraries, so that a plain Python is enough for GPUs too.
+# torch's wheels bring CUDA's libraries, so that a plain Python is enough for GPUs too. The locks are for
+# Python 3.11: of torch's CPU build, which is not on PyPI, they have the hash for that one.
 ARG BASE=python:3.11-slim
 
 
@@ -36,11 +37,11 @@ RUN set -eu; \
     include="$(python -c 'import sysconfig; print(sysconfig.get_path("include"))')"; \
     apt-get update; \
     apt-get install --yes --no-install-recommends gcc libc6-dev $(test -e "$include/Python.h" || echo python3-dev); \
-    nvidia=venv/lib/python3.11/site-packages/triton/backends/nvidia; \
-    cp $nvidia/driver.c triton/cuda_utils.c; \
+    nvidia="$(venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/triton/backends/nvidia"; \
+    cp "$nvidia/driver.c" triton/cuda_utils.c; \
     mkdir /opt/driver; \
     gcc -shared -Wl,-soname,libcuda.so.1 -o /opt/driver/libcuda.so.1 -x c /dev/null; \
-    gcc -O3 -shared -fPIC -Wno-psabi -I$nvidia/include -I"$include" -o triton/cuda_utils.so triton/cuda_utils.c \
+    gcc -O3 -shared -fPIC -Wno-psabi -I"$nvidia/include" -I"$include" -o triton/cuda_utils.so triton/cuda_utils.c \
         -Wl,--no-as-needed -L/opt/driver -l:libcuda.so.1
 
 # mmcv's setup.py wants an older setuptools than the service has, and torch's headers.
@@ -131,8 +132,9 @@ FROM builder AS azureml-builder
 RUN python -m venv --without-pip azureml \
     && /opt/installer/bin/pip --python azureml/bin/python install --no-deps --no-compile --require-hashes --only-binary :all: \
         --no-binary fusepy -r /opt/locks/requirements-azureml.lock \
-    && echo "import site; site.addsitedir('/opt/box2mask/venv/lib/python3.11/site-packages')" \
-        > azureml/lib/python3.11/site-packages/zz_box2mask.pth \
+    && packages='import sysconfig; print(sysconfig.get_path("purelib"))' \
+    && echo "import site; site.addsitedir('$(venv/bin/python -c "$packages")')" \
+        > "$(azureml/bin/python -c "$packages")/zz_box2mask.pth" \
     && { python -m compileall -q -f -j 0 --invalidation-mode unchecked-hash azureml/lib || true; }
 
 FROM runtime AS azureml

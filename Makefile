@@ -1,45 +1,78 @@
-# make setup | serve | test | bench | docs: everything runs in .venv, which `setup` makes and keeps up to date. Only the tests of
-# what is for Azure need .venv-azureml besides.
-.PHONY: setup serve test lint bench soak load docs lock sbom audit image-test clean
+# Everything runs in .venv, which is made and kept up to date as it is needed: `install` has what serving needs, `setup`
+# what development needs besides. Only the tests of what is for Azure need .venv-azureml too.
+.PHONY: install setup serve test lint bench soak load docs lock sbom audit image-test fresh-test clean
 
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
-STAMP := $(VENV)/.installed
 AZUREML := .venv-azureml
 AUDIT := .venv-audit
+
+# As pyproject.toml's requires-python.
+NEEDS := box2mask needs Python 3.11.2 to 3.14
+FITS := import sys; sys.exit(not (3, 11, 2) <= sys.version_info[:3] < (3, 15))
+# The first that fits: the one that .venv has been made with, then the system's own.
+ifeq ($(origin PYTHON), undefined)
+PYTHON := $(shell base=$$($(VENV)/bin/python -c 'import sys; print(sys._base_executable)' 2>/dev/null); \
+	for python in $$base python3 python3.14 python3.13 python3.12 python3.11; do \
+	"$$python" -c '$(FITS)' 2>/dev/null && echo "$$python" && exit; done; command -v python3)
+endif
+INSTEAD := install one, or give its path: make PYTHON=/path/to/python3.13
+
+# Which build of torch: docker/torch_build.py.
+TORCH ?= auto
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+
+# Another TORCH is another stamp, and so installs anew.
+STAMP := $(VENV)/.serving-$(TORCH)
+DEVELOPMENT := $(VENV)/.development
 AZUREML_STAMP := $(AZUREML)/.installed
 
-setup: $(STAMP)
+install: $(STAMP)
+
+setup: $(DEVELOPMENT)
 
 PIP := $(VENV)/bin/python -m pip --quiet --quiet --disable-pip-version-check
-NEEDS := box2mask needs Python 3.11
-INSTEAD := install it, or give its path: make PYTHON=/path/to/python3.11
+PINNED := --constraint constraints.txt --build-constraint constraints.txt
+# mmcv asks for the OpenCV that draws windows, which needs the libraries of a desktop; the headless one does not.
+define headless
+@$(PIP) uninstall --yes opencv-python
+@$(PIP) install --force-reinstall --no-deps opencv-python-headless==5.0.0.93
+endef
 
 $(STAMP): pyproject.toml constraints.txt Makefile
 	@test -n "$(PYTHON)" || { echo "$(NEEDS), and there is no python3 on the PATH: $(INSTEAD)" >&2; exit 1; }
 	@command -v "$(PYTHON)" >/dev/null || { echo "$(NEEDS), and there is no $(PYTHON): $(INSTEAD)" >&2; exit 1; }
-	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null || { echo "$(NEEDS), and $(PYTHON) is $$("$(PYTHON)" --version 2>&1 | head -n 1): $(INSTEAD)" >&2; exit 1; }
-	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) cannot make virtual environments: install its venv package (Debian, Ubuntu: apt install python3.11-venv)" >&2; exit 1; }
-	@echo "Installing into $(VENV); this takes a minute or more, most of it for torch"
-	@"$(PYTHON)" -m venv $(VENV)
+	@"$(PYTHON)" -c '$(FITS)' 2>/dev/null || { echo "$(NEEDS), and $(PYTHON) is $$("$(PYTHON)" --version 2>&1 | head -n 1): $(INSTEAD)" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) cannot make virtual environments: install its venv package (Debian, Ubuntu: apt install $(notdir $(PYTHON))-venv)" >&2; exit 1; }
+	@echo "Installing into $(VENV) what serving needs; this takes minutes, most of them for torch"
+	@# A .venv of another Python, or of one that is gone, is made anew.
+	@version='import sys; print(sys.version_info[:2])'; \
+		test "$$($(VENV)/bin/python -c "import pip; $$version" 2>/dev/null)" = "$$("$(PYTHON)" -c "$$version")" || \
+		"$(PYTHON)" -m venv --clear $(VENV)
 	@$(PIP) install --upgrade pip==26.3
-	@$(PIP) install --constraint constraints.txt --editable '.[dev]'
-	@# mmcv asks for the OpenCV that draws windows, which needs the libraries of a desktop; the headless one does not.
-	@$(PIP) uninstall --yes opencv-python
-	@$(PIP) install --force-reinstall --no-deps opencv-python-headless==5.0.0.93
+	@$(VENV)/bin/python docker/torch_build.py $(TORCH) --index "$(TORCH_INDEX)"
+	@$(PIP) install $(PINNED) --editable .
+	$(headless)
+	@rm -f $(VENV)/.serving-*
 	@touch $(STAMP)
 
+$(DEVELOPMENT): $(STAMP)
+	@echo "Installing into $(VENV) what development needs besides"
+	@$(PIP) install $(PINNED) --editable '.[dev]'
+	$(headless)
+	@touch $(DEVELOPMENT)
+
 # AzureML's own packages, whose pins exclude ours. What they do not bring, torch above all, is found in .venv behind them.
-$(AZUREML_STAMP): $(STAMP) docker/azureml/constraints.txt Makefile
+$(AZUREML_STAMP): $(STAMP) docker/azureml/constraints.txt
 	@echo "Installing AzureML's packages into $(AZUREML), for the tests"
-	@"$(PYTHON)" -m venv --clear $(AZUREML)
+	@$(VENV)/bin/python -m venv --clear $(AZUREML)
 	@$(AZUREML)/bin/python -m pip --quiet --quiet --disable-pip-version-check install --upgrade pip==26.3
 	@$(AZUREML)/bin/python -m pip --quiet --quiet --disable-pip-version-check install \
 		--constraint docker/azureml/constraints.txt azureml-inference-server-http azure-ai-ml azure-identity
-	@printf '%s\n' "$(CURDIR)/$(VENV)/lib/python3.11/site-packages" "$(CURDIR)" > $(AZUREML)/lib/python3.11/site-packages/box2mask.pth
+	@packages='import sysconfig; print(sysconfig.get_path("purelib"))'; \
+		printf '%s\n' "$$($(VENV)/bin/python -c "$$packages")" "$(CURDIR)" > "$$($(AZUREML)/bin/python -c "$$packages")/box2mask.pth"
 	@touch $(AZUREML_STAMP)
 
-serve: setup
+serve: install
 	@exec $(VENV)/bin/box2mask serve
 
 lint: setup
@@ -88,6 +121,10 @@ $(AUDIT)/bin/pip-audit:
 # Builds the image and uses it; as root, with buildah and debootstrap. IMAGE_TEST="--help" shows the options.
 image-test: setup
 	$(VENV)/bin/python docker/image_test.py $(IMAGE_TEST)
+
+# `make serve` and `make test` on minimal Debians; as root, with debootstrap. FRESH_TEST="--help" shows the options.
+fresh-test: install
+	$(VENV)/bin/python docker/fresh_test.py $(FRESH_TEST)
 
 clean:
 	rm -rf $(VENV) $(AZUREML) $(AUDIT) site .pytest_cache .mypy_cache .ruff_cache *.egg-info
