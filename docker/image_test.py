@@ -8,10 +8,7 @@ in a chroot, and once as process 1 of a PID namespace, on a read-only root with 
 from __future__ import annotations
 
 import argparse
-import base64
 import csv
-import hashlib
-import io
 import json
 import os
 import re
@@ -24,38 +21,23 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from importlib.util import cache_from_source
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
+from chroots import MOUNT_KERNELS, PATH, make_debian, pip_mounts, size_of
 from PIL import Image
+from trial import Failed, Started, check_answer, descendants, expect, free_port, sample_requests, started
 
 REPOSITORY = Path(__file__).parents[1]
-BASE_PACKAGES = "ca-certificates,python-is-python3,python3,python3-venv"
+BASE_PACKAGES = ("ca-certificates", "python-is-python3", "python3", "python3-venv")
 USER = 10001
 ANYONE = 54321  # as in `docker run --user`: nothing in the image knows this one
-STARTS_WITHIN_S = 900.0  # a busy machine takes minutes
 STOPS_WITHIN_S = 300.0
 COMPILERS = ("cc", "gcc", "g++", "clang", "c++")
 NOT_SHIPPED = ("tests", ".git", "benchmarks", "examples", "docs", "constraints.txt", "pyproject.toml", "Dockerfile")
-
-
-class Failed(Exception):
-    """The image is not as it should be; says what was expected and what was found."""
-
-
-@dataclass(frozen=True)
-class Started:
-    """A running service: where it answers, its process as this machine sees it and its user, the one to wait for."""
-
-    url: str
-    pid: int
-    user: int
-    process: subprocess.Popen[bytes]
-    began: float
 
 
 class Store:
@@ -119,7 +101,8 @@ def main() -> int:
         image = build(store, arguments, "service")
         check_configuration(store, image)
         check_files(store, image)
-        requests = sample_requests(arguments.requests)
+        requests = sample_requests()
+        requests |= {path.name: path.read_bytes() for path in sorted(arguments.requests.glob("*.json"))}
         run_read_only(store, image, requests)
         run_by_buildah(store, image, requests)
         if arguments.mmcv == "full":
@@ -141,24 +124,10 @@ def make_base(store: Store, name: str) -> None:
     if store.has(name):
         return
     archive = store.folder / "base.tar"
-    if not archive.exists():
-        with tempfile.TemporaryDirectory(dir=store.folder) as folder:
-            system, part = Path(folder) / "system", Path(folder) / "base.tar"
-            # In a mount namespace of its own, so that an interrupted one leaves no /proc behind in there.
-            command = ["unshare", "--mount", "debootstrap", "--variant=minbase", f"--include={BASE_PACKAGES}"]
-            subprocess.run([*command, "bookworm", str(system)], check=True, stdout=sys.stderr)
-            # None of it is in a slim image.
-            for cache in ("var/cache/apt/archives", "var/lib/apt/lists"):
-                shutil.rmtree(system / cache)
-                (system / cache).mkdir()
-            for bytecode in list((system / "usr" / "lib").rglob("__pycache__")):
-                shutil.rmtree(bytecode)
-            subprocess.run(["tar", "--directory", str(system), "--create", "--file", str(part), "."], check=True)
-            part.rename(archive)
+    make_debian(archive, "bookworm", BASE_PACKAGES, bytecode=False)  # nor has a slim image any
     container = store("from", "scratch")
     store("add", "--quiet", container, str(archive), "/")
-    path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-    store("config", "--env", f"PATH={path}", "--cmd", "python", container)
+    store("config", "--env", f"PATH={PATH}", "--cmd", "python", container)
     store("commit", "--quiet", "--rm", container, name)
 
 
@@ -177,7 +146,7 @@ def build(store: Store, arguments: argparse.Namespace, target: str) -> str:
     with tempfile.TemporaryDirectory() as folder:
         options = ["--isolation", "chroot", "--format", "docker", "--pull-never", "--tag", name]
         options += [f"--build-arg={key}={value}" for key, value in values.items()]
-        options += [f"--volume={volume}" for volume in pip_volumes(Path(folder))]
+        options += [f"--volume={here}:{there}:ro" for there, here in pip_mounts(Path(folder)).items()]
         # Without a target: what `docker build .` gives has to be the service.
         options += arguments.build_option + ([] if target == "service" else ["--target", target])
         done = subprocess.run([*store.command, "bud", *options, str(REPOSITORY)], stdout=sys.stderr)
@@ -185,49 +154,6 @@ def build(store: Store, arguments: argparse.Namespace, target: str) -> str:
         raise Failed(f"buildah bud ended with {done.returncode}")
     print(f"{target}: built in {time.monotonic() - began:.0f} s (what was cached included)")
     return name
-
-
-def pip_volumes(folder: Path) -> list[str]:
-    """Mounts by which pip in the build finds packages as pip on this machine does.
-
-    Its settings become the build's /etc/pip.conf, written to `folder`; local files that they name come along. Of a
-    folder of wheels it is a page with their hashes: among equals pip prefers a link that has one.
-    """
-    listed = subprocess.run(
-        [sys.executable, "-m", "pip", "config", "list"], check=True, stdout=subprocess.PIPE, text=True
-    ).stdout
-    settings: dict[str, str] = {}
-    volumes: dict[Path, Path] = {}
-    for key, quoted in re.findall(r"^(?:global|install|:env:)\.([\w-]+)=(['\"].*['\"])$", listed, re.MULTILINE):
-        words = quoted[1:-1].replace("\\n", " ").split()
-        for i, word in enumerate(words):
-            path = Path(word.removeprefix("file://"))
-            if not path.is_absolute() or not path.exists():
-                continue
-            volumes[path] = path
-            if key == "find-links" and path.is_dir():
-                page = Path("/etc", f"pip-links-{path.name}.html")
-                volumes[page] = folder / page.name
-                volumes[page].write_text(links_page(path))
-                words[i] = str(page)
-            elif path.name == "simple":  # an index, which may link to files beside it
-                volumes[path.parent] = path.parent
-        settings[key] = " ".join(words)
-    if not settings:
-        return []
-    configuration = folder / "pip.conf"
-    configuration.write_text("[global]\n" + "".join(f"{key} = {value}\n" for key, value in settings.items()))
-    volumes[Path("/etc/pip.conf")] = configuration
-    return [f"{source}:{target}:ro" for target, source in volumes.items()]
-
-
-def links_page(wheels: Path) -> str:
-    links = []
-    for wheel in sorted(wheels.glob("*.whl")):
-        with wheel.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        links.append(f'<a href="{wheel.as_uri()}#sha256={sha256}">{wheel.name}</a>\n')
-    return f"<!DOCTYPE html>\n<html><body>\n{''.join(links)}</body></html>\n"
 
 
 # --- What is in it ----------------------------------------------------------------------------------------------
@@ -265,7 +191,7 @@ def check_files(store: Store, image: str) -> None:
         writable = [path for path in home.rglob("*") if path.lstat().st_uid == USER or path.lstat().st_mode & 0o002]
         writable = [path for path in writable if not path.is_symlink()]
         expect("files that the service may change", writable, [])
-        library = (root / "usr" / "lib" / "python3.11").glob("*.py")
+        library = (root / "usr" / "lib").glob("python3.*/*.py")
         for sources in (library, *((home / folder).rglob("*.py") for folder in ("venv", "app", "models"))):
             bare = [source for source in sources if not has_lasting_bytecode(source)]
             if bare:
@@ -287,17 +213,6 @@ def has_lasting_bytecode(source: Path) -> bool:
     except SyntaxError:  # a newer Python's
         return True
     return False
-
-
-def size_of(folder: Path) -> int:
-    """Bytes, links and all."""
-    done = subprocess.run(["du", "-sxb", str(folder)], check=True, stdout=subprocess.PIPE, text=True)
-    return int(done.stdout.split()[0])
-
-
-def expect(what: str, found: object, expected: object) -> None:
-    if found != expected:
-        raise Failed(f"{what}: expected {expected!r}, found {found!r}")
 
 
 # --- Running it -------------------------------------------------------------------------------------------------
@@ -343,50 +258,15 @@ mount --make-rprivate /
 mount --bind "$root" "$root"
 mount -o remount,bind,ro "$root"
 mount -t tmpfs -o mode=1777,nosuid,nodev,noexec tmpfs "$root/tmp"  # as Docker mounts it
-mount -t proc proc "$root/proc"
-mount -t tmpfs -o mode=755 tmpfs "$root/dev"
-for device in null zero full random urandom; do
-    touch "$root/dev/$device"
-    mount --bind "/dev/$device" "$root/dev/$device"
-done
-mkdir -m 1777 "$root/dev/shm"
-exec env -i "PATH=$PATH" chroot --userspec=USER:USER --groups=USER "$root" \\
+MOUNT_KERNELSexec env -i "PATH=$PATH" chroot --userspec=USER:USER --groups=USER "$root" \\
     env -i "$@"
-""".replace("USER", str(ANYONE))
+""".replace("USER", str(ANYONE)).replace("MOUNT_KERNELS", MOUNT_KERNELS)
 
 
 def in_namespaces(root: Path, environment: Sequence[str], folder: str, command: Sequence[str]) -> list[str]:
     """The command line that runs `command` in `root`, in namespaces of its own for mounts and processes."""
     unshare = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", SET_UP, "sh"]
     return [*unshare, str(root), folder, f"--chdir={folder}", *environment, *command]
-
-
-@contextmanager
-def started(command: Sequence[str], port: int, user: int, path: str = "/health/ready") -> Iterator[Started]:
-    """Start it, and wait until `path` answers 200; ended by force if it is still there afterwards. Raises Failed."""
-    began = time.monotonic()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    url = f"http://127.0.0.1:{port}"
-    try:
-        while not answers(url + path):
-            if process.poll() is not None:
-                raise Failed(f"the service ended with {process.returncode} as it started")
-            if time.monotonic() - began > STARTS_WITHIN_S:
-                raise Failed(f"the service was not ready within {STARTS_WITHIN_S:.0f} s")
-            time.sleep(0.05)
-        yield Started(url, service_below(process.pid, user), user, process, began)
-    finally:
-        if process.poll() is None:
-            for pid in reversed(descendants(process.pid)):
-                os.kill(pid, signal.SIGKILL)
-            process.wait()
-
-
-def answers(url: str) -> bool:
-    try:
-        return httpx.get(url, timeout=10, trust_env=False).status_code == 200
-    except httpx.TransportError:
-        return False
 
 
 def use(how: str, service: Started, requests: Mapping[str, bytes]) -> None:
@@ -406,25 +286,6 @@ def use(how: str, service: Started, requests: Mapping[str, bytes]) -> None:
     expect("the service's user", uids, {str(service.user)})
     peak = int(re.findall(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)[0])
     print(f"{how}: {first:.1f} s from start to first answer, at most {peak / 1024:.0f} MiB in memory (VmHWM)")
-
-
-def check_answer(name: str, request: Any, answer: Any) -> None:
-    """One entry for each row, in the form that belongs to the columns."""
-    columns, rows = request["input_data"]["columns"], request["input_data"]["data"]
-    expect(f"{name}'s number of answers", len(answer), len(rows))
-    for entry in answer:
-        if "input_boxes" in columns or "input_points" in columns:
-            masks = [mask for prediction in entry["predictions"] for mask in prediction["mask_per_prediction"]]
-            expect(f"{name} has masks", bool(masks), True)
-        elif name == "pipeline":
-            masks = [mask for box in entry["boxes"] for mask in box["mask_per_prediction"]]
-            expect(f"{name} has masks", bool(masks), True)
-        else:
-            masks = []
-            expect(f"{name}'s kind of answer", list(entry), ["boxes"])
-        for mask in masks:
-            picture = Image.open(io.BytesIO(base64.b64decode(mask["encoded_binary_mask"])))
-            expect(f"{name}'s form of mask", (picture.format, picture.mode), ("PNG", "L"))
 
 
 def stop(service: Started, body: bytes) -> None:
@@ -469,66 +330,12 @@ def listens(address: tuple[str, int]) -> bool:
     return True
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
-def service_below(pid: int, user: int) -> int:
-    """The innermost process of this user among the descendants; what has started it may run as the same user."""
-    for child in reversed(descendants(pid)):
-        status = Path(f"/proc/{child}/status").read_text()
-        if re.search(rf"^Uid:\t{user}\t", status, re.MULTILINE):
-            return child
-    raise Failed(f"expected a process of user {user}")
-
-
 def first_process(pid: int) -> int:
     """Process 1 of the namespace that was made below `pid`."""
     for child in descendants(pid):
         if re.search(r"^NSpid:\t\d+\t1$", Path(f"/proc/{child}/status").read_text(), re.MULTILINE):
             return child
     raise Failed("expected a process 1")
-
-
-def descendants(pid: int) -> list[int]:
-    """Parents before their children, without `pid` itself."""
-    children: dict[int, list[int]] = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parent = int(stat.read_text().rpartition(")")[2].split()[1])
-        except (FileNotFoundError, ProcessLookupError):
-            continue  # has ended
-        children.setdefault(parent, []).append(int(stat.parent.name))
-    found, new = [], [pid]
-    while new:
-        new = [child for parent in new for child in children.get(parent, [])]
-        found += new
-    return found
-
-
-def sample_requests(folder: Path) -> dict[str, bytes]:
-    """Bodies by name: the pipeline's, a detection's, a segmentation's, and those in `folder`, if there is one."""
-    from models.demo.scenes import render_scene
-
-    scene = render_scene(np.random.default_rng(3), (320, 240), containers=(3, 3))
-    file = io.BytesIO()
-    Image.fromarray(scene.image).save(file, "JPEG")
-    image = base64.b64encode(file.getvalue()).decode()
-
-    def body(columns: list[str], row: list[Any]) -> bytes:
-        return json.dumps({"input_data": {"columns": columns, "index": [0], "data": [row]}, "params": {}}).encode()
-
-    requests = {
-        "pipeline": body(["image"], [image]),
-        "detection": body(["image"], [image]),
-        "segmentation": body(
-            ["image", "input_points", "input_boxes", "input_labels", "multimask_output"],
-            [image, "", [[20, 20, 200, 180]], "", False],
-        ),
-    }
-    return requests | {path.name: path.read_bytes() for path in sorted(folder.glob("*.json"))}
 
 
 # --- With compiled ops ------------------------------------------------------------------------------------------
