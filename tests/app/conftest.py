@@ -14,11 +14,15 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+
+from app.settings import Settings
 
 REPOSITORY = Path(__file__).parents[2]
 DETECTOR_CONFIG = REPOSITORY / "weights" / "demo" / "yolof" / "yolof_r18_demo.py"
@@ -73,9 +77,9 @@ class Service:
 
 
 def environment(settings: dict[str, str]) -> dict[str, str]:
-    """This process's environment with these settings and no others of the service's."""
+    """This process's environment with these settings and no others of the service's, but for the tests' numbers."""
     own = {name: value for name, value in os.environ.items() if not name.startswith(("BOX2MASK_", "AZUREML_", "OTEL_"))}
-    return own | {"OMP_NUM_THREADS": "1"} | settings
+    return own | {"OMP_NUM_THREADS": "1", "BOX2MASK_DTYPE": os.environ["BOX2MASK_DTYPE"]} | settings
 
 
 @contextmanager
@@ -157,6 +161,30 @@ def service(model_folders: ModelFolders, tmp_path_factory: pytest.TempPathFactor
     }
     with serving(tmp_path_factory.mktemp("service") / "service.log", settings) as started:
         yield started
+
+
+@pytest.fixture(scope="session")
+def http(service: Any) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=service.url, timeout=60) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def answer(http: httpx.Client) -> Callable[..., Any]:
+    """The JSON that a request is answered with, which must be a 200."""
+
+    def post(content: dict[str, Any], path: str = "/score") -> Any:
+        response = http.post(path, json=content)
+        assert response.status_code == 200, response.text
+        return response.json()
+
+    return post
+
+
+@pytest.fixture
+def sam_only(model_folders: Any) -> Callable[..., Settings]:
+    """Settings of a service with a segmenter and no detector."""
+    return partial(Settings, detector="none", segmenter=str(model_folders.segmenter), device="cpu")
 
 
 def write_models(folder: Path) -> ModelFolders:

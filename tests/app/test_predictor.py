@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import threading
 from collections.abc import Iterator
@@ -28,6 +29,9 @@ from app.predictor import (
 from app.settings import Settings, SettingsError
 from models.demo.scenes import render_scene
 from tests.app.conftest import web_server
+from tests.app.same_answers import bounds
+
+pytestmark = pytest.mark.any_dtype
 
 BOXES = np.array([[10.0, 8.0, 90.5, 70.25], [0.0, 0.0, 120.0, 90.0], [30.0, 20.0, 31.0, 21.0]])
 
@@ -47,12 +51,12 @@ def assert_close(some: list[PredictedObject], others: list[PredictedObject]) -> 
     assert [one.label for one in some] == [one.label for one in others]
     for one, other in zip(some, others, strict=True):
         assert one.box_xyxy == pytest.approx(other.box_xyxy, abs=1e-3)
-        assert one.score == (None if other.score is None else pytest.approx(other.score, abs=1e-5))
+        assert one.score == (None if other.score is None else pytest.approx(other.score, abs=bounds().number))
         assert (one.rle is None) == (other.rle is None)
         if one.rle is None:
             continue
-        assert one.iou_score == pytest.approx(other.iou_score, abs=1e-5)
-        assert (coco_mask.decode(one.rle) != coco_mask.decode(other.rle)).mean() < 0.01
+        assert one.iou_score == pytest.approx(other.iou_score, abs=bounds().number)
+        assert (coco_mask.decode(one.rle) != coco_mask.decode(other.rle)).mean() < max(0.01, bounds().pixels)
 
 
 @pytest.fixture(scope="module")
@@ -196,12 +200,13 @@ def test_a_file_over_the_limit_is_not_read(model_folders: Any, tmp_path: Path, l
 
 def test_identity_is_what_answers_depend_on(local: LocalPredictor, remote: ServicePredictor, scripted: Any) -> None:
     identity = local.identity()
-    assert re.fullmatch(r"detector \(float32, fast, bgr, sha256 [0-9a-f]{16}\)", identity["detector"])
-    assert re.fullmatch(r"segmenter \(float32, fast, sha256 [0-9a-f]{16}\)", identity["segmenter"])
+    dtype = os.environ["BOX2MASK_DTYPE"]
+    assert re.fullmatch(rf"detector \({dtype}, fast, bgr, sha256 [0-9a-f]{{16}}\)", identity["detector"])
+    assert re.fullmatch(rf"segmenter \({dtype}, fast, sha256 [0-9a-f]{{16}}\)", identity["segmenter"])
     assert remote.identity() == identity
     described = dict(local.description)
     others = set()
-    for change in ({"sha256": "f" * 64}, {"dtype": "bfloat16"}, {"channel_order": "rgb"}, {"fast": False}):
+    for change in ({"sha256": "f" * 64}, {"dtype": "float16"}, {"channel_order": "rgb"}, {"fast": False}):
         version = (200, {}, described | {"detector": described["detector"] | change})
         with ServicePredictor(scripted(version)) as predictor:
             others.add(predictor.identity()["detector"])

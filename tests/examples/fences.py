@@ -45,10 +45,11 @@ def run(script: str, folder: Path, *, timeout_s: float = 300) -> subprocess.Comp
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("BOX2MASK_", "AZUREML_"))}
     own = {"PATH": f"{tools}:{kept['PATH']}", "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
     models = {"BOX2MASK_DETECTOR": "demo-yolof", "BOX2MASK_SEGMENTER": "demo-sam", "BOX2MASK_DEVICE": "cpu"}
+    numbers = {"BOX2MASK_DTYPE": os.environ["BOX2MASK_DTYPE"]}  # as of the services that answers are compared with
     return subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script],
         cwd=folder,
-        env=kept | own | models,
+        env=kept | own | models | numbers,
         capture_output=True,
         text=True,
         timeout=timeout_s,

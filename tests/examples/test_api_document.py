@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
 import socket
@@ -24,7 +23,7 @@ from app import errors
 from app.http import openapi
 from app.main import create_app
 from app.settings import Settings
-from tests.app.conftest import ready_url
+from tests.app.conftest import environment, ready_url
 from tests.examples.fences import REPOSITORY, Block, blocks_of, differences, lines_missing, run
 
 DOCUMENT = REPOSITORY / "docs" / "api.md"
@@ -90,14 +89,13 @@ def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def another(command: Block, program: str, folder: Path, more: dict[str, str]) -> Iterator[str]:
     """The URL of a service with the settings of a command in the document."""
     settings = dict(word.split("=") for word in shlex.split(command.text) if "=" in word)
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("BOX2MASK_", "AZUREML_"))}
     own = {"BOX2MASK_HOST": "127.0.0.1", "BOX2MASK_PORT": "0", "BOX2MASK_SEGMENTER": "demo-sam", **more}
     log_file = folder / "service.log"
     with log_file.open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-c", program],
             cwd=REPOSITORY,
-            env=kept | {"BOX2MASK_DEVICE": "cpu", "OMP_NUM_THREADS": "1"} | settings | own,
+            env=environment({"BOX2MASK_DEVICE": "cpu"} | settings | own),
             stdout=subprocess.DEVNULL,
             stderr=log,
         )

@@ -33,7 +33,10 @@ from examples.client import (
     UnexpectedAnswer,
     Unreachable,
 )
+from tests.app.same_answers import bounds
 from tests.examples.conftest import CLOSE, HANG, scripted
+
+pytestmark = pytest.mark.any_dtype
 
 FILE = Path(__file__).parents[2] / "examples" / "client.py"
 ONE_BOX = [
@@ -85,19 +88,20 @@ def png_pixels(mask: dict[str, Any]) -> np.ndarray:
 
 def same_pixels(ours: np.ndarray, theirs: np.ndarray) -> bool:
     """But for a few at the edge, which the last bit of a number decides: it is another one in another batch."""
-    return ours.shape == theirs.shape and (ours != theirs).mean() < 0.001
+    return ours.shape == theirs.shape and (ours != theirs).mean() <= bounds().pixels
 
 
 def same_masks(ours: tuple[Mask, ...], theirs: tuple[Mask, ...]) -> bool:
-    return [mask.iou_score for mask in ours] == pytest.approx([mask.iou_score for mask in theirs], abs=1e-3) and all(
-        same_pixels(one.pixels, other.pixels) for one, other in zip(ours, theirs, strict=True)
-    )
+    return [mask.iou_score for mask in ours] == pytest.approx(
+        [mask.iou_score for mask in theirs], abs=max(1e-3, bounds().number)
+    ) and all(same_pixels(one.pixels, other.pixels) for one, other in zip(ours, theirs, strict=True))
 
 
 def same(ours: list[Detection], theirs: list[Detection]) -> bool:
     return len(ours) == len(theirs) and all(
         (one.label, one.size_hw) == (other.label, other.size_hw)
-        and (one.score, *one.box_normalized) == pytest.approx((other.score, *other.box_normalized), abs=1e-3)
+        and (one.score, *one.box_normalized)
+        == pytest.approx((other.score, *other.box_normalized), abs=max(1e-3, bounds().number))
         and same_masks(one.masks, other.masks)
         for one, other in zip(ours, theirs, strict=True)
     )

@@ -23,7 +23,7 @@ HEIGHT, WIDTH = 96, 128
 @pytest.fixture(autouse=True)
 def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in os.environ:
-        if name.startswith(("BOX2MASK_", "AZUREML_")):
+        if name.startswith(("BOX2MASK_", "AZUREML_")) and name != "BOX2MASK_DTYPE":
             monkeypatch.delenv(name)
     monkeypatch.setenv("BOX2MASK_DEVICE", "cpu")
 

@@ -35,6 +35,8 @@ from app.settings import Settings
 from models.data import load
 from models.demo.scenes import render_scene
 
+pytestmark = pytest.mark.any_dtype
+
 REPOSITORY = Path(__file__).parents[3]
 THRESHOLD = "0.15"
 Run = Callable[..., int]
@@ -74,8 +76,9 @@ def run(monkeypatch: pytest.MonkeyPatch, loaded: dict[Settings, LocalPredictor])
         return nullcontext(loaded[settings])
 
     monkeypatch.setattr("app.predictor.open_predictor", open_predictor)
-    for name in [name for name in os.environ if name.startswith(("BOX2MASK_", "AZUREML_"))]:
-        monkeypatch.delenv(name)
+    for name in os.environ:
+        if name.startswith(("BOX2MASK_", "AZUREML_")) and name != "BOX2MASK_DTYPE":
+            monkeypatch.delenv(name)
     monkeypatch.setenv("BOX2MASK_DETECTOR", "demo-yolof")
     monkeypatch.setenv("BOX2MASK_SEGMENTER", "demo-sam")
     monkeypatch.setenv("BOX2MASK_DEVICE", "cpu")
@@ -245,7 +248,8 @@ def test_other_settings_are_refused_until_a_restart(
     assert "made in another way (score_threshold 0.2, now 0.3): give another folder" in capsys.readouterr().err
     assert run(photos / "sub", "--out", out, "--score-threshold", "0.2", "--segmenter", "none") == 1
     said = capsys.readouterr().err
-    assert f"images {photos}, now {photos / 'sub'}" in said and "segmenter demo-sam (float32, fast, sha256 " in said
+    assert f"images {photos}, now {photos / 'sub'}" in said
+    assert f"segmenter demo-sam ({os.environ['BOX2MASK_DTYPE']}, fast, sha256 " in said
     assert hashes(out) == files
 
     # More images, and another format: the files of before are kept in step.

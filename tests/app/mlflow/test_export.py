@@ -141,7 +141,8 @@ def environment() -> dict[str, str]:
     own = {
         name: value for name, value in os.environ.items() if not name.startswith(("BOX2MASK_", "AZUREML_", "PYTHON"))
     }
-    return own | {"OMP_NUM_THREADS": "1", "BOX2MASK_DEVICE": "cpu", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    settings = {"BOX2MASK_DEVICE": "cpu", "BOX2MASK_DTYPE": "float32"}
+    return own | settings | {"OMP_NUM_THREADS": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
 
 
 @pytest.fixture(scope="module")

@@ -24,6 +24,8 @@ from tests.app.conftest import ModelFolders, Service
 from tests.app.same_answers import assert_same
 from tests.docker.azureml.conftest import AZUREML, picture, wire
 
+pytestmark = pytest.mark.any_dtype
+
 ROWS: list[list[Any]] = [
     [wire(1), "[[[80, 60]], [[20, 30]]]", "", "", False],
     [wire(1), "", "[[10, 20, 90, 100]]", "", True],

@@ -12,10 +12,10 @@ UNIT = 2.0**-24  # a float32 operation is off by at most this, relative to its r
 def rounding_of(conv: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
     """(B, K, H', W'): the error that float32 may leave in a convolution of x, as a standard deviation.
 
-    A sum of n products takes n roundings, each of at most UNIT times what has been added until then. Independent of each
-    other, they come to no more than UNIT sqrt(n) sqrt(sum of the squared products), which is what the most unfavourable
-    order, one product after the other, approaches. Kernels that keep partial sums stay below: by a factor of 3 with
-    oneDNN on AVX2, of 11 with plain matrix products. So it is no kernel's rounding that a test should compare with.
+    A sum of n products takes n roundings, each of at most UNIT times what has been added until then. Independent of
+    each other, they come to no more than UNIT sqrt(n) sqrt(sum of the squared products), in any order; one product
+    after the other is the worst. Kernels that keep partial sums stay below: by a factor of 3 with oneDNN on AVX2, of 11
+    with plain matrix products. So a test should compare with this limit, and not with what some kernel rounds to.
     Source: N. J. Higham and T. Mary, "A New Approach to Probabilistic Rounding Error Analysis" (2019), theorem 2.4.
     """
     shape = conv.stride, conv.padding, conv.dilation, conv.groups

@@ -35,7 +35,7 @@ def test_it_is_the_convolution(
 
 
 def test_rounding_stays_near_that_of_a_direct_convolution() -> None:
-    """Whose own depends on the kernel: measured, it is a third to a tenth of this one's, so its limit is compared with."""
+    """With the limit of what that may round to: what it does depends on the kernel, and was 3 to 10 times less."""
     torch.manual_seed(0)
     conv = nn.Conv2d(256, 128, 3, padding=1, bias=False)
     nn.init.normal_(conv.weight, std=1 / 48)
