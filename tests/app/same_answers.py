@@ -46,6 +46,8 @@ def assert_same(found: Any, expected: Any, within: Bounds | None = None) -> None
             if key in ("encoded_binary_mask", "rle"):
                 masks = [decode_rle(one) if key == "rle" else decode_png(one) for one in (found[key], value)]
                 assert_same_pixels(*masks, within)
+            elif key == "boxes":
+                assert_same(_paired(found[key], value, within), value, within)
             else:
                 assert_same(found[key], value, within)
     elif isinstance(expected, list):
@@ -56,6 +58,19 @@ def assert_same(found: Any, expected: Any, within: Bounds | None = None) -> None
         assert found == pytest.approx(expected, abs=within.number)
     else:
         assert found == expected
+
+
+def _paired(found: list[Any], expected: list[Any], within: Bounds) -> list[Any]:
+    """The found boxes, those that score alike in the order of the expected ones: a rounding may turn two of them."""
+    scores = [box["score"] for box in found]
+    assert scores == sorted(scores, reverse=True)
+    left, paired = list(found), []
+    for box in expected[: len(found)]:
+        alike = [one for one in left if abs(one["score"] - box["score"]) <= within.number] or left[:1]
+        best = min(alike, key=lambda one: sum(abs(one["box"][side] - box["box"][side]) for side in box["box"]))
+        left.remove(best)
+        paired.append(best)
+    return paired + left
 
 
 def assert_same_pixels(mask: np.ndarray, other: np.ndarray, within: Bounds | None = None) -> None:
