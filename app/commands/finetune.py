@@ -165,7 +165,7 @@ def _run(args: argparse.Namespace) -> int:
 
 def _start(wanted: str | None, config_alone: bool) -> Path:
     """The folder that a name, a path or nothing at all means. Raises OptionError."""
-    from models import weights
+    from models.weights import pull as weights
 
     known = weights.load_manifest()
     if wanted is None:

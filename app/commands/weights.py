@@ -79,7 +79,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def _weights(args: argparse.Namespace) -> int:
-    from models import weights
+    from models.weights import pull as weights
 
     args.root = weights.WEIGHTS_ROOT if args.root is None else args.root
     try:
@@ -90,7 +90,7 @@ def _weights(args: argparse.Namespace) -> int:
 
 
 def _weights_list(args: argparse.Namespace) -> int:
-    from models import weights
+    from models.weights import pull as weights
 
     rows = [("NAME", "STATE", "SIZE", "WHAT")]
     for name in weights.load_manifest():
@@ -103,7 +103,7 @@ def _weights_list(args: argparse.Namespace) -> int:
 
 
 def _weights_pull(args: argparse.Namespace) -> int:
-    from models import weights
+    from models.weights import pull as weights
 
     known = weights.load_manifest()
     for name in args.names:  # a misspelt last name is not found out after gigabytes of the first
@@ -115,7 +115,7 @@ def _weights_pull(args: argparse.Namespace) -> int:
 
 
 def _weights_verify(args: argparse.Namespace) -> int:
-    from models import weights
+    from models.weights import pull as weights
 
     here = (name for name in weights.load_manifest() if weights.status(name, args.root).state != "absent")
     names = args.names or list(here)

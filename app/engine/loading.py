@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from app.settings import Settings, SettingsError
-from models import weights
 from models.checkpoints import ModelFilesError
 from models.detector.families import DETECTORS
 from models.detector.mmcv_ops import MissingOpError
 from models.families import Families, ModelFiles
 from models.segmenter.families import SEGMENTERS
+from models.weights import pull as weights
 
 if TYPE_CHECKING:
     from app.engine.disk_tier import DiskTier

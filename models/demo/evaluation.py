@@ -22,7 +22,7 @@ from models.detector.mmdetection import MMDetector
 from models.evaluation import Predicted, Rle
 from models.segmenter.sam import Sam
 from models.types import Prompts
-from models.weights import WEIGHTS_ROOT
+from models.weights.pull import WEIGHTS_ROOT
 
 # What is not a container: the segmenter is to find it, and the detector to leave it alone.
 CLUTTER = "clutter"

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from app.settings import Settings, environment_name
-from models.weights import WEIGHTS_ROOT
+from models.weights.pull import WEIGHTS_ROOT
 
 REPOSITORY = Path(__file__).parents[2]
 DOCKERFILE = (REPOSITORY / "Dockerfile").read_text()

@@ -15,12 +15,12 @@ import pytest
 from PIL import Image
 
 from app.cli import build_parser, main
-from models import weights
 from models.data import Annotation, Dataset, LabelledImage, write
 from models.demo.scenes import render_scene
 from models.demo.things import CLUTTER
 from models.detector import mmcv_ops
 from models.finetuning.options import TrainingOptions
+from models.weights import pull as weights
 
 DEMO = Path(__file__).parents[3] / "weights" / "demo" / "yolof"
 

@@ -12,7 +12,7 @@ import pytest
 from app.engine.loading import Choice, Chosen, choose, load
 from app.settings import Settings, SettingsError
 from models.checkpoints import CheckpointError, ModelFilesError
-from models.weights import load_manifest
+from models.weights.pull import load_manifest
 
 DEMO = Path(__file__).parents[3] / "weights" / "demo"
 

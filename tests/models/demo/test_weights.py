@@ -10,7 +10,7 @@ import pytest
 from models.demo.evaluation import box_figures, mask_figures, photos, scenes
 from models.detector.mmdetection import MMDetector
 from models.segmenter.sam import Sam
-from models.weights import WEIGHTS_ROOT
+from models.weights.pull import WEIGHTS_ROOT
 
 DEMO = WEIGHTS_ROOT / "demo"
 PHOTOS = Path(__file__).parents[4] / "shared" / "data" / "fridge"

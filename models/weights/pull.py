@@ -26,7 +26,7 @@ from urllib.parse import urlsplit
 import httpx
 from tqdm import tqdm
 
-WEIGHTS_ROOT = Path(__file__).parents[1] / "weights"
+WEIGHTS_ROOT = Path(__file__).parents[2] / "weights"
 MANIFEST = WEIGHTS_ROOT / "manifest.json"
 SUMS = "SHA256SUMS"
 CHECKPOINT_SUFFIXES = (".pth", ".safetensors")

@@ -23,14 +23,14 @@ from types import SimpleNamespace
 import pytest
 
 from app.cli import main
-from models import weights
-from models.weights import CorruptFileError, DownloadError, UnknownModelError, WeightFile, WeightsError, WeightSet
+from models.weights import pull as weights
+from models.weights.pull import CorruptFileError, DownloadError, UnknownModelError, WeightFile, WeightsError, WeightSet
 
 CONFIG = b'{"model_type": "sam"}\n'
 TENSORS = random.Random(0).randbytes(1_500_000)
 HALF = len(TENSORS) // 2
 TENSORS_SHA256 = hashlib.sha256(TENSORS).hexdigest()
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 
 
 @dataclass
@@ -207,7 +207,7 @@ def test_a_killed_process_is_resumed_by_the_next(root, rules, waits, manifest):
     code = """
 import sys
 from pathlib import Path
-from models import weights
+from models.weights import pull as weights
 
 class Telling(weights.tqdm):
     got = 0
