@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import math
 import os
+import shutil
 import signal
 import socket
 import sys
 import threading
 from contextlib import ExitStack
+from pathlib import Path
 
 import uvicorn
 from starlette.types import Message, Receive, Scope, Send
@@ -128,13 +130,22 @@ def _announce(settings: Settings, choice: Choice, port: int) -> None:
         lines.append(
             "  Demo weights are small and trained on drawn scenes. The full-size models, where there is a network:"
         )
-        lines.append("    .venv/bin/box2mask weights pull yolof sam-huge")
-        lines.append("  then start again; docs/weights.md has mirrors and offline machines.")
+        lines.append(f"    {_box2mask()} weights pull yolof sam-huge")
+        lines.append("  then start again; `weights pull --help` has mirrors and offline machines.")
     if settings.log_format == "json":
         for line in lines:
             log.info("%s", line.strip())
     else:
         print("\n".join(lines), file=sys.stderr, flush=True)
+
+
+def _box2mask() -> str:
+    """The command as it can be typed where this one was."""
+    typed = Path(sys.argv[0])
+    if typed.name != "box2mask":
+        return "box2mask"
+    found = shutil.which("box2mask")
+    return "box2mask" if found and typed.exists() and typed.samefile(found) else sys.argv[0]
 
 
 def _url(settings: Settings, port: int) -> str:

@@ -33,6 +33,11 @@ class Settings(BaseSettings):
         "`AZUREML_MODEL_DIR` if that is set, else takes the pulled weights, else the demo weights",
     )
     segmenter: str = Field("auto", description="SAM folder, name or `none`; `auto` as for the detector")
+    weights_dir: Path | None = Field(
+        None,
+        description="Folder of the downloaded weights, for every command; unset, `weights/` of the repository, or, if "
+        "box2mask was installed by pip, `box2mask/weights` in the user's data folder",
+    )
     device: str = Field(
         "auto",
         description="`cpu`, `cuda`, `cuda:1`, or several, as in `cuda:0,cuda:1`; `auto` takes a GPU where there is one",

@@ -24,9 +24,9 @@ The same command again goes on with an interrupted training. docs/finetuning.md 
 examples:
   box2mask finetune photos/ --out fridge
   box2mask finetune train.jsonl --validation val.jsonl --from yolof --out fridge --number_of_epochs 60
-  box2mask finetune photos/ --from weights/demo/yolof --out fridge --image_max_size 512 --image_min_size 512
+  box2mask finetune photos/ --from demo-yolof --out fridge --image_max_size 512 --image_min_size 512
   box2mask finetune photos/ --out azure --azure-defaults
-  torchrun --nproc-per-node 4 --no-python .venv/bin/box2mask finetune photos/ --out fridge
+  torchrun --nproc-per-node 4 --no-python box2mask finetune photos/ --out fridge
 """
 
 
@@ -97,12 +97,14 @@ def _add_options(command: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
+    from app.settings import SettingsError
+
     chosen = {
         one.name: getattr(args, one.name) for one in dataclasses.fields(TrainingOptions) if hasattr(args, one.name)
     }
     try:
         options = TrainingOptions.by_azure(chosen) if args.azure_defaults else TrainingOptions(**chosen)
-        start = _start(args.start, args.from_scratch)
+        start = _start(args.start)
         if args.minutes is not None and not args.minutes > 0:
             raise OptionError(f"minutes: expected more than 0, found {args.minutes:g}")
         if args.every is not None and (args.validation is not None or args.every < 2):
@@ -111,7 +113,7 @@ def _run(args: argparse.Namespace) -> int:
                 if args.validation is not None
                 else f"every: expected at least 2, found {args.every}"
             )
-    except OptionError as error:
+    except (OptionError, SettingsError) as error:
         return failed(error)
 
     from models.detector import mmcv_ops
@@ -163,20 +165,23 @@ def _run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _start(wanted: str | None, config_alone: bool) -> Path:
-    """The folder that a name, a path or nothing at all means. Raises OptionError."""
-    from models.weights import pull as weights
+def _start(wanted: str | None) -> Path:
+    """The folder that a name, a path or nothing at all means. Raises OptionError or SettingsError."""
+    from app.settings import Settings
+    from models import weights
 
-    known = weights.load_manifest()
+    places = weights.find_places(Settings.from_environment().weights_dir)
+    known = weights.load_manifest(places)
     if wanted is None:
-        here = [name for name in STARTS if weights.status(name, manifest=known).state in ("present", "verified")]
+        states = {name: weights.status(name, places, manifest=known).state for name in STARTS}
+        here = [name for name, state in states.items() if state in ("present", "verified")]
         if not here:
             raise OptionError("from: expected a detector to start from; there are no weights here")
         wanted = here[0]
     if wanted in known:
-        if weights.status(wanted, manifest=known).state in ("absent", "partial"):
+        if weights.status(wanted, places, manifest=known).state in ("absent", "partial"):
             raise OptionError(f"from: {wanted} is not here: run `box2mask weights pull {wanted}`")
-        return weights.WEIGHTS_ROOT / known[wanted].folder
+        return places.folder_of(known[wanted])
     path = Path(wanted)
     if not path.exists():
         raise OptionError(f"from: expected a detector folder or one of {', '.join(known)}, found {wanted!r}")

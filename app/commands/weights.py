@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
+
+from app.commands.arguments import failed
 
 EXAMPLES = """\
 examples:
@@ -19,8 +20,8 @@ PULL_NOTES = """\
 An interrupted pull goes on where it stopped when the command is run again. Every file is checked against its
 published sha256 before it gets its name; a corrupt one is deleted.
 
-A mirror holds NAME/FILE for every model, the layout of the weights directory itself; a directory given with
---from may also hold the files of one model directly. docs/weights.md has the details.
+A mirror holds NAME/FILE for every model, the layout of the folder of pulled weights itself; a directory given
+with --from may also hold the files of one model directly. docs/weights.md has the details.
 
 examples:
   box2mask weights pull yolof sam-huge
@@ -41,7 +42,10 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
     where = argparse.ArgumentParser(add_help=False)
     where.add_argument(
-        "--root", type=Path, metavar="DIR", help="the weights directory (default: weights/ of the repository)"
+        "--root",
+        type=Path,
+        metavar="DIR",
+        help="folder of the pulled weights (default: BOX2MASK_WEIGHTS_DIR, or where `box2mask weights list` says)",
     )
 
     action = actions.add_parser(
@@ -49,7 +53,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         parents=[where],
         help="what there is, and what of it is on this machine",
         description="One line per model: its name, whether it is here (absent, partial: a pull was interrupted, "
-        "present, verified: and its hashes were checked), its size, and what it is.",
+        "present, verified: and its hashes were checked), its size, and what it is; then where weights lie.",
     )
     action.set_defaults(run=_weights, action=_weights_list)
 
@@ -79,54 +83,62 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def _weights(args: argparse.Namespace) -> int:
-    from models.weights import pull as weights
+    from app.settings import Settings, SettingsError
+    from models import weights
 
-    args.root = weights.WEIGHTS_ROOT if args.root is None else args.root
     try:
+        args.places = weights.find_places(args.root or Settings.from_environment().weights_dir)
         return args.action(args)
-    except weights.WeightsError as error:
-        print(f"box2mask: {error}", file=sys.stderr)
-        return 1
+    except (SettingsError, weights.WeightsError) as error:
+        return failed(error)
 
 
 def _weights_list(args: argparse.Namespace) -> int:
-    from models.weights import pull as weights
+    from models import weights
 
     rows = [("NAME", "STATE", "SIZE", "WHAT")]
-    for name in weights.load_manifest():
-        status = weights.status(name, args.root)
+    for name in weights.load_manifest(args.places):
+        status = weights.status(name, args.places)
         rows.append((name, status.state, _human_size(status.size), status.weights.what))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for name, state, size, what in rows:
         print(f"{name:<{widths[0]}}  {state:<{widths[1]}}  {size:>{widths[2]}}  {what}")
+    print()
+    if args.places.shipped == args.places.pulled:
+        print(f"weights lie in {args.places.pulled}")
+    else:
+        print(f"pulled weights lie in {args.places.pulled}")
+        print(f"demo weights lie in {args.places.shipped / 'demo'}")
     return 0
 
 
 def _weights_pull(args: argparse.Namespace) -> int:
-    from models.weights import pull as weights
+    from models import weights
 
-    known = weights.load_manifest()
+    known = weights.load_manifest(args.places)
     for name in args.names:  # a misspelt last name is not found out after gigabytes of the first
-        weights.status(name, args.root, manifest=known)
+        weights.status(name, args.places, manifest=known)
     for name in args.names:
-        folder = weights.pull(name, args.root, args.source, manifest=known, report=lambda line: print(line, flush=True))
+        folder = weights.pull(
+            name, args.places, args.source, manifest=known, report=lambda line: print(line, flush=True)
+        )
         print(f"{name}: ready in {folder}")
     return 0
 
 
 def _weights_verify(args: argparse.Namespace) -> int:
-    from models.weights import pull as weights
+    from models import weights
 
-    here = (name for name in weights.load_manifest() if weights.status(name, args.root).state != "absent")
+    here = (name for name in weights.load_manifest(args.places) if weights.status(name, args.places).state != "absent")
     names = args.names or list(here)
-    failed = False
+    wrong = False
     for name in names:
-        for check in weights.verify(name, args.root):
+        for check in weights.verify(name, args.places):
             print(f"{name}: {check.path.name}: {check.problem or 'ok'}")
-            failed = failed or check.problem is not None
+            wrong = wrong or check.problem is not None
     if not names:
-        print(f"there are no weights in {args.root} yet; `box2mask weights pull NAME` brings them")
-    return int(failed)
+        print(f"there are no weights in {args.places.pulled} yet; `box2mask weights pull NAME` brings them")
+    return int(wrong)
 
 
 def _human_size(size: int | None) -> str:

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from app.settings import Settings, SettingsError
+from models import weights
 from models.checkpoints import ModelFilesError
 from models.detector.families import DETECTORS
 from models.detector.mmcv_ops import MissingOpError
 from models.families import Families, ModelFiles
 from models.segmenter.families import SEGMENTERS
-from models.weights import pull as weights
+from models.weights import Places
 
 if TYPE_CHECKING:
     from app.engine.disk_tier import DiskTier
@@ -71,21 +72,22 @@ class Choice:
         return found
 
 
-def choose(settings: Settings, root: Path = weights.WEIGHTS_ROOT, typed: Collection[str] = ()) -> Choice:
+def choose(settings: Settings, typed: Collection[str] = ()) -> Choice:
     """Find the models that the settings mean. Raises SettingsError where there are none, or one of EXPLAINED.
 
     typed: which of `detector` and `segmenter` a command line named, for errors to say so.
     """
     mounted = settings.azureml_model_dir
+    places = weights.find_places(settings.weights_dir)
 
     def one(kind: str, wanted: str, defaults: tuple[str, ...], families: Families[Any]) -> Chosen | None:
         shown = f"--{kind} " if kind in typed else f"BOX2MASK_{kind.upper()}="
-        return _choose(shown, wanted, defaults, lambda folder: _only(folder, kind, families), mounted, root)
+        return _choose(shown, wanted, defaults, lambda folder: _only(folder, kind, families), mounted, places)
 
     detector = one("detector", settings.detector, AUTO_DETECTORS, DETECTORS)
     segmenter = one("segmenter", settings.segmenter, AUTO_SEGMENTERS, SEGMENTERS)
     if detector is None and segmenter is None:
-        reason = f"no model was found in {f'AZUREML_MODEL_DIR ({mounted})' if mounted else root}"
+        reason = f"no model was found in {f'AZUREML_MODEL_DIR ({mounted})' if mounted else places.pulled}"
         if settings.detector == settings.segmenter == "none":
             reason = "both models are switched off"
         raise SettingsError(
@@ -101,15 +103,15 @@ def _choose(
     defaults: tuple[str, ...],
     find: Callable[[Path], Path | None],
     mounted: Path | None,
-    root: Path,
+    places: Places,
 ) -> Chosen | None:
-    known = weights.load_manifest()
+    known = weights.load_manifest(places)
     if wanted == "none":
         return None
     if wanted in known:
-        if weights.status(wanted, root, manifest=known).state in ("absent", "partial"):
+        if weights.status(wanted, places, manifest=known).state in ("absent", "partial"):
             raise SettingsError(f"{shown}{wanted}: these weights are not here: run `box2mask weights pull {wanted}`")
-        return Chosen(root / known[wanted].folder, wanted, known[wanted].tracked)
+        return Chosen(places.folder_of(known[wanted]), wanted, known[wanted].tracked)
     if wanted != "auto":
         path = Path(wanted).expanduser()
         if not path.exists():
@@ -122,8 +124,8 @@ def _choose(
         found = find(mounted)
         return None if found is None else Chosen(found, found.name, False)
     for name in defaults:
-        if weights.status(name, root, manifest=known).state not in ("absent", "partial"):
-            return Chosen(root / known[name].folder, name, known[name].tracked)
+        if weights.status(name, places, manifest=known).state not in ("absent", "partial"):
+            return Chosen(places.folder_of(known[name]), name, known[name].tracked)
     return None
 
 

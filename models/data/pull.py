@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
+from models import weights
 from models.data import voc
 from models.data.dataset import DataError, Dataset
 from models.data.images import Sources, examine
 from models.data.values import BadValueError, shown
-from models.weights import pull as weights
 
 LARGEST_BYTES = 2 << 30  # unpacked; the photos take 20 MB
 LARGEST_COUNT = 100_000
@@ -154,7 +154,7 @@ def _download(
         return (
             weights.pull(
                 name,
-                folder.parent,
+                weights.find_places(folder.parent),
                 manifest=manifest,
                 progress=progress,
                 report=lambda line: None if "sha256" in line else report(line),

@@ -21,8 +21,8 @@ from models.demo.scenes import scene_stream, tight_boxes
 from models.demo.things import CLASS_NAMES, CLUTTER
 from models.demo.views import WHOLE_SIZE, Take, View, batches, container_close_up, whole
 from models.detector import mmcv_ops
+from models.weights import find_places
 
-CONFIG = Path(__file__).parents[2] / "weights" / "demo" / "yolof" / "yolof_r18_demo.py"
 IMAGE_SIZE = WHOLE_SIZE
 Example = tuple[Tensor, Tensor, Tensor, Tensor]
 
@@ -81,7 +81,7 @@ def new_model(seed: int) -> nn.Module:
 
     torch.manual_seed(seed)
     MMLogger.get_current_instance().setLevel("WARNING")  # it tells how every layer was initialised
-    config = Config.fromfile(CONFIG)
+    config = Config.fromfile(_config_file())
     init_default_scope("mmdet")
     model = MODELS.build(config.model)
     model.init_weights()
@@ -124,8 +124,14 @@ def save(model: nn.Module, folder: Path) -> None:
         name: (value.half() if value.is_floating_point() else value).contiguous() for name, value in _own(model).items()
     }
     save_file(half, folder / "model.safetensors", {"classes": json.dumps(CLASS_NAMES)})
-    if folder.resolve() != CONFIG.parent.resolve():
-        shutil.copy(CONFIG, folder)
+    config = _config_file()
+    if folder.resolve() != config.parent.resolve():
+        shutil.copy(config, folder)
+
+
+def _config_file() -> Path:
+    """The demo detector's own."""
+    return find_places().shipped / "demo" / "yolof" / "yolof_r18_demo.py"
 
 
 def _own(model: nn.Module) -> dict[str, Tensor]:

@@ -22,7 +22,7 @@ from models.detector.mmdetection import MMDetector
 from models.evaluation import Predicted, Rle
 from models.segmenter.sam import Sam
 from models.types import Prompts
-from models.weights.pull import WEIGHTS_ROOT
+from models.weights import find_places
 
 # What is not a container: the segmenter is to find it, and the detector to leave it alone.
 CLUTTER = "clutter"
@@ -123,9 +123,10 @@ def box_figures(detector: MMDetector, measured: Measured) -> dict[str, float]:
 
 
 def main() -> None:
+    demo = find_places().shipped / "demo"
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--detector", type=Path, default=WEIGHTS_ROOT / "demo" / "yolof", help="detector folder")
-    parser.add_argument("--segmenter", type=Path, default=WEIGHTS_ROOT / "demo" / "sam", help="SAM folder")
+    parser.add_argument("--detector", type=Path, default=demo / "yolof", help="detector folder")
+    parser.add_argument("--segmenter", type=Path, default=demo / "sam", help="SAM folder")
     parser.add_argument("--scenes", type=int, default=200, help="how many scenes to draw")
     parser.add_argument("--photos", type=Path, nargs="*", default=[], help="annotated photos, in any form")
     args = parser.parse_args()

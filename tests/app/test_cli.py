@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 
 from app.cli import main
 
+REPOSITORY = Path(__file__).parents[2]
 Run = Callable[..., subprocess.CompletedProcess[str]]
 Serve = Callable[..., AbstractContextManager[Any]]
 
@@ -26,6 +28,13 @@ def test_help_names_every_command(run_command: Run) -> None:
     for command in ("serve", "weights"):
         assert f"\n    {command} " in ended.stdout
     assert "examples:" in ended.stdout
+
+
+def test_help_needs_no_heavy_import() -> None:
+    heavy = {"torch", "httpx", "pydantic"}
+    code = f"import sys, app.cli; app.cli.build_parser().format_help(); print({heavy} & set(sys.modules))"
+    result = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "set()"
 
 
 def test_the_help_of_serve_points_at_the_settings(run_command: Run) -> None:
@@ -49,7 +58,7 @@ def test_serve_says_what_it_serves_and_stops_when_asked(serve: Serve) -> None:
         )
         assert detector == "  detector: none"
         assert segmenter.startswith("  segmenter: demo-sam (") and segmenter.endswith(") - demo weights")
-        assert ".venv/bin/box2mask weights pull yolof sam-huge" in service.log()
+        assert "    box2mask weights pull yolof sam-huge" in service.log()
         assert httpx.get(f"{service.url}/version").json()["demo_weights"] is True
     assert service.process.returncode == 0  # after SIGTERM
     assert "Traceback" not in service.log()

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from app.settings import Settings, environment_name
-from models.weights.pull import WEIGHTS_ROOT
+from models.weights import find_places
 
 REPOSITORY = Path(__file__).parents[2]
 DOCKERFILE = (REPOSITORY / "Dockerfile").read_text()
@@ -90,10 +90,12 @@ def test_the_health_checks_are_programs_that_python_takes(stage: str) -> None:
 
 def test_the_code_lies_where_the_weights_are_looked_for() -> None:
     assert of_stage("runtime", "WORKDIR") == [HOME] == of_stage("builder", "WORKDIR")
+    where = find_places().pulled
+    assert where.parent == REPOSITORY
     copied = {rest.split()[-1].rstrip("/") for rest in of_stage("runtime", "COPY")}
-    assert {"app", "models", WEIGHTS_ROOT.name} <= copied
+    assert {"app", "models", where.name} <= copied
     for service in COMPOSE["services"].values():
-        assert [volume.split(":")[-2:] for volume in service["volumes"]] == [[f"{HOME}/{WEIGHTS_ROOT.name}", "ro"]]
+        assert [volume.split(":")[-2:] for volume in service["volumes"]] == [[f"{HOME}/{where.name}", "ro"]]
 
 
 def test_what_is_written_is_written_below_tmp() -> None:

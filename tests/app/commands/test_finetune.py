@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import shutil
 import subprocess
 import sys
 import warnings
@@ -20,7 +21,7 @@ from models.demo.scenes import render_scene
 from models.demo.things import CLUTTER
 from models.detector import mmcv_ops
 from models.finetuning.options import TrainingOptions
-from models.weights import pull as weights
+from models.weights import places
 
 DEMO = Path(__file__).parents[3] / "weights" / "demo" / "yolof"
 
@@ -112,10 +113,11 @@ def test_what_cannot_be_is_said_in_a_sentence(
 def test_weights_that_were_not_pulled(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    status = weights.status
-    monkeypatch.setattr(weights, "status", lambda name, **known: status(name, tmp_path, **known))
+    monkeypatch.setenv("BOX2MASK_WEIGHTS_DIR", str(tmp_path / "weights"))
     assert main(["finetune", str(data), "--out", str(tmp_path / "out"), "--from", "yolof"]) == 1
     assert capsys.readouterr().err == "box2mask: from: yolof is not here: run `box2mask weights pull yolof`\n"
+    shutil.copy(DEMO.parents[1] / "manifest.json", tmp_path)
+    monkeypatch.setattr(places, "CHECKOUT", tmp_path)
     assert main(["finetune", str(data), "--out", str(tmp_path / "out")]) == 1
     assert "there are no weights here" in capsys.readouterr().err
 

@@ -12,7 +12,7 @@ import pytest
 from app.engine.loading import Choice, Chosen, choose, load
 from app.settings import Settings, SettingsError
 from models.checkpoints import CheckpointError, ModelFilesError
-from models.weights.pull import load_manifest
+from models.weights import load_manifest, places
 
 DEMO = Path(__file__).parents[3] / "weights" / "demo"
 
@@ -54,10 +54,12 @@ def write_weights(root: Path, *names: str) -> None:
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
-    """A weights directory with the demo weights alone."""
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The weights directory of a checkout, with the demo weights alone."""
     root = tmp_path / "weights"
     write_weights(root, "demo-yolof", "demo-sam")
+    shutil.copy(DEMO.parent / "manifest.json", root)
+    monkeypatch.setattr(places, "CHECKOUT", root)
     return root
 
 
@@ -65,22 +67,22 @@ def root(tmp_path: Path) -> Path:
 
 
 def test_auto_is_the_demo_weights_where_nothing_else_is_there(root: Path) -> None:
-    assert choose(settings(), root) == Choice(
+    assert choose(settings()) == Choice(
         Chosen(root / "demo" / "yolof", "demo-yolof", True), Chosen(root / "demo" / "sam", "demo-sam", True)
     )
-    assert choose(settings(), root).demo
+    assert choose(settings()).demo
 
 
 def test_pulled_weights_come_before_the_demo_weights(root: Path) -> None:
     write_weights(root, "yolof", "sam-base")
-    chosen = choose(settings(), root)
+    chosen = choose(settings())
     assert chosen == Choice(Chosen(root / "yolof", "yolof", False), Chosen(root / "sam-base", "sam-base", False))
     assert not chosen.demo
 
 
 def test_the_largest_sam_that_was_pulled_is_taken(root: Path) -> None:
     write_weights(root, "sam-base", "sam-huge")
-    chosen = choose(settings(), root)
+    chosen = choose(settings())
     assert chosen.segmenter is not None and chosen.segmenter.name == "sam-huge"
     assert chosen.demo  # the detector still is
 
@@ -88,22 +90,22 @@ def test_the_largest_sam_that_was_pulled_is_taken(root: Path) -> None:
 def test_an_interrupted_pull_is_not_taken(root: Path) -> None:
     write_weights(root, "sam-huge")
     (root / "sam-huge" / "model.safetensors").unlink()
-    chosen = choose(settings(), root)
+    chosen = choose(settings())
     assert chosen.segmenter is not None and chosen.segmenter.name == "demo-sam"
     with pytest.raises(SettingsError, match="BOX2MASK_SEGMENTER=sam-huge: these weights are not here"):
-        choose(settings(segmenter="sam-huge"), root)
+        choose(settings(segmenter="sam-huge"))
 
 
 def test_a_name_is_taken_though_better_is_there(root: Path) -> None:
     write_weights(root, "sam-base", "sam-huge")
-    chosen = choose(settings(segmenter="sam-base", detector="demo-yolof"), root)
+    chosen = choose(settings(segmenter="sam-base", detector="demo-yolof"))
     assert chosen.segmenter == Chosen(root / "sam-base", "sam-base", False)
     assert chosen.detector == Chosen(root / "demo" / "yolof", "demo-yolof", True)
 
 
 def test_weights_that_were_not_pulled_are_asked_for_with_the_command_that_brings_them(root: Path) -> None:
     with pytest.raises(SettingsError) as caught:
-        choose(settings(detector="yolof"), root)
+        choose(settings(detector="yolof"))
     assert str(caught.value) == (
         "BOX2MASK_DETECTOR=yolof: these weights are not here: run `box2mask weights pull yolof`"
     )
@@ -111,13 +113,13 @@ def test_weights_that_were_not_pulled_are_asked_for_with_the_command_that_brings
 
 def test_a_path_is_taken_as_it_is(root: Path, tmp_path: Path) -> None:
     detector, sam = write_detector(tmp_path / "mine"), write_sam(tmp_path / "my-sam")
-    chosen = choose(settings(detector=str(detector), segmenter=str(sam)), root)
+    chosen = choose(settings(detector=str(detector), segmenter=str(sam)))
     assert chosen == Choice(Chosen(detector, "mine", False), Chosen(sam, "my-sam", False))
 
 
 def test_a_path_that_is_not_there_is_refused_with_what_may_be_named(root: Path, tmp_path: Path) -> None:
     with pytest.raises(SettingsError) as caught:
-        choose(settings(segmenter=f"{tmp_path}/nothing"), root)
+        choose(settings(segmenter=f"{tmp_path}/nothing"))
     assert str(caught.value) == (
         f"BOX2MASK_SEGMENTER={tmp_path}/nothing: there is no such folder, and no weights of that name: "
         "expected a path, auto, none or one of yolof, sam-huge, sam-large, sam-base, demo-yolof, demo-sam"
@@ -126,19 +128,31 @@ def test_a_path_that_is_not_there_is_refused_with_what_may_be_named(root: Path, 
 
 @pytest.mark.parametrize(("off", "served"), [("detector", "segmenter"), ("segmenter", "detector")])
 def test_one_model_is_enough(root: Path, off: str, served: str) -> None:
-    chosen = choose(settings(**{off: "none"}), root)
+    chosen = choose(settings(**{off: "none"}))
     assert getattr(chosen, off) is None
     assert getattr(chosen, served).demo
 
 
 def test_no_model_is_not(root: Path) -> None:
     with pytest.raises(SettingsError, match="^there is nothing to serve: both models are switched off. Expected "):
-        choose(settings(detector="none", segmenter="none"), root)
+        choose(settings(detector="none", segmenter="none"))
 
 
-def test_no_weights_at_all_is_told_apart_from_switched_off(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match=f"^there is nothing to serve: no model was found in {tmp_path}/empty. "):
-        choose(settings(), tmp_path / "empty")
+def test_no_weights_at_all_is_told_apart_from_switched_off(root: Path) -> None:
+    shutil.rmtree(root / "demo")
+    with pytest.raises(SettingsError, match=f"^there is nothing to serve: no model was found in {root}. "):
+        choose(settings())
+
+
+def test_pulled_weights_may_lie_elsewhere_and_the_demo_weights_stay_where_they_are(root: Path, tmp_path: Path) -> None:
+    write_weights(root, "yolof", "sam-huge")
+    elsewhere = tmp_path / "elsewhere"
+    write_weights(elsewhere, "sam-base")
+    assert choose(settings(weights_dir=elsewhere)) == Choice(
+        Chosen(root / "demo" / "yolof", "demo-yolof", True), Chosen(elsewhere / "sam-base", "sam-base", False)
+    )
+    with pytest.raises(SettingsError, match="BOX2MASK_DETECTOR=yolof: these weights are not here"):
+        choose(settings(weights_dir=elsewhere, detector="yolof"))
 
 
 # What AzureML mounts
@@ -147,7 +161,7 @@ def test_no_weights_at_all_is_told_apart_from_switched_off(tmp_path: Path) -> No
 @pytest.mark.parametrize("around", ["", "1", "mmd-3x-yolof/1"])
 def test_azures_yolof_folder_is_found(root: Path, tmp_path: Path, around: str) -> None:
     folder = write_detector(tmp_path / "mounted" / around / "artifacts")
-    chosen = choose(settings(azureml_model_dir=tmp_path / "mounted"), root)
+    chosen = choose(settings(azureml_model_dir=tmp_path / "mounted"))
     assert chosen.detector is not None and chosen.detector.path == folder
     assert chosen.segmenter is None
 
@@ -155,7 +169,7 @@ def test_azures_yolof_folder_is_found(root: Path, tmp_path: Path, around: str) -
 @pytest.mark.parametrize("around", ["", "1", "facebook-sam-vit-huge/1"])
 def test_azures_sam_folder_is_found(root: Path, tmp_path: Path, around: str) -> None:
     folder = write_sam(tmp_path / "mounted" / around / "artifacts" / "INPUT_model_path")
-    chosen = choose(settings(azureml_model_dir=tmp_path / "mounted"), root)
+    chosen = choose(settings(azureml_model_dir=tmp_path / "mounted"))
     assert chosen.segmenter is not None and chosen.segmenter.path == folder
     assert chosen.detector is None
 
@@ -163,7 +177,7 @@ def test_azures_sam_folder_is_found(root: Path, tmp_path: Path, around: str) -> 
 def test_both_are_found_in_one_mount(root: Path, tmp_path: Path) -> None:
     detector = write_detector(tmp_path / "mounted" / "yolof" / "artifacts")
     sam = write_sam(tmp_path / "mounted" / "sam" / "artifacts" / "INPUT_model_path")
-    chosen = choose(settings(azureml_model_dir=tmp_path / "mounted"), root)
+    chosen = choose(settings(azureml_model_dir=tmp_path / "mounted"))
     assert chosen.detector is not None and chosen.detector.path == detector
     assert chosen.segmenter is not None and chosen.segmenter.path == sam
     assert not chosen.demo
@@ -171,7 +185,7 @@ def test_both_are_found_in_one_mount(root: Path, tmp_path: Path) -> None:
 
 def test_a_named_model_joins_the_mounted_one(root: Path, tmp_path: Path) -> None:
     write_detector(tmp_path / "mounted" / "artifacts")
-    chosen = choose(settings(azureml_model_dir=tmp_path / "mounted", segmenter="demo-sam"), root)
+    chosen = choose(settings(azureml_model_dir=tmp_path / "mounted", segmenter="demo-sam"))
     assert chosen.detector is not None and not chosen.detector.demo
     assert chosen.segmenter == Chosen(root / "demo" / "sam", "demo-sam", True)
 
@@ -181,7 +195,7 @@ def test_a_mount_without_models_is_not_made_up_for_by_demo_weights(root: Path, t
     mounted.mkdir()
     (mounted / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(SettingsError) as caught:
-        choose(settings(azureml_model_dir=mounted), root)
+        choose(settings(azureml_model_dir=mounted))
     assert str(caught.value) == (
         f"there is nothing to serve: no model was found in AZUREML_MODEL_DIR ({mounted}). Expected a folder "
         "with an MMDetection config .py and its .pth or .safetensors (BOX2MASK_DETECTOR), or a Hugging Face SAM folder "
@@ -192,9 +206,9 @@ def test_a_mount_without_models_is_not_made_up_for_by_demo_weights(root: Path, t
 def test_of_two_mounted_sams_one_must_be_named(root: Path, tmp_path: Path) -> None:
     first, second = (write_sam(tmp_path / "mounted" / name) for name in ("a", "b"))
     with pytest.raises(SettingsError, match="holds 2 folders with a segmenter: .*/a, .*/b; name one in") as caught:
-        choose(settings(azureml_model_dir=tmp_path / "mounted"), root)
+        choose(settings(azureml_model_dir=tmp_path / "mounted"))
     assert str(first) in str(caught.value)
-    chosen = choose(settings(azureml_model_dir=tmp_path / "mounted", segmenter=str(second)), root)
+    chosen = choose(settings(azureml_model_dir=tmp_path / "mounted", segmenter=str(second)))
     assert chosen.segmenter is not None and chosen.segmenter.path == second
 
 
@@ -231,21 +245,21 @@ def test_a_device_that_is_not_here_is_refused(root: Path) -> None:
     with pytest.raises(
         SettingsError, match=r"^the device abacus \(BOX2MASK_DEVICE or --device\) cannot be used here: "
     ):
-        load(chosen, choose(chosen, root))
+        load(chosen, choose(chosen))
 
 
 def test_an_embedding_folder_that_cannot_be_made_is_refused(root: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     chosen = settings(detector="none", device="cpu", embedding_cache_dir=tmp_path / "file" / "embeddings")
     with pytest.raises(SettingsError, match="^BOX2MASK_EMBEDDING_CACHE_DIR=.*Not a directory"):
-        load(chosen, choose(chosen, root))
+        load(chosen, choose(chosen))
 
 
 def test_corrupt_weights_are_refused_by_name(root: Path) -> None:
     (root / "demo" / "sam" / "model.safetensors").write_bytes(b"not a checkpoint")
     chosen = settings(detector="none", device="cpu")
     with pytest.raises(CheckpointError, match="model.safetensors is not a safetensors file"):
-        load(chosen, choose(chosen, root))
+        load(chosen, choose(chosen))
 
 
 def test_a_folder_that_holds_no_sam_is_refused_with_what_it_holds(tmp_path: Path) -> None:

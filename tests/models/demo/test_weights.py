@@ -10,9 +10,9 @@ import pytest
 from models.demo.evaluation import box_figures, mask_figures, photos, scenes
 from models.detector.mmdetection import MMDetector
 from models.segmenter.sam import Sam
-from models.weights.pull import WEIGHTS_ROOT
+from models.weights import find_places
 
-DEMO = WEIGHTS_ROOT / "demo"
+DEMO = find_places().shipped / "demo"
 PHOTOS = Path(__file__).parents[4] / "shared" / "data" / "fridge"
 
 
