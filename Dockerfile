@@ -61,7 +61,7 @@ RUN set -eu; \
         -r /opt/locks/requirements-mmcv.lock; \
     venv/bin/python -c 'import mmcv._ext'
 
-COPY pyproject.toml README.md ./
+COPY pyproject.toml README.md LICENSE ./
 COPY app app/
 COPY models models/
 COPY weights weights/

@@ -127,4 +127,4 @@ fresh-test: install
 	$(VENV)/bin/python docker/fresh_test.py $(FRESH_TEST)
 
 clean:
-	rm -rf $(VENV) $(AZUREML) $(AUDIT) site .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	rm -rf $(VENV) $(AZUREML) $(AUDIT) site build dist .pytest_cache .mypy_cache .ruff_cache *.egg-info

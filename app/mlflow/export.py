@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import logging
 import os
+import shutil
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from app.contract import schemas
 from app.engine.loading import Choice, ModelFiles
 from app.mlflow.model import DETECTOR, SEGMENTER, MlflowModel
 from app.settings import Settings
+from models.weights.places import PACKAGE
 
 if TYPE_CHECKING:
     import pandas
@@ -33,12 +35,13 @@ if TYPE_CHECKING:
 
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"  # on which the models have answered their example
 
-# What listens, and what shows progress: MLflow and AzureML bring servers of their own, and AzureML's cannot be
-# installed beside this FastAPI (both name a version of opentelemetry-api).
+# What listens, shows progress or knows the user's folders: MLflow and AzureML bring servers of their own, and AzureML's
+# cannot be installed beside this FastAPI (both name a version of opentelemetry-api).
 _NOT_FOR_SCORING = frozenset(
     {
         "fastapi",
         "matplotlib",
+        "platformdirs",
         "prometheus-client",
         "python-json-logger",
         "pyyaml",
@@ -111,7 +114,7 @@ def export_mlflow(choice: Choice, out: Path, settings: Settings) -> Exported:
         for kind, files in choice.files.items():
             _stage(files, weights / kind)
         class_names = _try_out(weights, settings, kinds)
-        code = [Path(package.__path__[0]) for package in (app, models)]
+        code = [_stage_code(Path(package.__path__[0]), Path(scratch, "code")) for package in (app, models)]
         # Says of every export that AzureML's packages are not installed here, where nothing is served.
         logging.getLogger("mlflow").setLevel(logging.ERROR)
         mlflow.pyfunc.save_model(
@@ -200,6 +203,11 @@ def _stage(files: ModelFiles, folder: Path) -> None:
             (folder / name).write_bytes(content)
         else:
             (folder / name).symlink_to(content.resolve())
+
+
+def _stage_code(package: Path, folder: Path) -> Path:
+    """A package as it shall be in the folder: without the demo weights, which an installed copy has inside of it."""
+    return shutil.copytree(package, folder / package.name, ignore=shutil.ignore_patterns("__pycache__", PACKAGE.name))
 
 
 def _stage_distribution(folder: Path) -> Path:
