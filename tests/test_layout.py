@@ -1,4 +1,4 @@
-"""The layout: imports go one way, between modules and between the folders that hold them."""
+"""The layout: imports go one way, between modules and between folders, and no module is too long to read at once."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 
 REPOSITORY = Path(__file__).parents[1]
 PACKAGES = ("app", "models", "benchmarks")
+MOST_LINES = 400
 
 
 def _modules() -> dict[str, Path]:
@@ -63,3 +64,8 @@ def test_the_lower_package_knows_nothing_of_the_upper(below: str, above: str) ->
         for one in ours
         if name.split(".")[0] == below and one.split(".")[0] == above
     ]
+
+
+def test_rooms_can_be_read_at_once() -> None:
+    lengths = {name: len(path.read_text().splitlines()) for name, path in _modules().items()}
+    assert {name: lines for name, lines in lengths.items() if lines > MOST_LINES} == {}
