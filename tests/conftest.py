@@ -1,19 +1,30 @@
-"""What holds for every test: in what numbers networks compute, and on how many of the processor's cores."""
+"""What holds for every test: in what numbers networks compute, and which files are tested first."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
-# Workers of pytest share the cores, as each of them would else have a thread on every core, and those that wait for the
-# others' turns to end are what most of the time would go into. Before torch, which reads it when it is loaded.
-if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
-    threads = (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, threads)))
+import pytest
+import torch
 
-from collections.abc import Iterator  # noqa: E402
-
-import pytest  # noqa: E402
-import torch  # noqa: E402
+# Files that take longest, with those first that a worker is busy with for minutes: begun last, one of them would leave
+# the other cores idle. `--no-loadscope-reorder` keeps xdist from putting the files with most tests first.
+LONG = (
+    "tests/app/folders/test_walkthrough.py",
+    "tests/models/finetuning/test_training.py",
+    "tests/examples/test_documents.py",
+    "tests/benchmarks/test_gpu.py",
+    "tests/examples/test_notebooks.py",
+    "tests/app/playground/",
+    "tests/reliability/",
+    "tests/app/mlflow/",
+    "tests/docker/azureml/",
+    "tests/models/detector/",
+    "tests/examples/",
+    "tests/benchmarks/",
+    "tests/app/",
+)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -24,6 +35,10 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["BOX2MASK_DTYPE"] = os.environ.get("BOX2MASK_DTYPE") or "float32"
     if os.environ["BOX2MASK_DTYPE"] != "float32" and "any_dtype" not in config.option.markexpr:
         raise pytest.UsageError("with BOX2MASK_DTYPE set, only the tests for any numbers mean something: -m any_dtype")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: next((i for i, name in enumerate(LONG) if item.nodeid.startswith(name)), len(LONG)))
 
 
 @pytest.fixture(autouse=True)

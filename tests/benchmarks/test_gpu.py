@@ -37,6 +37,7 @@ def test_a_failed_check_fails_the_script(
 
     for part in ("encode", "decode", "both_lanes", "transfers"):
         monkeypatch.setattr(gpu, part, lambda bench, models: None)
+    monkeypatch.setattr(Models, "random", lambda bench: None)
     for part in ("demo", "served", "yolof", "cold_start"):
         monkeypatch.setattr(gpu, part, lambda bench: None)
     monkeypatch.setattr(gpu, "check_kernels", lambda bench, models: bench.check("something", 0.5, at_most=1))
