@@ -110,3 +110,9 @@ class Masks:
 
     masks: np.ndarray
     iou_scores: np.ndarray
+
+
+def check_rgb(image: np.ndarray) -> None:
+    """Raises ValueError for what is no RGB image (H, W, 3) uint8 with at least a pixel."""
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
+        raise ValueError(f"image: expected (H, W, 3) uint8, got {image.shape} {image.dtype}")

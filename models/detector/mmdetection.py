@@ -34,7 +34,7 @@ from models.detector.interruptions import as_outside, called_between_layers
 from models.detector.known_resize import KnownResize
 from models.detector.protocol import ChannelOrder
 from models.families import ModelFiles
-from models.types import Detections
+from models.types import Detections, check_rgb
 
 T = TypeVar("T")
 
@@ -190,8 +190,7 @@ class MMDetector:
 
         Images more than MAX_ASPECT times as long as wide get their short side repeated first.
         """
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
-            raise ValueError(f"image: expected (H, W, 3) uint8, got {image.shape} {image.dtype}")
+        check_rgb(image)
         height, width = image.shape[:2]
         stretch_xy = math.ceil(height / width / MAX_ASPECT), math.ceil(width / height / MAX_ASPECT)
         for axis, times in ((1, stretch_xy[0]), (0, stretch_xy[1])):

@@ -30,7 +30,7 @@ from models.segmenter.processor import IMAGENET_MEAN, IMAGENET_STD, normalizatio
 from models.segmenter.prompt_points import labelled_points, to_resized, token_count
 from models.segmenter.protocol import DecodeRequest, RawMasks
 from models.segmenter.upsampling import binary_masks
-from models.types import Embedding, Masks, Prompts
+from models.types import Embedding, Masks, Prompts, check_rgb
 
 log = logging.getLogger("box2mask")
 
@@ -170,8 +170,7 @@ class Sam:
 
     def preprocess(self, image: np.ndarray) -> Sample:
         """(H, W, 3) uint8 RGB -> Sample, as Hugging Face's SamImageProcessor with Pillow makes it."""
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
-            raise ValueError(f"image: expected (H, W, 3) uint8, got {image.shape} {image.dtype}")
+        check_rgb(image)
         size_hw = (image.shape[0], image.shape[1])
         height, width = resized_size(size_hw, self.image_size)
         resized = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
