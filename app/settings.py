@@ -26,135 +26,189 @@ class Settings(BaseSettings):
     )
 
     host: str = Field("0.0.0.0", description="Address to listen on")
-    port: int = Field(5001, ge=0, le=65535, description="Port to listen on; 0 takes a free one")
+    port: int = Field(5001, ge=0, le=65535, description="Port to listen on; 0 means any free port")
     detector: str = Field(
         "auto",
-        description="Detector folder, or a name that `box2mask weights list` shows, or `none`; `auto` searches "
-        "`AZUREML_MODEL_DIR` if that is set, else takes the pulled weights, else the demo weights",
+        description=(
+            "Detector folder, or a name from `box2mask weights list`, or `none`; `auto` searches "
+            "`AZUREML_MODEL_DIR` if that is set, else the downloaded weights, else the demo weights"
+        ),
     )
-    segmenter: str = Field("auto", description="SAM folder, name or `none`; `auto` as for the detector")
+    segmenter: str = Field("auto", description="The same for SAM")
     weights_dir: Path | None = Field(
         None,
-        description="Folder of the downloaded weights, for every command; unset, `weights/` of the repository, or, if "
-        "box2mask was installed by pip, `box2mask/weights` in the user's data folder",
+        description=(
+            "Folder of the downloaded weights, for every command; unset, `weights/` of the repository, or, if"
+            " box2mask was installed by pip, `box2mask/weights` in the user's data folder"
+        ),
     )
     device: str = Field(
         "auto",
-        description="`cpu`, `cuda`, `cuda:1`, or several, as in `cuda:0,cuda:1`; `auto` takes a GPU where there is one",
+        description="`cpu`, `cuda`, `cuda:1`, or several, such as `cuda:0,cuda:1`; `auto` uses a GPU if there is one",
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto",
-        description="Numbers the networks compute in: `float32`, `bfloat16` or `float16`; `auto` takes `bfloat16` "
-        "where the device multiplies it natively (GPUs; processors with AMX or AVX512-BF16), else `float32`",
+        description=(
+            "Number format of the networks: `float32`, `bfloat16` or `float16`; `auto` uses `bfloat16` where "
+            "the device multiplies it natively (GPUs; processors with AMX or AVX512-BF16), and `float32` "
+            "elsewhere"
+        ),
     )
     fast: bool = Field(
         True,
-        description="Whether networks and masks take the fast paths; `false` runs them as published, and clicks wait "
-        "for encodes",
+        description=(
+            "Whether networks and masks use the fast code paths; `false` runs the networks as published, and "
+            "clicks then wait for encodes"
+        ),
     )
     embedding_cache_mb: float = Field(
         512.0,
         ge=0,
-        description="Memory for embeddings of images seen before, on the device, for all devices together, in MB (2^20 "
-        "bytes); 0 keeps none",
+        description=(
+            "Size of the embedding cache in device memory, for all devices together, in MB (2^20 bytes); 0 "
+            "switches the cache off"
+        ),
     )
     embedding_cache_dir: Path | None = Field(
-        None, description="Folder for embeddings that survive a restart; none are written unless it is set"
+        None,
+        description="Folder for embeddings that survive a restart; if it is not set, no embedding is written to disk",
     )
-    embedding_disk_mb: float = Field(4096.0, ge=0, description="Most that folder may hold, in MB (2^20 bytes)")
+    embedding_disk_mb: float = Field(4096.0, ge=0, description="Maximum size of that folder, in MB (2^20 bytes)")
     channel_order: Literal["bgr", "rgb"] = Field(
-        "bgr", description="How images reach the detector; `rgb` repeats the swap of Azure's deployed wrapper"
+        "bgr",
+        description="Channel order of the detector's input; `rgb` reproduces the swapped channels of Azure's wrapper",
     )
     response_schema: Literal["card", "live"] = Field(
-        "card", description="SAM's answer: `card` as the model card documents it, `live` as Azure's endpoint sends it"
+        "card", description="Form of SAM's answer: `card` as in the model card, `live` as from Azure's endpoint"
     )
     api_keys: str | None = Field(
         None,
         repr=False,
-        description="Keys of which a request must bring one, as `Authorization: Bearer <key>`, separated by commas or "
-        "spaces; with none here and none in a file, everybody may ask",
+        description=(
+            "API keys, separated by commas or spaces; a request needs one of them as `Authorization: Bearer "
+            "<key>`. Without keys here or in a file, no request needs a key"
+        ),
     )
     api_keys_file: Path | None = Field(
         None,
-        description="File with a key a line besides; it is read again when it changes, which is how keys are rotated",
+        description=(
+            "File with more API keys, one per line; the service reads it again when it changes, so keys can be rotated"
+        ),
     )
     cors_origins: str | None = Field(
         None,
-        description="Web pages' origins that may use the service from a browser, such as `https://labels.example`, "
-        "separated by commas or spaces; `*` means all",
+        description=(
+            "Origins of web pages that may use the service from a browser, such as `https://labels.example`, "
+            "separated by commas or spaces; `*` means all"
+        ),
     )
     image_urls: Literal["off", "public", "any"] = Field(
         "public",
-        description="Which http(s) URLs images may be given as: `off`, none; `public`, those whose host has public "
-        "addresses only, so that nobody reaches an inner network through the service; `any`",
+        description=(
+            "Which http(s) image URLs the service fetches: `off`, none; `public`, only from hosts whose "
+            "addresses are all public, so that nobody reaches an internal network through the service; `any`,"
+            " all"
+        ),
     )
-    url_timeout_s: float = Field(10.0, gt=0, description="Seconds in which an image URL must have answered in full")
-    max_image_mb: float = Field(64.0, gt=0, description="Largest image file, in MB (2^20 bytes)")
-    max_image_pixels: int = Field(100_000_000, gt=0, description="Largest width x height of an image")
+    url_timeout_s: float = Field(10.0, gt=0, description="Seconds for the complete download of an image URL")
+    max_image_mb: float = Field(64.0, gt=0, description="Maximum size of an image file, in MB (2^20 bytes)")
+    max_image_pixels: int = Field(100_000_000, gt=0, description="Maximum width x height of an image")
     image_store_mb: float = Field(
         128.0,
         ge=0,
-        description="Memory for images sent to `POST /images`, which requests then name by their hash, in MB (2^20 "
-        "bytes); 0 keeps none",
+        description="Memory for images sent to `POST /images`, in MB (2^20 bytes); 0 keeps none",
     )
-    playground: bool = Field(True, description="Whether there is a web page to try the models at `/playground`")
-    max_body_mb: float = Field(256.0, gt=0, description="Largest request body, in MB (2^20 bytes)")
-    max_rows: int = Field(256, gt=0, description="Most rows in a request")
-    max_prompts: int = Field(1024, gt=0, description="Most prompts in a row")
+    playground: bool = Field(True, description="Whether `/playground` has a web page where you can try the models")
+    max_body_mb: float = Field(256.0, gt=0, description="Maximum size of a request body, in MB (2^20 bytes)")
+    max_rows: int = Field(256, gt=0, description="Maximum number of rows in a request")
+    max_prompts: int = Field(1024, gt=0, description="Maximum number of prompts in a row")
     max_bodies_mb: float = Field(
         1024.0,
         gt=0,
-        description="Memory for the bodies of all requests together, from first byte to answer, in MB (2^20 bytes); "
-        "more are answered 429. As much again for answers that clients have not taken; then the oldest are dropped",
+        description=(
+            "Memory for the bodies of all requests together, from the first byte until the answer, in MB "
+            "(2^20 bytes); requests beyond it get a 429. The same amount again is for answers that clients "
+            "have not read yet; beyond it the oldest ones are dropped"
+        ),
     )
     max_mask_pixels: int = Field(
         50_000_000_000,
         gt=0,
-        description="Most pixels in all masks of a request: prompts x masks x width x height; more is a 400 before "
-        "they are made",
+        description=(
+            "Maximum number of pixels in all masks of a request: prompts x masks x width x height; a request "
+            "for more gets a 400 before the masks are computed"
+        ),
     )
     max_response_mb: float = Field(
-        256.0, gt=0, description="Largest masks of a response, in MB (2^20 bytes); more is a 400 as soon as it is known"
+        256.0,
+        gt=0,
+        description=(
+            "Maximum size of the masks in a response, in MB (2^20 bytes); a request for more gets a 400 as "
+            "soon as this is known"
+        ),
     )
-    max_requests: int = Field(64, gt=0, description="Requests in work or waiting; more are answered 429")
+    max_requests: int = Field(
+        64, gt=0, description="Maximum number of requests that run or wait; further ones get a 429"
+    )
     max_requests_per_key: int = Field(
-        0, ge=0, description="The same for a single API key; 0: half of them, and all of them where there is one key"
+        0,
+        ge=0,
+        description=(
+            "The same for one API key; 0 means half of `BOX2MASK_MAX_REQUESTS`, or all of them if there is only one key"
+        ),
     )
     request_timeout_s: float = Field(
-        600.0, gt=0, description="Seconds in which a request must be answered; then its work is dropped (504)"
+        600.0, gt=0, description="Seconds until a request must be answered; after that its work is dropped (504)"
     )
     client_timeout_s: float = Field(
         120.0,
         gt=0,
-        description="Seconds in which a request's body must have arrived (408), and a connection's next request begun; "
-        "who takes none of an answer for as long is cut off",
+        description=(
+            "Seconds for a request body to arrive (408), and for the next request on an open connection to "
+            "begin; a client that reads nothing of its answer for so long is disconnected"
+        ),
     )
     max_connections: int = Field(
-        4096, gt=0, description="Most open connections; the one that has been idle for longest makes room for a new one"
+        4096,
+        gt=0,
+        description=(
+            "Maximum number of open connections; beyond it, the connection that has been idle for the longest"
+            " time is closed"
+        ),
     )
-    workers: int = Field(0, ge=0, description="Threads that decode images and encode masks; 0: one per processor")
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="How much is logged")
+    workers: int = Field(
+        0,
+        ge=0,
+        description="Number of threads in the pool that decodes images and encodes masks; 0 means one per processor",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Log level: `debug`, `info`, `warning` or `error`"
+    )
     log_format: Literal["text", "json"] = Field(
-        "text", description="How it is logged: `text` for people, `json` for machines, an object a line"
+        "text", description="Log format: `text` for people, `json` for machines, with one object per line"
     )
     metrics_port: int | None = Field(
         None,
         ge=0,
         le=65535,
-        description="Port of its own for `/metrics`, 0 for a free one; unset, `/metrics` is on the service's port",
+        description=(
+            "Separate port for `/metrics`, 0 means any free port; if it is not set, `/metrics` is on the service's port"
+        ),
     )
     otel: bool | None = Field(
         None,
-        description="Whether requests are traced with OpenTelemetry (the extra `otel`); unset, they are if "
-        "`OTEL_EXPORTER_OTLP_ENDPOINT` is set",
+        description=(
+            "Whether requests are traced with OpenTelemetry (the extra `otel`); if it is not set, they are "
+            "traced when `OTEL_EXPORTER_OTLP_ENDPOINT` is set"
+        ),
     )
     otlp_endpoint: str | None = Field(
         None,
         validation_alias="OTEL_EXPORTER_OTLP_ENDPOINT",
-        description="Where OpenTelemetry's SDK sends traces; this and its other variables, it reads itself",
+        description="Where OpenTelemetry's SDK sends traces; the SDK reads this and its other variables itself",
     )
     azureml_model_dir: Path | None = Field(
-        None, validation_alias="AZUREML_MODEL_DIR", description="Where AzureML mounts the model; set by AzureML"
+        None, validation_alias="AZUREML_MODEL_DIR", description="Where AzureML mounts the model; AzureML sets it"
     )
 
     @field_validator("api_keys")

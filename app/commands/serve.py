@@ -6,6 +6,7 @@ import argparse
 import logging
 import os
 import sys
+import textwrap
 
 STARTUP_FAILED = 3  # as AzureML's scoring server ends when its init() fails
 
@@ -21,12 +22,27 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command = commands.add_parser(
         "serve",
         help="start the service",
-        description="Load the models and answer requests until stopped. Every setting is an environment variable; "
-        "docs/settings.md lists them.",
+        description="Load the models and answer requests until stopped. Every setting is an environment variable.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.set_defaults(run=_serve)
+    # Only where that help is asked for: other commands need not wait for what reads the settings.
+    help_without = command.format_help
+    command.format_help = lambda: f"{help_without()}\n{_settings()}"  # type: ignore[method-assign]
+
+
+def _settings() -> str:
+    """Each variable with its default and what it means."""
+    from app.settings import Settings, environment_name
+
+    lines = ["settings, with their defaults:"]
+    for field, info in Settings.model_fields.items():
+        default = "" if info.default is None else f"={str(info.default).lower()}"
+        lines.append(f"  {environment_name(field)}{default}")
+        meaning = (info.description or "").replace("`", "")
+        lines += textwrap.wrap(meaning, 100, initial_indent=" " * 6, subsequent_indent=" " * 6)
+    return "\n".join(lines) + "\n"
 
 
 def _serve(args: argparse.Namespace) -> int:

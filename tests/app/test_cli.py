@@ -40,7 +40,7 @@ def test_help_needs_no_heavy_import() -> None:
 def test_the_help_of_serve_points_at_the_settings(run_command: Run) -> None:
     ended = run_command("serve", "--help")
     assert (ended.returncode, ended.stderr) == (0, "")
-    assert "docs/settings.md" in ended.stdout and "BOX2MASK_PORT=8080" in ended.stdout
+    assert "  BOX2MASK_DETECTOR=auto\n      Detector folder" in ended.stdout and "BOX2MASK_PORT=8080" in ended.stdout
 
 
 @pytest.mark.parametrize("arguments", [(), ("sevre",), ("serve", "--port", "1")])

@@ -96,12 +96,14 @@ def test_settings_do_not_change() -> None:
         Settings.from_environment().port = 1  # type: ignore[misc]
 
 
-def test_the_document_lists_every_setting_with_its_default() -> None:
+def test_the_document_lists_every_setting_with_its_default_and_meaning() -> None:
     rows = re.findall(
         r"^\| `((?:BOX2MASK|AZUREML|OTEL)_\w+)` \| ([^|]*?) \| ([^|]+?) \|$", DOCUMENT.read_text(), re.MULTILINE
     )
     assert sorted(name for name, _, _ in rows) == sorted(environment_name(field) for field in Settings.model_fields)
     listed = {name: default.strip("`") for name, default, _ in rows}
+    meanings = {name: meaning for name, _, meaning in rows}
+    assert meanings == {environment_name(field): info.description for field, info in Settings.model_fields.items()}
     for field, info in Settings.model_fields.items():
         if info.default is not None:
             default = str(info.default).lower() if isinstance(info.default, bool) else f"{info.default}"
