@@ -75,7 +75,9 @@ def try_suite(suite: str, arguments: argparse.Namespace) -> None:
         subprocess.run(["tar", "--directory", str(root), "--extract", "--file", str(archive)], check=True)
         root.chmod(0o755)
         settings = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        mounts = {Path("/mnt"): REPOSITORY, Path("/etc/resolv.conf"): Path("/etc/resolv.conf")} | pip_mounts(settings)
+        # This machine's own name too, as an installer notes it: torch's launcher of several processes looks it up.
+        names = {path: path for path in (Path("/etc/resolv.conf"), Path("/etc/hosts"))}
+        mounts = {Path("/mnt"): REPOSITORY} | names | pip_mounts(settings)
         for bind in arguments.bind:
             here, _, there = bind.partition(":")
             mounts[Path(there or here)] = Path(here).resolve()
