@@ -156,8 +156,10 @@ def _files(entry: Any, folder: Path, sources: Sources) -> list[Path]:
         start = Path(Path(mapped).anchor)
         pattern = str(Path(mapped).relative_to(start))
     try:
+        if any("**" in part and part != "**" for part in Path(pattern).parts):
+            raise ValueError("`**` is a whole part of a path")  # which pathlib says up to Python 3.12
         found = sorted(start.glob(pattern))
-    except (ValueError, IndexError) as error:  # as pathlib refuses `a**` and `.`
+    except (ValueError, IndexError) as error:  # as pathlib refuses `.`
         raise BadValueError(f"{kind}: expected a pattern of file names, found {mapped!r}") from error
     if not found:
         raise BadValueError(f"{kind}: expected JSONL files in {mapped!r}, found none")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
 def test_the_readmes_curl_answers_as_it_says(service: Any, photo: Path) -> None:
     commands = re.findall(r"```bash\n(printf.*?)```", README, re.DOTALL)
     assert len(commands) == 1

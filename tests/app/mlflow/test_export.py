@@ -274,7 +274,8 @@ def test_what_is_to_be_installed_is_pinned_as_here(folders: dict[str, Path]) -> 
     assert all(re.fullmatch(r"[\w-]+==[\w.]+", line) for line in needed)
     left_out = set(project["dependencies"]) - set(needed)
     assert {line.split("==")[0] for line in left_out} == {
-        "fastapi", "matplotlib", "prometheus-client", "python-json-logger", "pyyaml", "tensorboard", "tqdm", "uvicorn",
+        "fastapi", "matplotlib", "platformdirs", "prometheus-client", "python-json-logger", "pyyaml", "tensorboard",
+        "tqdm", "uvicorn",
     }  # fmt: skip
     assert set(project["optional-dependencies"]["mlflow"]) <= set(needed)
     versions = dict(line.split("==") for line in needed)
