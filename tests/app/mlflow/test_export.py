@@ -223,6 +223,12 @@ def test_the_code_is_the_folders_own(loaded: dict[str, Any], folders: dict[str, 
     assert loaded["version"] == tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["version"]
 
 
+def test_the_code_does_not_bring_the_demo_weights(folders: dict[str, Path]) -> None:
+    for folder in folders.values():
+        assert (folder / "code" / "models" / "weights" / "places.py").is_file()
+        assert not list((folder / "code").rglob("*.safetensors")) and not list((folder / "code").rglob("manifest.json"))
+
+
 def test_no_file_names_a_place_on_this_machine(folders: dict[str, Path]) -> None:
     for folder in folders.values():
         for file in folder.rglob("*"):
