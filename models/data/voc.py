@@ -13,11 +13,9 @@ the original VOC counts from 1. `difficult` is `crowd`, as it is `isCrowd` in th
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
-from xml.parsers import expat
 from xml.sax.saxutils import escape
 
 import numpy as np
@@ -28,35 +26,12 @@ from models.data import classes
 from models.data.dataset import Annotation, DataError, Dataset, LabelledImage, Place, Problem
 from models.data.images import Sources, size_hw
 from models.data.values import BadValueError, box, flag, length, shortest, text
+from models.data.xml_tree import Element, ElementError, parse
 
 IMAGE_FOLDERS = ("images", "JPEGImages")
 ANNOTATION_FOLDERS = ("annotations", "Annotations")
 MASK_FOLDER = "segmentation-masks"
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"})
-
-
-@dataclass
-class Element:
-    """An XML element, and the line that it starts on."""
-
-    tag: str
-    line: int
-    text: str = ""
-    children: list[Element] = field(default_factory=list)
-
-    def all(self, tag: str) -> Iterator[Element]:
-        return (child for child in self.children if child.tag == tag)
-
-    def first(self, tag: str) -> Element | None:
-        return next(self.all(tag), None)
-
-
-class _ElementError(Exception):
-    """What is wrong in an XML file, and on which line."""
-
-    def __init__(self, line: int, reason: object) -> None:
-        super().__init__(str(reason))
-        self.line = line
 
 
 def find(folder: Path) -> Path | None:
@@ -82,7 +57,7 @@ def read(folder: Path, sources: Sources) -> tuple[Dataset, list[Problem]]:
             continue
         try:
             images.append(_image(file, folder, sources, problems))
-        except _ElementError as error:
+        except ElementError as error:
             problems.append(Problem(Place(file, error.line), str(error)))
         except (OSError, UnicodeDecodeError) as error:
             problems.append(Problem(Place(file), f"cannot be read ({error})"))
@@ -134,21 +109,21 @@ def _natural(path: Path) -> list[tuple[int, str]]:
 
 
 def _image(file: Path, folder: Path, sources: Sources, problems: list[Problem]) -> LabelledImage:
-    root = _parse(file)
+    root = parse(file)
     if root.tag != "annotation":
-        raise _ElementError(root.line, f"expected <annotation>, found <{root.tag}>")
+        raise ElementError(root.line, f"expected <annotation>, found <{root.tag}>")
     path = _path(root, file, folder, sources)
     size = root.first("size")
     try:
         hw = size_hw(path) if size is None else _size_hw(size)
     except BadValueError as error:
-        raise _ElementError((size or root).line, error) from error
+        raise ElementError((size or root).line, error) from error
     masks = _masks(folder / MASK_FOLDER / f"{file.stem}.png", hw, root, problems)
     found = []
     for index, element in enumerate(root.all("object")):
         try:
             found.append(_object(element, masks[index] if masks else None, Place(file, element.line)))
-        except _ElementError as error:
+        except ElementError as error:
             problems.append(Problem(Place(file, error.line), str(error)))
     return LabelledImage(path, hw, tuple(found), Place(file, root.line))
 
@@ -157,7 +132,7 @@ def _path(root: Element, file: Path, folder: Path, sources: Sources) -> Path | s
     """The image `filename`, in one of the folders for images; where it is in none, what `path` says, if that is."""
     name = root.first("filename")
     if name is None:
-        raise _ElementError(root.line, "filename: expected an element, found none")
+        raise ElementError(root.line, "filename: expected an element, found none")
     line = name.line
     try:
         found = sources.find(
@@ -170,7 +145,7 @@ def _path(root: Element, file: Path, folder: Path, sources: Sources) -> Path | s
             if other.startswith(("http://", "https://")) or (file.parent / other).is_file():
                 return sources.find(other, "path", [file.parent])
     except BadValueError as error:
-        raise _ElementError(line, error) from error
+        raise ElementError(line, error) from error
     return found
 
 
@@ -191,21 +166,21 @@ def _object(element: Element, rle: dict[str, Any] | None, place: Place) -> Annot
         crowd = flag(_number(element, "difficult"), "difficult") if difficult is not None else False
         return Annotation(label, box(x1, y1, x2, y2, "bndbox"), rle=rle, crowd=crowd, place=place)
     except BadValueError as error:
-        raise _ElementError(element.line, error) from error
+        raise ElementError(element.line, error) from error
 
 
 def _number(parent: Element, tag: str) -> float:
-    """The number in the child. Raises _ElementError, with the child's line."""
+    """The number in the child. Raises ElementError, with the child's line."""
     child = parent.first(tag)
     if child is None:
-        raise _ElementError(parent.line, f"{parent.tag}.{tag}: expected a number, found no such element")
+        raise ElementError(parent.line, f"{parent.tag}.{tag}: expected a number, found no such element")
     try:
         value = float(child.text)
         if np.isfinite(value):
             return value
     except ValueError:
         pass
-    raise _ElementError(child.line, f"{parent.tag}.{tag}: expected a number, found {child.text.strip()!r}")
+    raise ElementError(child.line, f"{parent.tag}.{tag}: expected a number, found {child.text.strip()!r}")
 
 
 def _masks(file: Path, hw: tuple[int, int], root: Element, problems: list[Problem]) -> list[dict[str, Any]] | None:
@@ -219,17 +194,15 @@ def _masks(file: Path, hw: tuple[int, int], root: Element, problems: list[Proble
         with Image.open(file) as image:
             pixels = np.asarray(image)
     except (OSError, Image.DecompressionBombError) as error:
-        raise _ElementError(root.line, f"the masks {file} cannot be read ({error})") from error
+        raise ElementError(root.line, f"the masks {file} cannot be read ({error})") from error
     if pixels.shape != hw:
-        raise _ElementError(
+        raise ElementError(
             root.line, f"the masks {file}: expected one channel of {hw[1]} x {hw[0]} pixels, found {pixels.shape}"
         )
     values = [value for value in np.unique(pixels) if value != 0]
     objects = sum(1 for _ in root.all("object"))
     if len(values) < objects:
-        raise _ElementError(
-            root.line, f"the masks {file}: expected {objects}, one for each object, found {len(values)}"
-        )
+        raise ElementError(root.line, f"the masks {file}: expected {objects}, one for each object, found {len(values)}")
     if len(values) > objects:
         reason = f"{len(values)} masks for the {objects} objects of {root.tag} {file.stem}: the last are not used"
         problems.append(Problem(Place(file), reason, fatal=False))
@@ -245,34 +218,6 @@ def _without_annotation(folder: Path, annotations: Path) -> list[Problem]:
         for file in sorted((folder / name).glob("[!.]*"), key=_natural)
         if file.suffix.lower() in IMAGE_SUFFIXES and file.stem not in stems
     ]
-
-
-def _parse(file: Path) -> Element:
-    """The file as a tree that knows its lines. Entities that a document defines for itself are refused."""
-    parser = expat.ParserCreate()
-    parser.buffer_text = True
-    stack: list[Element] = [Element("", 0)]
-
-    def start(tag: str, attributes: dict[str, str]) -> None:
-        element = Element(tag, parser.CurrentLineNumber)
-        stack[-1].children.append(element)
-        stack.append(element)
-
-    def characters(content: str) -> None:
-        stack[-1].text += content
-
-    def entity(name: str, *rest: object) -> None:
-        raise _ElementError(parser.CurrentLineNumber, f"expected plain XML, found the definition of an entity {name!r}")
-
-    parser.StartElementHandler = start
-    parser.EndElementHandler = lambda tag: stack.pop()
-    parser.CharacterDataHandler = characters
-    parser.EntityDeclHandler = entity
-    try:
-        parser.Parse(file.read_bytes(), True)
-    except expat.ExpatError as error:
-        raise _ElementError(error.lineno, f"not XML: {expat.ErrorString(error.code)}") from error
-    return stack[0].children[0]
 
 
 def _xml_head(image: LabelledImage, reference: str, name: str) -> list[str]:
