@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from app.settings import Settings
-    from models.data import Dataset
+    from models.data import Dataset, Problem
 
 FORMATS = ("coco", "voc", "jsonl", "mltable")
-SHOWN_PROBLEMS = 20  # by a command that wants to go on; `data check` shows all
+CROWDS = ("as-crowds", "as-objects")
+SHOWN_PROBLEMS = 3  # of one kind, by a command that wants to go on; `data check` shows more
 
 
-def add_data_arguments(parser: argparse.ArgumentParser) -> None:
-    """--format, --images-root and --prefix FROM=TO, any number of times: how `read_data` is to read."""
+def add_data_arguments(parser: argparse.ArgumentParser, *, skip_bad: bool = True) -> None:
+    """--format, --images-root, --prefix FROM=TO and more: how `read_data` is to read.
+
+    skip_bad: whether the command can do without what cannot be read.
+    """
     parser.add_argument("--format", choices=FORMATS, help="what the data set is (default: seen from what is there)")
     parser.add_argument(
         "--images-root", type=Path, metavar="DIR", help="where its relative image paths start, if not beside it"
@@ -30,10 +35,38 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
         help="read image addresses that begin with FROM (azureml://..., AmlDatastore://...) as the folder or http(s) "
         "URL TO; may be given several times",
     )
+    frame = parser.add_mutually_exclusive_group()
+    frame.add_argument(
+        "--normalized",
+        action="store_const",
+        const=True,
+        help="coordinates are fractions of the image's width and height (default: as the format has them)",
+    )
+    frame.add_argument(
+        "--absolute", action="store_const", const=False, dest="normalized", help="coordinates are pixels"
+    )
+    parser.add_argument(
+        "--crowds", choices=CROWDS, help="what objects are that are marked iscrowd or difficult (default: as-crowds)"
+    )
+    if skip_bad:
+        parser.add_argument(
+            "--skip-bad", action="store_true", help="leave out what cannot be read, and say what, instead of stopping"
+        )
 
 
-def read_data(args: argparse.Namespace, path: Path, *, skip_bad: bool = False) -> Dataset:
-    """The data set at `path`, whole, or with `skip_bad` what of it can be read.
+def reading(args: argparse.Namespace) -> dict[str, Any]:
+    """What `add_data_arguments` added, as `models.data.read` takes it."""
+    return {
+        "format": args.format,
+        "prefixes": dict(args.prefix),
+        "images": args.images_root,
+        "normalized": args.normalized,
+        "crowds": args.crowds,
+    }
+
+
+def read_data(args: argparse.Namespace, path: Path) -> Dataset:
+    """The data set at `path`, whole, or with --skip-bad what of it can be read.
 
     Says on standard error what is odd in it and what is left out. args: has what `add_data_arguments` added.
 
@@ -41,19 +74,26 @@ def read_data(args: argparse.Namespace, path: Path, *, skip_bad: bool = False) -
     """
     from models.data import DataError, read
 
-    dataset, problems = read(path, format=args.format, prefixes=dict(args.prefix), images=args.images_root)
+    dataset, problems = read(path, **reading(args))
     fatal = [problem for problem in problems if problem.fatal]
-    if fatal and not skip_bad:
-        raise DataError(fatal)
-    for line in _first([f"{'left out: ' if problem.fatal else ''}{problem}" for problem in problems]):
+    for line in _lines([problem for problem in problems if not (problem.fatal and not args.skip_bad)]):
         print(f"box2mask: {line}", file=sys.stderr)
+    if fatal and not args.skip_bad:
+        raise DataError(fatal)
     return dataset
 
 
-def _first(lines: list[str]) -> list[str]:
-    """The lines, of many the first and how many more there are."""
-    more = len(lines) - SHOWN_PROBLEMS
-    return lines if more <= 0 else [*lines[:SHOWN_PROBLEMS], f"and {more} more; `box2mask data check` shows all"]
+def _lines(problems: Sequence[Problem], skipped: str = "left out: ") -> list[str]:
+    """A line for each of the first problems of a kind, and one for how many more there are of it."""
+    from models.data import shortened
+
+    lines = []
+    for one in shortened(problems, SHOWN_PROBLEMS):
+        if isinstance(one, int):
+            lines.append(f"... and {one:,} more like this; `box2mask data check --all` shows each")
+        else:
+            lines.append(f"{skipped if one.fatal else ''}{one}")
+    return lines
 
 
 def _prefix(text: str) -> tuple[str, str]:
@@ -114,6 +154,6 @@ def failed(reason: Exception | str) -> int:
     problems = getattr(reason, "problems", ())
     text = str(reason)
     if len(problems) > 1:
-        text = "\n  ".join([f"{len(problems)} problems:", *_first([str(problem) for problem in problems])])
+        text = "\n  ".join([f"{len(problems):,} problems:", *_lines(problems, skipped="")])
     print(f"box2mask: {text}", file=sys.stderr)
     return 1

@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from app.commands.arguments import FORMATS, add_data_arguments, failed, read_data
+from app.commands.arguments import FORMATS, add_data_arguments, failed, read_data, reading
 
 if TYPE_CHECKING:
     from models.data import Dataset, Format
 
 PLACINGS = ("copy", "link", "reference")
+MOST_SHOWN = 10  # problems of one kind, by `check`
 KNOWN = ("odFridgeObjects", "odFridgeObjectsMask")
 
 EXAMPLES = """\
@@ -86,9 +87,10 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     actions = data.add_subparsers(title="actions", metavar="ACTION", required=True)
 
-    source = argparse.ArgumentParser(add_help=False)
-    source.add_argument("src", type=Path, metavar="SRC", help="a data set: a .json or .jsonl file, or a folder")
-    add_data_arguments(source)
+    source, all_of_it = (argparse.ArgumentParser(add_help=False) for _ in range(2))
+    for one in (source, all_of_it):
+        one.add_argument("src", type=Path, metavar="SRC", help="a data set: a .json or .jsonl file, or a folder")
+        add_data_arguments(one, skip_bad=one is source)
 
     target = argparse.ArgumentParser(add_help=False)
     target.add_argument(
@@ -99,9 +101,6 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     target.add_argument(
         "--url-prefix", metavar="TEXT", help="jsonl and mltable: write image_url as TEXT/NAME, for data to be uploaded"
-    )
-    target.add_argument(
-        "--skip-bad", action="store_true", help="leave out what cannot be read, and say what, instead of stopping"
     )
 
     action = actions.add_parser(
@@ -135,13 +134,14 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
     action = actions.add_parser(
         "check",
-        parents=[source],
+        parents=[all_of_it],
         help="find what is wrong with a data set",
         description="Print a table of every problem with its file and line, and how much there is of each class.",
         epilog=CHECK_NOTES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     action.add_argument("--classes", metavar="A,B", help="the only classes there may be")
+    action.add_argument("--all", action="store_true", help=f"every problem, not only the first {MOST_SHOWN} of a kind")
     action.set_defaults(run=_data, action=_check)
 
     action = actions.add_parser(
@@ -182,7 +182,7 @@ def _data(args: argparse.Namespace) -> int:
 
 
 def _convert(args: argparse.Namespace) -> int:
-    _write(args, read_data(args, args.src, skip_bad=args.skip_bad), args.dst, args.to)
+    _write(args, read_data(args, args.src), args.dst, args.to)
     return 0
 
 
@@ -190,7 +190,7 @@ def _split(args: argparse.Namespace) -> int:
     from models.data import check_writable, find, split
 
     _expect_new_or_empty(args.out)
-    dataset = read_data(args, args.src, skip_bad=args.skip_bad)
+    dataset = read_data(args, args.src)
     format = args.to or find(args.src, args.format)[0]
     parts = split(dataset, every=args.every, fraction=args.fraction, seed=args.seed)
     named = list(zip(parts, ("train", "validation"), strict=True))
@@ -202,14 +202,18 @@ def _split(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> int:
-    from models.data import check, counts, read
+    from models.data import check, counts, read, shortened
 
-    dataset, problems = read(args.src, format=args.format, prefixes=dict(args.prefix), images=args.images_root)
+    dataset, problems = read(args.src, **reading(args))
     allowed = None if args.classes is None else [name.strip() for name in args.classes.split(",") if name.strip()]
     problems += check(dataset, allowed)
     if problems:
         rows: list[tuple[str, ...]] = [("FILE", "LINE", "REASON")]
-        rows += [(str(one.place.file), str(one.place.line or ""), one.reason) for one in problems]
+        for one in shortened(problems, len(problems) if args.all else MOST_SHOWN):
+            if isinstance(one, int):
+                rows.append(("", "", f"... and {one:,} more like this (--all shows each)"))
+            else:
+                rows.append((str(one.place.file), str(one.place.line or ""), one.what))
         print(_table(rows), end="\n\n")
     rows = [("CLASS", "OBJECTS", "IMAGES", "MASKS", "CROWDS")]
     rows += [(one.name, *map(str, (one.objects, one.images, one.masks, one.crowds))) for one in counts(dataset)]
@@ -217,7 +221,7 @@ def _check(args: argparse.Namespace) -> int:
     empty = sum(not image.annotations for image in dataset.images)
     urls = sum(isinstance(image.path, str) for image in dataset.images)
     print(f"{len(dataset)} images, {empty} of them without an object" + (f", {urls} URLs not fetched" if urls else ""))
-    print(f"{len(problems)} problems" if problems else "no problems")
+    print(f"{len(problems):,} problems" if problems else "no problems")
     return 1 if problems else 0
 
 

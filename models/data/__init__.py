@@ -4,9 +4,13 @@ from models.data.check import ClassCount, check, counts
 from models.data.dataset import Annotation, DataError, Dataset, LabelledImage, Place, Polygon, Problem, data_hash
 from models.data.formats import FORMATS, Format, check_writable, find, load, read, write
 from models.data.images import PLACINGS, Placing
+from models.data.kinds import shortened
+from models.data.meaning import CROWDS, Crowds
 from models.data.split import split
 
 __all__ = [
+    "CROWDS",
+    "Crowds",
     "FORMATS",
     "PLACINGS",
     "Annotation",
@@ -26,6 +30,7 @@ __all__ = [
     "find",
     "load",
     "read",
+    "shortened",
     "split",
     "write",
 ]

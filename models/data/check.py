@@ -54,7 +54,7 @@ def check(dataset: Dataset, classes: Iterable[str] | None = None) -> list[Proble
         key = image.path.resolve() if isinstance(image.path, Path) else image.path
         first = paths.setdefault(key, image)
         if first is not image:
-            problems.append(_problem(place, f"{image.path}: the same image as in {first.place}"))
+            problems.append(_problem(place, f"the same image as in {first.place}", str(image.path)))
         elif isinstance(image.path, Path):
             problems += _file(image, image.path, place, contents)
         problems += _objects(image, place, allowed)
@@ -68,8 +68,8 @@ def check(dataset: Dataset, classes: Iterable[str] | None = None) -> list[Proble
     return problems
 
 
-def _problem(place: Place, reason: str) -> Problem:
-    return Problem(place, reason, fatal=False)
+def _problem(place: Place, reason: str, about: str = "") -> Problem:
+    return Problem(place, reason, fatal=False, about=about)
 
 
 def _file(image: LabelledImage, path: Path, place: Place, contents: dict[str, LabelledImage]) -> Iterator[Problem]:
@@ -80,12 +80,12 @@ def _file(image: LabelledImage, path: Path, place: Place, contents: dict[str, La
         return
     first = contents.setdefault(found.sha256, image)
     if first is not image:
-        yield _problem(place, f"{path}: the same content as {first.path}")
+        yield _problem(place, f"the same content as {first.path}", str(path))
     if image.size_hw != found.size_hw:
-        reason = f"{path}: expected {_size(image.size_hw)}, as the data set says, found {_size(found.size_hw)}"
+        reason = f"expected {_size(image.size_hw)}, as the data set says, found {_size(found.size_hw)}"
         if image.size_hw == found.stored_hw:
             reason += " (after the turn that the file's EXIF orientation asks for)"
-        yield _problem(place, reason)
+        yield _problem(place, reason, str(path))
 
 
 def _size(size_hw: tuple[int, int]) -> str:
@@ -101,18 +101,18 @@ def _objects(image: LabelledImage, place: Place, allowed: tuple[str, ...] | None
         x1, y1, x2, y2 = one.box_xyxy
         if x1 >= x2 or y1 >= y2:
             kind = "empty" if x1 == x2 or y1 == y2 else "inverted"
-            yield _problem(where, f"{what}: expected x1 < x2 and y1 < y2, found an {kind} box")
+            yield _problem(where, f"expected x1 < x2 and y1 < y2, found an {kind} box", what)
         elif not _inside(one.box_xyxy, width, height):
-            yield _problem(where, f"{what}: the box reaches outside the image of {_size(image.size_hw)}")
+            yield _problem(where, f"the box reaches outside the image of {_size(image.size_hw)}", what)
         for part in one.polygons or ():
             if len(part) < 6:
-                yield _problem(where, f"{what}: expected polygons of 3 points or more, found {len(part) // 2}")
+                yield _problem(where, f"expected polygons of 3 points or more, found {len(part) // 2}", what)
             elif not _inside(extent([part]), width, height):
-                yield _problem(where, f"{what}: a polygon reaches outside the image of {_size(image.size_hw)}")
+                yield _problem(where, f"a polygon reaches outside the image of {_size(image.size_hw)}", what)
         if allowed is not None and one.label not in allowed:
-            yield _problem(where, f"{what}: unknown class {one.label!r}: expected one of {', '.join(allowed)}")
+            yield _problem(where, f"unknown class {one.label!r}: expected one of {', '.join(allowed)}", what)
         if _key(one) in seen:
-            yield _problem(where, f"{what}: the same object is there already")
+            yield _problem(where, "the same object is there already", what)
         seen.add(_key(one))
 
 

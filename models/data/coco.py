@@ -7,86 +7,213 @@ be integers or text when read, and are integers from 1 when written.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from pycocotools import mask as coco_mask
 
 from models.data import json_object
 from models.data.dataset import Annotation, DataError, Dataset, LabelledImage, Place, Problem
-from models.data.images import Sources, size_hw
-from models.data.json_object import Entry
-from models.data.values import BadValueError, box, extent, flag, length, number, plain, polygons, shown, text
+from models.data.ids import Ids
+from models.data.images import size_hw
+from models.data.json_object import Entries, Entry
+from models.data.rle import read_rle as _rle
+from models.data.sources import Sources
+from models.data.values import (
+    FRACTIONS,
+    BadValueError,
+    EmptyBoxError,
+    are_fractions,
+    box,
+    extent,
+    flag,
+    is_missing,
+    listed,
+    number,
+    plain,
+    polygons,
+    shown,
+    stated_size_hw,
+    text,
+)
 
 
 def read(path: Path, sources: Sources) -> tuple[Dataset, list[Problem]]:
     """What the file holds, and what in it could not be read.
 
     Images are looked for beside the file, in `images/` beside it, in the folder above (as in COCO's own
-    `annotations/instances_val2017.json`) and in `images/` there. A size that is not stated is taken from the image.
+    `annotations/instances_val2017.json`) and in `images/` there; then by name in all folders there. A size that is
+    not stated is taken from the image.
 
     Raises DataError when it is no such file at all.
     """
-    content = _parse(path)
-    problems: list[Problem] = []
+    return _Reading(path, sources).all()
 
-    def problem(section: str, index: int, found: Entry, reason: object, fatal: bool = True) -> None:
+
+class _Reading:
+    """One file being read. Its entries are gone through one by one, as there may be a million."""
+
+    def __init__(self, path: Path, sources: Sources) -> None:
+        self._path = path
+        self._sources = sources
+        self._content = _parse(path)
+        self._problems: list[Problem] = []
+        self._classes: Ids[str] = Ids()
+        self._images: Ids[LabelledImage] = Ids()
+        self._unread: Ids[bool] = Ids()
+
+    def all(self) -> tuple[Dataset, list[Problem]]:
+        names = self._categories()
+        self._read_images()
+        found: dict[int, list[Annotation]] = {id(image): [] for image in self._images.values()}
+        fractions = self._annotations(found)
+        if fractions and not any(found.values()):  # not a few of many: the file is written so
+            place = Place(self._path)
+            theirs = set(map(id, fractions))
+            self._problems = [one for one in self._problems if id(one) not in theirs]
+            self._problems.append(Problem(place, f"every bbox lies {FRACTIONS}"))
+        images = tuple(
+            LabelledImage(image.path, image.size_hw, tuple(found[id(image)]), image.place)
+            for image in self._images.values()
+        )
+        return Dataset(names, images), self._problems
+
+    def _problem(self, section: str, index: int, found: Entry, reason: object, fatal: bool = True) -> None:
         known = f" (id {shown(found.value['id'])})" if isinstance(found.value, dict) and "id" in found.value else ""
-        problems.append(Problem(Place(path, found.line), f"{section}[{index}]{known}: {reason}", fatal))
+        place = Place(self._path, found.line)
+        self._problems.append(Problem(place, f"{section}[{index}]{known}: {reason}", fatal))
 
-    classes: dict[Any, str] = {}
-    for index, (line, entry) in enumerate(content["categories"]):
-        try:
-            identity, name = _identity(entry, "id"), text(entry.get("name"), "name")
-            if identity in classes or name in classes.values():
-                raise BadValueError(f"expected each id and name once, found {name!r} again")
-            classes[identity] = name
-        except BadValueError as error:
-            problem("categories", index, Entry(line, entry), error)
+    def _categories(self) -> tuple[str, ...]:
+        entries: list[Entry] = list(self._content["categories"])
+        left_out = self._umbrella(entries)
+        for index, found in enumerate(entries):
+            entry = found.value
+            try:
+                identity, name = _identity(entry, "id"), text(entry.get("name"), "name")
+                if found is left_out:
+                    reason = f"{name!r} is the others' supercategory and has no objects: no class"
+                    self._problem("categories", index, found, reason, fatal=False)
+                elif not self._classes.add(identity, name):
+                    raise BadValueError(f"id: expected each id once, found {shown(identity)} again")
+            except BadValueError as error:
+                self._problem("categories", index, found, error)
+        names = list(self._classes.values())
+        for name in dict.fromkeys(names):
+            if (times := names.count(name)) > 1:
+                reason = f"categories: {times} of them are named {name!r}: they are one class"
+                self._problems.append(Problem(Place(self._path), reason, fatal=False))
+        return tuple(dict.fromkeys(names))
 
-    folders = (path.parent, path.parent / "images", path.parent.parent, path.parent.parent / "images")
-    images: dict[Any, LabelledImage] = {}
-    unread: set[Any] = set()
-    for index, (line, entry) in enumerate(content["images"]):
-        try:
-            identity = _identity(entry, "id")
-            if identity in images:
-                raise BadValueError("id: expected each image once, found it again")
-            unread.add(identity)
-            file = sources.find(entry.get("file_name"), "file_name", folders)
-            if entry.get("height") is None and entry.get("width") is None:
-                size = size_hw(file)
-            else:
-                size = (length(entry.get("height"), "height"), length(entry.get("width"), "width"))
-            images[identity] = LabelledImage(file, size, place=Place(path, line))
-            unread.remove(identity)
-        except BadValueError as error:
-            problem("images", index, Entry(line, entry), error)
+    def _umbrella(self, entries: Sequence[Entry]) -> Entry | None:
+        """The category that Roboflow writes before the real ones: the supercategory of them all, without objects."""
+        if len(entries) < 2 or not all(isinstance(entry.value, dict) for entry in entries):
+            return None
+        first, *others = entries
+        name = first.value.get("name")
+        if not isinstance(name, str) or any(entry.value.get("supercategory") != name for entry in others):
+            return None
+        identity = first.value.get("id")
+        if any(
+            isinstance(entry.value, dict) and entry.value.get("category_id") == identity
+            for entry in self._content["annotations"]
+        ):
+            return None
+        return first
 
-    found: dict[Any, list[Annotation]] = {identity: [] for identity in images}
-    seen: set[Any] = set()
-    for index, (line, entry) in enumerate(content["annotations"]):
-        try:
-            identity = _identity(entry, "image_id")
-            if identity in unread:
-                raise BadValueError("its image could not be read")
-            if identity not in images:
-                raise BadValueError(f"image_id: expected the id of an image, found {shown(identity)}")
-            if "id" in entry:
-                if (own := _identity(entry, "id")) in seen:
-                    reason = "id: expected each id once, found it again"
-                    problem("annotations", index, Entry(line, entry), reason, fatal=False)
-                seen.add(own)
-            found[identity].append(_annotation(entry, classes, images[identity].size_hw, Place(path, line)))
-        except BadValueError as error:
-            problem("annotations", index, Entry(line, entry), error)
-    complete = tuple(
-        LabelledImage(image.path, image.size_hw, tuple(found[identity]), image.place)
-        for identity, image in images.items()
-    )
-    return Dataset(tuple(classes.values()), complete), problems
+    def _read_images(self) -> None:
+        folders = (
+            self._path.parent,
+            self._path.parent / "images",
+            self._path.parent.parent,
+            self._path.parent.parent / "images",
+        )
+        # What is above a folder that is only for annotations belongs to the data set.
+        tree = folders[2 if self._path.parent.name.lower().startswith(("annotation", "label")) else 0]
+        for index, found in enumerate(self._content["images"]):
+            entry = found.value
+            try:
+                identity = _identity(entry, "id")
+                if identity in self._images or identity in self._unread:
+                    raise BadValueError("id: expected each image once, found it again")
+                self._unread.add(identity, True)
+                file = self._sources.find(entry.get("file_name"), "file_name", folders, tree=tree, hint=self._path.stem)
+                size = stated_size_hw(entry.get("height"), entry.get("width")) or size_hw(file)
+                self._images.add(identity, LabelledImage(file, size, place=Place(self._path, found.line)))
+                self._unread.remove(identity)
+            except BadValueError as error:
+                self._problem("images", index, found, error)
+
+    def _annotations(self, found: dict[int, list[Annotation]]) -> list[Problem]:
+        """Reads them into `found`, by their images; returns the problems of boxes that seem to be fractions."""
+        seen: set[Any] = set()
+        fractions: list[Problem] = []
+        for index, one in enumerate(self._content["annotations"]):
+            entry = one.value
+            try:
+                identity = _identity(entry, "image_id")
+                image = self._images.get(identity)
+                if image is None:
+                    if identity in self._unread:
+                        raise BadValueError("its image could not be read")
+                    raise BadValueError(f"image_id: expected the id of an image, found {shown(identity)}")
+                if not is_missing(entry.get("id")):
+                    if (own := _identity(entry, "id")) in seen:
+                        reason = "id: expected each id once, found it again"
+                        self._problem("annotations", index, one, reason, fatal=False)
+                    seen.add(own)
+                dropped: list[str] = []
+                annotation = self._annotation(entry, image.size_hw, Place(self._path, one.line), dropped)
+                found[id(image)].append(annotation)
+                for reason in dropped:
+                    self._problem("annotations", index, one, f"{reason}: this part is left out", fatal=False)
+            except EmptyBoxError as error:
+                self._problem("annotations", index, one, f"{error}: left out", fatal=False)
+            except BadValueError as error:
+                self._problem("annotations", index, one, error)
+                if isinstance(error, _FractionsError):
+                    fractions.append(self._problems[-1])
+        return fractions
+
+    def _annotation(
+        self, entry: dict[str, Any], size_hw: tuple[int, int], place: Place, dropped: list[str]
+    ) -> Annotation:
+        label = self._classes.get(category := _identity(entry, "category_id"))
+        if label is None:
+            raise BadValueError(f"category_id: expected the id of a category, found {shown(category)}")
+        scale_xy = (size_hw[1], size_hw[0]) if self._sources.normalized else (1, 1)
+        segmentation = listed(entry.get("segmentation"))
+        parts = rle = None
+        if isinstance(segmentation, dict) and segmentation:
+            rle = _rle(segmentation, size_hw)
+        elif segmentation and not is_missing(segmentation):
+            parts = polygons(segmentation, "segmentation", scale_xy, dropped) or None
+        crowd = flag(entry.get("iscrowd"), "iscrowd")
+        bbox = listed(entry.get("bbox"))
+        xyxy = None
+        if bbox and not is_missing(bbox):
+            x, y, width, height = _four(bbox)
+            if not self._sources.normalized and are_fractions((x, y, x + width, y + height), size_hw):
+                raise _FractionsError(f"bbox: {shown(bbox)} lies {FRACTIONS}")
+            right, bottom = x + width, y + height
+            try:
+                xyxy = box(x * scale_xy[0], y * scale_xy[1], right * scale_xy[0], bottom * scale_xy[1], "bbox")
+            except EmptyBoxError:
+                if not parts and not rle:
+                    raise
+                dropped.append("bbox: of no width or height; the box is that around the segmentation")
+        if xyxy is None and parts:
+            xyxy = box(*extent(parts), "segmentation")
+        elif xyxy is None and rle:
+            x, y, width, height = coco_mask.toBbox(rle)
+            xyxy = box(x, y, x + width, y + height, "segmentation")
+        elif xyxy is None:
+            raise BadValueError("bbox: expected a box or a segmentation, found neither")
+        return Annotation(label, xyxy, parts, rle, crowd, place)
+
+
+class _FractionsError(BadValueError):
+    """A box that is one of pixels by its format, and of fractions by its values."""
 
 
 def write(dataset: Dataset, path: Path, references: Iterable[str]) -> None:
@@ -123,7 +250,7 @@ def write(dataset: Dataset, path: Path, references: Iterable[str]) -> None:
     path.write_text("{\n" + ",\n".join(sections) + "\n}\n", encoding="utf-8")
 
 
-def _parse(path: Path) -> dict[str, list[Entry]]:
+def _parse(path: Path) -> dict[str, Any]:
     try:
         content = json_object.parse(path.read_text(encoding="utf-8-sig"))
     except json.JSONDecodeError as error:
@@ -133,7 +260,7 @@ def _parse(path: Path) -> dict[str, list[Entry]]:
     except (OSError, ValueError, RecursionError) as error:  # not UTF-8, numbers of thousands of digits, deep nesting
         raise DataError([Problem(Place(path), f"cannot be read ({error})")]) from error
     sections = ("images", "annotations", "categories")
-    missing = [name for name in sections if not isinstance(content.get(name), list)]
+    missing = [name for name in sections if not isinstance(content.get(name), Entries)]
     if missing:
         raise DataError([Problem(Place(path), f"not COCO: expected lists {', '.join(sections)}, lacks {missing[0]}")])
     return content
@@ -143,84 +270,17 @@ def _identity(entry: Any, field: str) -> int | str:
     if not isinstance(entry, dict):
         raise BadValueError(f"expected an object, found {shown(entry)}")
     value = entry.get(field)
+    if isinstance(value, float) and value.is_integer():  # as pandas writes a column in which some are missing
+        return int(value)
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise BadValueError(f"{field}: expected an integer or text, found {shown(value)}")
     return value
-
-
-def _annotation(entry: dict[str, Any], classes: dict[Any, str], size_hw: tuple[int, int], place: Place) -> Annotation:
-    category = _identity(entry, "category_id")
-    if category not in classes:
-        raise BadValueError(f"category_id: expected the id of a category, found {shown(category)}")
-    segmentation = entry.get("segmentation")
-    parts = rle = None
-    if isinstance(segmentation, dict):
-        rle = _rle(segmentation, size_hw)
-    elif segmentation is not None and segmentation != []:
-        parts = polygons(segmentation, "segmentation")
-    if entry.get("bbox") is not None:
-        x, y, width, height = _four(entry["bbox"])
-        xyxy = box(x, y, x + width, y + height, "bbox")
-    elif parts:
-        xyxy = box(*extent(parts), "segmentation")
-    elif rle:
-        x, y, width, height = coco_mask.toBbox(rle)
-        xyxy = box(x, y, x + width, y + height, "segmentation")
-    else:
-        raise BadValueError("bbox: expected a box or a segmentation, found neither")
-    return Annotation(classes[category], xyxy, parts, rle, flag(entry.get("iscrowd", 0), "iscrowd"), place)
 
 
 def _four(value: Any) -> list[float]:
     if not isinstance(value, list) or len(value) != 4:
         raise BadValueError(f"bbox: expected [x, y, width, height], found {shown(value)}")
     return [number(one, "bbox") for one in value]
-
-
-def _rle(value: dict[str, Any], size_hw: tuple[int, int]) -> dict[str, Any]:
-    """The run-length encoding, compressed, once it is sure that its runs fill the image: pycocotools reads and writes
-    beyond its memory, or leaves pixels undefined, where they do not. One mask always gives the same text.
-    """
-    size, counts = value.get("size"), value.get("counts")
-    if not isinstance(size, list) or tuple(size) != size_hw:
-        raise BadValueError(f"segmentation.size: expected {list(size_hw)}, the image's, found {shown(size)}")
-    if isinstance(counts, str):
-        runs = _runs(counts)
-    elif isinstance(counts, list) and all(isinstance(run, int) and not isinstance(run, bool) for run in counts):
-        runs = counts
-    else:
-        raise BadValueError(f"segmentation.counts: expected a list of lengths or text, found {shown(counts)}")
-    pixels = size_hw[0] * size_hw[1]
-    if sum(runs) != pixels or min(runs) < 0:
-        raise BadValueError(f"segmentation.counts: expected runs that fill {pixels} pixels, found {shown(counts)}")
-    mask = coco_mask.decode(coco_mask.frPyObjects({"size": size, "counts": runs}, *size_hw))
-    return {"size": list(size_hw), "counts": coco_mask.encode(np.asfortranarray(mask))["counts"].decode("ascii")}
-
-
-def _runs(counts: str) -> list[int]:
-    """The lengths that COCO's compressed text stands for.
-
-    Each is written in groups of 5 bits, the lowest first, in characters from "0" on; the sixth bit says that another
-    group follows, and the highest bit of the last group is the sign. From the fourth length on, what is written is the
-    difference to the length two before (`rleFrString` in COCO's maskApi.c).
-    """
-    runs: list[int] = []
-    number = bits = 0
-    for character in counts:
-        group = ord(character) - ord("0")
-        if not 0 <= group < 64:
-            raise BadValueError(f"segmentation.counts: expected COCO's compressed text, found {shown(counts)}")
-        number |= (group & 31) << bits
-        bits += 5
-        if group & 32:
-            continue
-        if group & 16:
-            number -= 1 << bits
-        runs.append(number + (runs[-2] if len(runs) > 2 else 0))
-        number = bits = 0
-    if bits or not runs:
-        raise BadValueError(f"segmentation.counts: expected COCO's compressed text, whole, found {shown(counts)}")
-    return runs
 
 
 def _segmentation(one: Annotation) -> list[list[float]] | dict[str, Any]:

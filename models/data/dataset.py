@@ -15,8 +15,11 @@ from pycocotools import mask as coco_mask
 
 Polygon = tuple[float, ...]  # x1, y1, x2, y2, ... in absolute pixels
 
+# Of a reason: what is quoted, and words with a digit or a slash in them.
+_PARTICULAR = re.compile(r"'[^']*'|\"[^\"]*\"|\[[^\]]*\]|\S*[\d/]\S*")
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, slots=True)
 class Place:
     """Where something was read: a file and, where it has lines, the line counted from 1."""
 
@@ -27,16 +30,30 @@ class Place:
         return str(self.file) if self.line is None else f"{self.file}:{self.line}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Problem:
-    """What is wrong with a data set, and where. `fatal`: what it is about could not be read at all."""
+    """What is wrong with a data set, and where.
+
+    fatal: what it is about could not be read at all. about: which image or object it is, said before the reason.
+    """
 
     place: Place
     reason: str
     fatal: bool = True
+    about: str = ""
 
     def __str__(self) -> str:
-        return f"{self.place}: {self.reason}"
+        return f"{self.place}: {self.what}"
+
+    @property
+    def what(self) -> str:
+        """What is wrong, with what."""
+        return f"{self.about}: {self.reason}" if self.about else self.reason
+
+    @property
+    def kind(self) -> str:
+        """What problems that differ in no more than a number, a name or a file have in common."""
+        return _PARTICULAR.sub("_", self.reason)
 
 
 class DataError(ValueError):
@@ -47,7 +64,7 @@ class DataError(ValueError):
         self.problems = tuple(problems)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Annotation:
     """One object in an image.
 
@@ -84,7 +101,7 @@ class Annotation:
         return {"size": [int(side) for side in whole["size"]], "counts": whole["counts"].decode("ascii")}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class LabelledImage:
     """One image and what is known to be in it.
 

@@ -9,7 +9,9 @@ from typing import Literal, get_args
 
 from models.data import classes, coco, jsonl, mltable, voc
 from models.data.dataset import DataError, Dataset, Place, Problem
-from models.data.images import Placing, Sources, occupied, place, unique_names
+from models.data.images import Placing, occupied, place, unique_names
+from models.data.meaning import Crowds, settle
+from models.data.sources import Sources
 
 Format = Literal["coco", "voc", "jsonl", "mltable"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -21,35 +23,62 @@ _EXPECTED = (
 
 
 def load(
-    path: Path, *, format: Format | None = None, prefixes: Mapping[str, str] | None = None, images: Path | None = None
+    path: Path,
+    *,
+    format: Format | None = None,
+    prefixes: Mapping[str, str] | None = None,
+    images: Path | None = None,
+    normalized: bool | None = None,
+    crowds: Crowds | None = None,
 ) -> Dataset:
     """The data set at `path`, whole. Raises DataError with every problem that kept something from being read.
 
     What is merely odd, or is left out because the data set itself asks for it, is known to `read` alone.
     """
-    dataset, problems = read(path, format=format, prefixes=prefixes, images=images)
+    dataset, problems = read(
+        path, format=format, prefixes=prefixes, images=images, normalized=normalized, crowds=crowds
+    )
     if fatal := [problem for problem in problems if problem.fatal]:
         raise DataError(fatal)
     return dataset
 
 
 def read(
-    path: Path, *, format: Format | None = None, prefixes: Mapping[str, str] | None = None, images: Path | None = None
+    path: Path,
+    *,
+    format: Format | None = None,
+    prefixes: Mapping[str, str] | None = None,
+    images: Path | None = None,
+    normalized: bool | None = None,
+    crowds: Crowds | None = None,
 ) -> tuple[Dataset, list[Problem]]:
     """What can be read at `path`, and what cannot, or is odd.
 
     path: a file, or a folder that holds one data set. format: guessed from what is there unless said.
     prefixes: what an image's address begins with (`azureml://...`) -> the folder or URL that stands for it.
     images: the folder that relative paths of images start at, in place of where the format has them.
+    normalized: whether coordinates are fractions of the image's width and height, or pixels; None: as the format has
+        them. crowds: whether what is marked as a crowd is one; None: it is.
 
     Image files are opened only where the data set does not state their size.
 
     Raises DataError when nothing can be read.
     """
     format, found = find(Path(path), format)
-    sources = Sources(images, prefixes or {})
+    sources = Sources(images, prefixes or {}, normalized)
     reader = {"coco": coco.read, "voc": voc.read, "jsonl": jsonl.read, "mltable": mltable.read}[format]
-    return reader(found, sources)
+    dataset, problems = reader(found, sources)
+    problems += sources.notes(Place(found))
+    dataset, more = settle(dataset, found, crowds)
+    return dataset, problems + more + _all_empty(dataset, found, problems)
+
+
+def _all_empty(dataset: Dataset, found: Path, problems: list[Problem]) -> list[Problem]:
+    """A few empty boxes among many are left out; where there are no others, they were written in another way."""
+    empty = sum(one.reason.endswith("(empty): left out") for one in problems)
+    if not empty or any(image.annotations for image in dataset.images):
+        return []
+    return [Problem(Place(found), f"all {empty} boxes have no width or no height")]
 
 
 def find(path: Path, format: Format | None = None) -> tuple[Format, Path]:

@@ -1,12 +1,12 @@
-"""Where the images of a data set are: references in annotation files to local files and URLs, and back."""
+"""The image files of a data set: their sizes, what they hold, and where they are put when a data set is written."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Literal
@@ -14,59 +14,12 @@ from typing import Literal
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from models.data.dataset import Dataset
-from models.data.values import BadValueError, text
+from models.data.values import BadValueError
 
 Placing = Literal["copy", "link", "reference"]
 PLACINGS: tuple[Placing, ...] = ("copy", "link", "reference")
 
 SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that exchange height and width
-
-
-@dataclass(frozen=True)
-class Sources:
-    """How a reference in an annotation file becomes a file or a URL.
-
-    root: the folder that relative paths start at; None: where the annotation file's format has its images.
-    prefixes: what a reference begins with -> what stands there instead (a folder or an http(s) URL); the longest wins.
-    """
-
-    root: Path | None = None
-    prefixes: Mapping[str, str] = field(default_factory=dict)
-
-    def find(self, reference: object, name: str, folders: Sequence[Path]) -> Path | str:
-        """The image's file, or its URL as text.
-
-        name: the field that holds the reference. folders: where a relative path is looked for, in this order, unless
-        there is a root; a file that is in none of them is said to be in the first.
-
-        Raises BadValueError for a reference that nothing on this machine can follow.
-        """
-        found = self.mapped(text(reference, name))
-        scheme, separator, _ = found.partition("://")
-        if separator:
-            if scheme.lower() in ("http", "https"):
-                return found
-            raise BadValueError(
-                f"{name}: expected a path, an http(s) URL or an address that a prefix maps to one of these, "
-                f"found {found!r} (say where it is with --prefix {scheme}://...=FOLDER)"
-            )
-        candidates = [folder / found for folder in ([self.root] if self.root else folders)]
-        return next((path for path in candidates if path.is_file()), candidates[0])
-
-    def mapped(self, reference: str) -> str:
-        """The reference with its longest known prefix, up to a slash or its end, replaced."""
-        known = [
-            prefix
-            for prefix in self.prefixes
-            if reference.startswith(prefix) and (prefix.endswith("/") or reference[len(prefix) :][:1] in ("", "/"))
-        ]
-        if not known:
-            return reference
-        prefix = max(known, key=len)
-        target, rest = self.prefixes[prefix], reference[len(prefix) :]
-        if "://" not in target:
-            target = os.path.abspath(target)
-        return f"{target.rstrip('/')}/{rest.lstrip('/')}" if rest else target
 
 
 def size_hw(path: Path | str) -> tuple[int, int]:

@@ -16,10 +16,27 @@ import numpy as np
 
 from models.data import classes
 from models.data.dataset import Annotation, DataError, Dataset, LabelledImage, Place, Problem
-from models.data.images import Sources, size_hw
-from models.data.values import BadValueError, box, extent, flag, length, number, pixel, polygons, shown, text
+from models.data.images import size_hw
+from models.data.sources import Sources
+from models.data.values import (
+    BadValueError,
+    EmptyBoxError,
+    box,
+    extent,
+    flag,
+    is_missing,
+    listed,
+    number,
+    pixel,
+    polygons,
+    shortest,
+    shown,
+    stated_size_hw,
+    text,
+)
 
 CORNERS = ("topX", "topY", "bottomX", "bottomY")
+FAR_OUTSIDE = 4.0  # in widths and heights of the image: no box reaches there
 
 Outline = Callable[[np.ndarray], list[list[float]]]  # mask (H, W) bool -> polygons x1, y1, ... in 0..1
 
@@ -111,23 +128,26 @@ def _image(line: str, place: Place, sources: Sources, problems: list[Problem]) -
         raise BadValueError(f"not JSON: {error}") from error
     if not isinstance(entry, dict):
         raise BadValueError(f"expected an object, found {shown(entry)}")
-    path = sources.find(entry.get("image_url"), "image_url", [place.file.parent])
+    path = sources.find(entry.get("image_url"), "image_url", [place.file.parent], hint=place.file.stem)
     details = entry.get("image_details") or {}
     if not isinstance(details, dict):
         raise BadValueError(f"image_details: expected an object, found {shown(details)}")
-    if details.get("height") is None and details.get("width") is None:
-        size = size_hw(path)
-    else:
-        size = (_length(details, "height"), _length(details, "width"))
-    label = entry.get("label")
+    fields = ("image_details.height", "image_details.width")
+    size = stated_size_hw(_without_unit(details.get("height")), _without_unit(details.get("width")), fields)
+    size = size or size_hw(path)
+    label = listed(entry.get("label"))
     if not isinstance(label, list):
         raise BadValueError(f"label: expected a list of objects, found {shown(label)}")
     found = []
     for index, one in enumerate(label):
+        dropped: list[str] = []
         try:
-            found.append(_annotation(one, size, place))
+            found.append(_annotation(one, size, place, sources, dropped))
+        except EmptyBoxError as error:
+            problems.append(Problem(place, f"label[{index}]: {error}: left out", fatal=False))
         except BadValueError as error:
             problems.append(Problem(place, f"label[{index}]: {error}"))
+        problems += (Problem(place, f"label[{index}]: {one}: this part is left out", fatal=False) for one in dropped)
     return LabelledImage(path, size, tuple(found), place)
 
 
@@ -135,29 +155,37 @@ def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is no number")
 
 
-def _length(details: dict[str, Any], name: str) -> int:
-    """The width or height, also as the text `400px` that Azure's documentation shows."""
-    value = details.get(name)
-    if isinstance(value, str) and (digits := value.removesuffix("px").strip()).isdecimal():
-        value = int(digits)
-    return length(value, f"image_details.{name}")
+def _without_unit(value: Any) -> Any:
+    """The width or height of the text `400px` that Azure's documentation shows."""
+    return value.strip().removesuffix("px") if isinstance(value, str) else value
 
 
-def _annotation(entry: Any, size_hw: tuple[int, int], place: Place) -> Annotation:
+def _annotation(entry: Any, size_hw: tuple[int, int], place: Place, sources: Sources, dropped: list[str]) -> Annotation:
     if not isinstance(entry, dict):
         raise BadValueError(f"expected an object, found {shown(entry)}")
-    height, width = size_hw
+    height, width = (1, 1) if sources.normalized is False else size_hw
     label = text(entry.get("label"), "label")
-    parts = polygons(entry["polygon"], "polygon", (width, height)) if entry.get("polygon") is not None else None
-    if any(entry.get(name) is not None for name in CORNERS):
-        x1, y1, x2, y2 = (number(entry.get(name), name) for name in CORNERS)
+    parts = None
+    if (polygon := listed(entry.get("polygon"))) and not is_missing(polygon):
+        parts = polygons(polygon, "polygon", (width, height), dropped) or None
+    if not all(is_missing(entry.get(name)) for name in CORNERS):
+        corners = [number(entry.get(name), name) for name in CORNERS]
+        _expect_fractions(corners, "topX topY bottomX bottomY", sources)
+        x1, y1, x2, y2 = corners
         xyxy = box(x1 * width, y1 * height, x2 * width, y2 * height, "topX topY bottomX bottomY, in pixels")
     elif parts is not None:
-        xyxy = box(*extent(parts), "the box around the polygon, in pixels")
+        around = extent(parts)
+        _expect_fractions([around[0] / width, around[3] / height, around[2] / width], "polygon", sources)
+        xyxy = box(*around, "the box around the polygon, in pixels")
     else:
         raise BadValueError("expected topX, topY, bottomX and bottomY or a polygon, found neither")
-    crowd = entry.get("isCrowd")
-    return Annotation(label, xyxy, parts, None, flag(0 if crowd is None else crowd, "isCrowd"), place)
+    return Annotation(label, xyxy, parts, None, flag(entry.get("isCrowd"), "isCrowd"), place)
+
+
+def _expect_fractions(values: list[float], field: str, sources: Sources) -> None:
+    if sources.normalized is None and max(values) > FAR_OUTSIDE:
+        found = shortest(max(values))
+        raise BadValueError(f"{field}: expected fractions in 0..1, found {found} (pixels? --absolute reads them)")
 
 
 def _entry(one: Annotation, parts: list[list[float]] | None, width: int, height: int) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import yaml
 
 from models.data import classes, jsonl
 from models.data.dataset import DataError, Dataset, Place, Problem
-from models.data.images import Sources
+from models.data.sources import Sources
 from models.data.values import BadValueError, shown, text
 
 FILE = "MLTable"

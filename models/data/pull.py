@@ -17,7 +17,8 @@ from urllib.parse import urlsplit
 from models import weights
 from models.data import voc
 from models.data.dataset import DataError, Dataset
-from models.data.images import Sources, examine
+from models.data.images import examine
+from models.data.sources import Sources
 from models.data.values import BadValueError, shown
 
 LARGEST_BYTES = 2 << 30  # unpacked; the photos take 20 MB

@@ -13,7 +13,7 @@ the original VOC counts from 1. `difficult` is `crowd`, as it is `isCrowd` in th
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
@@ -24,20 +24,37 @@ from pycocotools import mask as coco_mask
 
 from models.data import classes
 from models.data.dataset import Annotation, DataError, Dataset, LabelledImage, Place, Problem
-from models.data.images import Sources, size_hw
-from models.data.values import BadValueError, box, flag, length, shortest, text
+from models.data.images import size_hw
+from models.data.sources import Sources
+from models.data.suffixes import IMAGE_SUFFIXES
+from models.data.values import (
+    FRACTIONS,
+    BadValueError,
+    EmptyBoxError,
+    are_fractions,
+    box,
+    flag,
+    number,
+    shortest,
+    stated_size_hw,
+    text,
+)
 from models.data.xml_tree import Element, ElementError, parse
 
 IMAGE_FOLDERS = ("images", "JPEGImages")
 ANNOTATION_FOLDERS = ("annotations", "Annotations")
 MASK_FOLDER = "segmentation-masks"
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"})
 
 
-def find(folder: Path) -> Path | None:
-    """The folder that has the XML files of a VOC folder; None where there are none."""
-    candidates = (*(folder / name for name in ANNOTATION_FOLDERS), folder)
-    return next((path for path in candidates if any(map(_is_xml, path.glob("[!.]*")))), None)
+def find(folder: Path, *, deep: bool = False) -> Path | None:
+    """The folder that has the XML files of a VOC folder, if only in folders of its own; None where there are none.
+
+    deep: whether XML files anywhere in `folder` will do, as in a folder of several VOC folders.
+    """
+    candidates = [folder / name for name in ANNOTATION_FOLDERS]
+    if found := next((path for path in candidates if any(_xml_files(path))), None):
+        return found
+    return folder if any(_xml_files(folder) if deep else map(_is_xml, _visible(folder))) else None
 
 
 def read(folder: Path, sources: Sources) -> tuple[Dataset, list[Problem]]:
@@ -45,25 +62,24 @@ def read(folder: Path, sources: Sources) -> tuple[Dataset, list[Problem]]:
 
     A size that is not stated is taken from the image. Raises DataError when there are no XML files.
     """
-    annotations = find(folder)
+    annotations = find(folder, deep=True)
     if annotations is None:
         raise DataError([Problem(Place(folder), "not a VOC folder: expected XML files in annotations/, found none")])
     problems: list[Problem] = []
     images = []
-    for file in sorted(annotations.glob("[!.]*"), key=_natural):
-        if not _is_xml(file):
-            if annotations != folder:  # else images may well stand beside the XML files
-                problems.append(Problem(Place(file), "not an annotation: expected XML files only", fatal=False))
-            continue
+    files = sorted(_xml_files(annotations), key=lambda file: _natural(file.relative_to(annotations)))
+    for file in files:
         try:
             images.append(_image(file, folder, sources, problems))
         except ElementError as error:
             problems.append(Problem(Place(file, error.line), str(error)))
-        except (OSError, UnicodeDecodeError) as error:
+        except (OSError, UnicodeError) as error:
             problems.append(Problem(Place(file), f"cannot be read ({error})"))
     listed = folder / "classes.txt"
     dataset = classes.dataset(classes.read(listed), images, problems, str(listed))
-    problems += _without_annotation(folder, annotations)
+    problems += _read_as_one(folder, annotations, files)
+    problems += _other_files(annotations, folder)
+    problems += _without_annotation(folder, files)
     return dataset, problems
 
 
@@ -102,10 +118,45 @@ def _is_xml(path: Path) -> bool:
     return path.suffix.lower() == ".xml"
 
 
-def _natural(path: Path) -> list[tuple[int, str]]:
-    """For sorting: numbers in the name by their value."""
-    parts = re.split(r"([0-9]+)", path.name)
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
+def _visible(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.glob("[!.]*") if path.name != "__MACOSX")
+
+
+def _xml_files(folder: Path) -> Iterator[Path]:
+    """In the folder and all that are in it, but not in hidden ones and those that macOS leaves behind."""
+    for path in _visible(folder):
+        if path.is_dir():
+            yield from _xml_files(path)
+        elif _is_xml(path):
+            yield path
+
+
+def _natural(path: Path) -> list[list[tuple[int, str]]]:
+    """For sorting: the files of a folder together, and numbers in the names by their value."""
+    parts = (re.split(r"([0-9]+)", part) for part in (path.parent.as_posix(), path.name))
+    return [[(int(one), "") if one.isdecimal() else (-1, one) for one in part] for part in parts]
+
+
+def _read_as_one(folder: Path, annotations: Path, files: Sequence[Path]) -> Iterator[Problem]:
+    """That XML files of several folders, or subsets, are one data set here."""
+    if len(folders := sorted({str(file.parent.relative_to(annotations)) for file in files})) > 1:
+        names = ", ".join(folders[:5]) + (", ..." if len(folders) > 5 else "")
+        reason = (
+            f"the XML files of {len(folders)} folders are read as one data set ({names}); name one to read it alone"
+        )
+        yield Problem(Place(annotations), reason, fatal=False)
+    if (lists := folder / "ImageSets" / "Main").is_dir():
+        reason = "all XML files are read, whatever is listed here; `data split` makes a training and a validation set"
+        yield Problem(Place(lists), reason, fatal=False)
+
+
+def _other_files(annotations: Path, folder: Path) -> Iterator[Problem]:
+    if annotations != folder:  # else images may well stand beside the XML files
+        for file in sorted(annotations.glob("*"), key=_natural):
+            if file.name.startswith("."):
+                yield Problem(Place(file), "a hidden file: passed over", fatal=False)
+            elif not _is_xml(file) and not file.is_dir():
+                yield Problem(Place(file), "not an annotation: expected XML files only", fatal=False)
 
 
 def _image(file: Path, folder: Path, sources: Sources, problems: list[Problem]) -> LabelledImage:
@@ -115,58 +166,93 @@ def _image(file: Path, folder: Path, sources: Sources, problems: list[Problem]) 
     path = _path(root, file, folder, sources)
     size = root.first("size")
     try:
-        hw = size_hw(path) if size is None else _size_hw(size)
+        hw = _stated_size_hw(size) or size_hw(path)
     except BadValueError as error:
         raise ElementError((size or root).line, error) from error
     masks = _masks(folder / MASK_FOLDER / f"{file.stem}.png", hw, root, problems)
     found = []
     for index, element in enumerate(root.all("object")):
         try:
-            found.append(_object(element, masks[index] if masks else None, Place(file, element.line)))
+            rle = masks[index] if masks else None
+            found.append(_object(element, hw, rle, Place(file, element.line), sources.normalized))
         except ElementError as error:
-            problems.append(Problem(Place(file, error.line), str(error)))
+            fatal = not isinstance(error, _EmptyObjectError)
+            problems.append(Problem(Place(file, error.line), str(error), fatal))
     return LabelledImage(path, hw, tuple(found), Place(file, root.line))
 
 
 def _path(root: Element, file: Path, folder: Path, sources: Sources) -> Path | str:
-    """The image `filename`, in one of the folders for images; where it is in none, what `path` says, if that is."""
-    name = root.first("filename")
-    if name is None:
-        raise ElementError(root.line, "filename: expected an element, found none")
-    line = name.line
+    """The image `filename`, in one of the folders for images; where it is in none, what `path` says, if that is; else
+    the image that has the XML file's own name.
+    """
+    name, stated = root.first("filename"), root.first("path")
+    reference = "" if name is None else name.text.strip()
+    if name is not None and stated is not None and (other := sources.mapped(stated.text.strip())):
+        is_url = other.startswith(("http://", "https://"))
+        if (is_url or (file.parent / other).is_file()) and not _beside(folder, reference):
+            return _found(sources, other, "path", [file.parent], stated.line)
+    folders = [*(folder / one for one in IMAGE_FOLDERS), folder, file.parent]
+    line = root.line if name is None else name.line
+    return _found(sources, reference or file.stem, "filename", folders, line, folder, file.stem)
+
+
+def _beside(folder: Path, reference: str) -> bool:
+    """Whether the image is where VOC has images."""
+    return bool(reference) and any((folder / one / reference).is_file() for one in (*IMAGE_FOLDERS, "."))
+
+
+def _found(
+    sources: Sources,
+    reference: str,
+    field: str,
+    folders: Sequence[Path],
+    line: int,
+    tree: Path | None = None,
+    otherwise: str | None = None,
+) -> Path | str:
     try:
-        found = sources.find(
-            name.text.strip(), "filename", [*(folder / one for one in IMAGE_FOLDERS), folder, file.parent]
-        )
-        stated = root.first("path")
-        if isinstance(found, Path) and not found.is_file() and stated is not None and stated.text.strip():
-            line = stated.line
-            other = sources.mapped(stated.text.strip())
-            if other.startswith(("http://", "https://")) or (file.parent / other).is_file():
-                return sources.find(other, "path", [file.parent])
+        return sources.find(reference, field, folders, tree=tree, otherwise=otherwise)
     except BadValueError as error:
         raise ElementError(line, error) from error
-    return found
 
 
-def _size_hw(size: Element) -> tuple[int, int]:
-    height, width = (length(_number(size, name), f"size.{name}") for name in ("height", "width"))
-    return height, width
+def _stated_size_hw(size: Element | None) -> tuple[int, int] | None:
+    if size is None:
+        return None
+    height, width = (None if (one := size.first(name)) is None else one.text.strip() for name in ("height", "width"))
+    return stated_size_hw(height, width, ("size.height", "size.width"))
 
 
-def _object(element: Element, rle: dict[str, Any] | None, place: Place) -> Annotation:
+def _object(
+    element: Element, size_hw: tuple[int, int], rle: dict[str, Any] | None, place: Place, normalized: bool | None
+) -> Annotation:
     try:
         name = element.first("name")
         label = text(None if name is None else name.text.strip(), "name")
         bounds = element.first("bndbox")
         if bounds is None:
-            raise BadValueError("bndbox: expected an element, found none")
+            rotated = ", found robndbox (a rotated box): export boxes" if element.first("robndbox") else ", found none"
+            raise BadValueError(f"bndbox: expected an element{rotated}")
         x1, y1, x2, y2 = (_number(bounds, side) for side in ("xmin", "ymin", "xmax", "ymax"))
+        if normalized:
+            (height, width) = size_hw
+            x1, y1, x2, y2 = x1 * width, y1 * height, x2 * width, y2 * height
+        elif are_fractions((x1, y1, x2, y2), size_hw):
+            raise BadValueError(f"bndbox: {x1:g} {y1:g} {x2:g} {y2:g} lies {FRACTIONS}")
         difficult = element.first("difficult")
-        crowd = flag(_number(element, "difficult"), "difficult") if difficult is not None else False
+        try:
+            crowd = flag(None if difficult is None else difficult.text.strip(), "difficult")
+        except BadValueError as error:
+            raise ElementError(difficult.line if difficult else element.line, error) from error
         return Annotation(label, box(x1, y1, x2, y2, "bndbox"), rle=rle, crowd=crowd, place=place)
+    except EmptyBoxError as error:
+        raise _EmptyObjectError(element.line, f"{error}: left out") from error
     except BadValueError as error:
         raise ElementError(element.line, error) from error
+
+
+class _EmptyObjectError(ElementError):
+    """An object whose box has no inside."""
 
 
 def _number(parent: Element, tag: str) -> float:
@@ -175,12 +261,9 @@ def _number(parent: Element, tag: str) -> float:
     if child is None:
         raise ElementError(parent.line, f"{parent.tag}.{tag}: expected a number, found no such element")
     try:
-        value = float(child.text)
-        if np.isfinite(value):
-            return value
-    except ValueError:
-        pass
-    raise ElementError(child.line, f"{parent.tag}.{tag}: expected a number, found {child.text.strip()!r}")
+        return number(child.text.strip(), f"{parent.tag}.{tag}")
+    except BadValueError as error:
+        raise ElementError(child.line, error) from error
 
 
 def _masks(file: Path, hw: tuple[int, int], root: Element, problems: list[Problem]) -> list[dict[str, Any]] | None:
@@ -210,8 +293,8 @@ def _masks(file: Path, hw: tuple[int, int], root: Element, problems: list[Proble
     return [{"size": list(hw), "counts": one["counts"].decode("ascii")} for one in encoded]
 
 
-def _without_annotation(folder: Path, annotations: Path) -> list[Problem]:
-    stems = {file.stem for file in annotations.iterdir() if _is_xml(file)}
+def _without_annotation(folder: Path, files: Sequence[Path]) -> list[Problem]:
+    stems = {file.stem for file in files}
     return [
         Problem(Place(file), "an image without an XML file: it is not part of the data set", fatal=False)
         for name in IMAGE_FOLDERS

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from models.data import DataError, Dataset, Place, Problem, coco
-from models.data.images import Sources
+from models.data.sources import Sources
 from models.data.values import BadValueError, number
 from models.evaluation.masks import Rle
 

@@ -234,12 +234,18 @@ def _prepared(
     class_names = begun.order(training.class_names)
     training = Dataset(class_names, training.images)
     validation = Dataset(class_names, validation.images)
-    counts = [f"{len(one)} images with {sum(1 for _ in one.annotations())} objects" for one in (training, validation)]
-    say(f"training on {counts[0]}, validating on {counts[1]}; classes: {', '.join(class_names)}")
+    say(f"training on {_count(training)}, validating on {_count(validation)}; classes: {', '.join(class_names)}")
     thin = images.too_thin(training)
     if thin:
         say(f"{thin} training boxes are left out: less than a pixel of them is inside their image")
     return training, validation, begun
+
+
+def _count(dataset: Dataset) -> str:
+    """How many images and objects; regions of many objects are none, and are trained on by leaving them out."""
+    crowds = sum(one.crowd for _, one in dataset.annotations())
+    objects = sum(1 for _ in dataset.annotations()) - crowds
+    return f"{len(dataset)} images with {objects} objects" + (f" and {crowds} crowds" if crowds else "")
 
 
 def _files(dataset: Dataset) -> Iterator[Path]:

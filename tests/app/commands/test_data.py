@@ -110,6 +110,8 @@ def test_check_shows_file_line_and_reason_and_fails(source, capsys):
     table, rest = capsys.readouterr().out.split("\n\n", 1)
     head, *rows = table.splitlines()
     assert head.split() == ["FILE", "LINE", "REASON"]
+    looked = rows.pop(1)
+    assert f"4.png was looked for in {source}, {source / 'images'}" in looked and "--images-root DIR" in looked
     lines = (source / "annotations.json").read_text().splitlines()
     where = [lines.index('"category_id": 9,') - 2, lines.index('"file_name": "4.png",') - 1]
     assert [row.split(maxsplit=2)[:2] for row in rows] == [
@@ -117,11 +119,11 @@ def test_check_shows_file_line_and_reason_and_fails(source, capsys):
     ]
     assert rows[0].endswith("annotations[2] (id 2): category_id: expected the id of a category, found 9")
     assert rows[1].endswith(f"the image file {source / '4.png'} is missing")
-    assert rest.endswith("2 problems\n")
+    assert rest.endswith("3 problems\n")
 
 
 def test_what_cannot_be_read_stops_a_conversion_unless_it_is_to_be_skipped(source, tmp_path, capsys):
-    damage(source, bbox=[1, 1, 0, 4])
+    damage(source, bbox=[1, 1, -1, 4])
     arguments = ["data", "convert", str(source), str(tmp_path / "out"), "--to", "coco"]
     assert main(arguments) == 1
     error = capsys.readouterr().err
@@ -129,15 +131,25 @@ def test_what_cannot_be_read_stops_a_conversion_unless_it_is_to_be_skipped(sourc
     assert not (tmp_path / "out").exists()
     assert main([*arguments, "--skip-bad"]) == 0
     out, error = capsys.readouterr()
-    assert "left out: " in error and "(empty)" in error and "10 images, 9 objects" in out
+    assert "left out: " in error and "(inverted)" in error and "10 images, 9 objects" in out
 
 
 def test_many_problems_are_summed_up(tmp_path, capsys):
     (tmp_path / "x.jsonl").write_text("{\n" * 25)
     assert main(["data", "convert", str(tmp_path / "x.jsonl"), str(tmp_path / "out"), "--to", "coco"]) == 1
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == "box2mask: 25 problems:" and len(lines) == 22
-    assert lines[-1] == "  and 5 more; `box2mask data check` shows all"
+    assert lines[0] == "box2mask: 25 problems:" and len(lines) == 5
+    assert lines[-1] == "  ... and 22 more like this; `box2mask data check --all` shows each"
+
+
+def test_check_counts_problems_of_one_kind_and_shows_the_first_ten(tmp_path, capsys):
+    (tmp_path / "x.jsonl").write_text("{\n" * 25 + "[]\n")
+    assert main(["data", "check", str(tmp_path / "x.jsonl")]) == 1
+    out = capsys.readouterr().out
+    assert out.count("not JSON") == 10 and "... and 15 more like this (--all shows each)" in out
+    assert "expected an object, found []" in out and out.endswith("26 problems\n")
+    assert main(["data", "check", str(tmp_path / "x.jsonl"), "--all"]) == 1
+    assert capsys.readouterr().out.count("not JSON") == 25
 
 
 def test_pull_reports_and_fails_with_a_sentence(tmp_path, capsys):

@@ -28,7 +28,7 @@ def image(tmp_path: Path) -> LabelledImage:
 def reasons(*images: LabelledImage, classes: tuple[str, ...] | None = None) -> list[str]:
     problems = check(Dataset(("can", "carton"), images), classes)
     assert all(str(problem.place).endswith("x.jsonl:3") and not problem.fatal for problem in problems)
-    return [problem.reason for problem in problems]
+    return [problem.what for problem in problems]
 
 
 def holding(image: LabelledImage, *annotations: Annotation) -> LabelledImage:

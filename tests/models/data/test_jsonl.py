@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from models.data import DataError, load, read
+from models.data import DataError, load
+from tests.models.data.without_photos import read
 
 DETAILS = {"format": "jpg", "width": 499, "height": 666}
 BOX = {"label": "can", "topX": 0.5, "topY": 0.25, "bottomX": 1.0, "bottomY": 0.75, "isCrowd": 0}
@@ -92,7 +93,7 @@ def without(entry: dict[str, Any], name: str) -> dict[str, Any]:
         (line(image_url=" "), "image_url: expected text, found ' '"),
         (line(image_url="azureml://a/b.jpg"), "found 'azureml://a/b.jpg' (say where it is with --prefix azureml://"),
         (line(image_details=[]).replace("[]", "[3]", 1), "image_details: expected an object, found [3]"),
-        (line(image_details={"width": 5}), "image_details.height: expected a number, found nothing"),
+        (line(image_details={"width": 5}), "images/1.jpg is missing"),
         (line(image_details={"width": 5, "height": "tall"}), "image_details.height: expected a number, found 'tall'"),
         (line(image_details={}), "images/1.jpg is missing"),
         (line(image_details={}, image_url="http://example.org/1.jpg"), "width and height: expected with an image"),
@@ -100,13 +101,13 @@ def without(entry: dict[str, Any], name: str) -> dict[str, Any]:
         (line("can"), "label[0]: expected an object, found 'can'"),
         (line(BOX, without(BOX, "label")), "label[1]: label: expected text, found nothing"),
         (line(without(BOX, "topX")), "label[0]: topX: expected a number, found nothing"),
-        (line(BOX | {"topX": "0.1"}), "label[0]: topX: expected a number, found '0.1'"),
-        (line(BOX | {"bottomX": 0.5}), "label[0]: topX topY bottomX bottomY, in pixels: expected x1 < x2"),
+        (line(BOX | {"topX": "0.1a"}), "label[0]: topX: expected a number, found '0.1a'"),
+        (line(BOX | {"bottomX": 0.4}), "label[0]: topX topY bottomX bottomY, in pixels: expected x1 < x2"),
+        (line(BOX | {"bottomX": 320}), "expected fractions in 0..1, found 320 (pixels? --absolute reads them)"),
         (line(BOX | {"isCrowd": 2}), "label[0]: isCrowd: expected 0 or 1, found 2"),
         (line({"label": "can"}), "label[0]: expected topX, topY, bottomX and bottomY or a polygon, found neither"),
-        (line({"label": "can", "polygon": [[0, 0, 1, 1]]}), "polygon[0]: expected at least 3 points, found 2"),
-        (line({"label": "can", "polygon": []}), "polygon: expected a list of polygons, found []"),
-        (line({"label": "can", "polygon": [[0, 0, 1, 0, 0.5, 0]]}), "the box around the polygon, in pixels: expected"),
+        (line({"label": "can", "polygon": "zigzag"}), "polygon: expected a list of polygons, found 'zigzag'"),
+        (line({"label": "can", "polygon": []}), "expected topX, topY, bottomX and bottomY or a polygon, found neither"),
     ],
 )
 def test_a_line_that_is_wrong_is_named_and_the_others_stay(tmp_path, wrong, reason):

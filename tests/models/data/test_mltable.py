@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from models.data import DataError, load, read
+from models.data import DataError, load
+from tests.models.data.without_photos import read
 
 # As the sample writes it.
 SAMPLE = """\
