@@ -23,7 +23,7 @@ malloc.restype, free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
 blocks = [malloc(65536) for _ in range(3200)]
 for block in blocks:
     ctypes.memset(block, 1, 65536)
-lasting = malloc(1000)
+lasting = malloc(100_000)  # too large for a hole further down, as some C libraries would take for it
 for block in blocks:
     free(block)
 before = resident_mb()
