@@ -14,20 +14,20 @@ from typing import Any
 
 MAX_DEPTH = 16  # of brackets; prompts have three, and parentheses may stand around them
 
-# Groups are repeated without `+` behind: to Python 3.11.4, such a repetition that fails half way keeps what it had taken
-# (`(?:,b)*+` takes the comma of `,c`). Nothing here goes back far: each alternative fails within a character or two.
+# Groups are repeated without `+` behind: up to Python 3.11.4, such a repetition that fails half way keeps what it had
+# taken (`(?:,b)*+` takes the comma of `,c`). The engine keeps a place to go back to for each time: so there are bounds.
 _PLAIN = r"-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?(?:[eE][+-]?[0-9]++)?(?![\w.])"  # as JSON writes it
-_DIGITS = r"[0-9](?:_?[0-9])*"
-_BETWEEN = r"(?:[ \t\f\r\n]++|\#[^\r\n]*+|\\\r?\n)*"  # white space, comments, lines that go on
-_AT_ONCE = 1000  # numbers; the engine keeps a place to go back to for each
+_MOST = 5000  # numbers at once, digits of a number (Python takes fewer), comments in a row
+_DIGITS = rf"[0-9](?:_?[0-9]){{0,{_MOST}}}"
+_BETWEEN = rf"(?:[ \t\f\r\n]++|\#[^\r\n]*+|\\\r?\n){{0,{_MOST}}}"  # white space, comments, lines that go on
 _TOKEN = re.compile(
     rf"""
     {_BETWEEN} (?:
-      (?P<numbers> {_PLAIN} (?: [ \t\r\n]*+ , [ \t\r\n]*+ {_PLAIN} ){{0,{_AT_ONCE}}} )
+      (?P<numbers> {_PLAIN} (?: [ \t\r\n]*+ , [ \t\r\n]*+ {_PLAIN} ){{0,{_MOST}}} )
     | (?P<sign> [+-]?+ ) [ \t\f]*+
       (?: (?P<float> (?: {_DIGITS}\.(?:{_DIGITS})? | \.{_DIGITS} ) (?: [eE][+-]?{_DIGITS} )?
                    | {_DIGITS}[eE][+-]?{_DIGITS} )
-        | (?P<int> 0[xX](?:_?[0-9a-fA-F])+ | 0[oO](?:_?[0-7])+ | 0[bB](?:_?[01])+ | {_DIGITS} ) )
+        | (?P<int> 0[xX](?:_?[0-9a-fA-F]){{1,{_MOST}}} | 0[oO](?:_?[0-7]){{1,{_MOST}}} | 0[bB](?:_?[01]){{1,{_MOST}}} | {_DIGITS} ) )
     | (?P<mark> [\[\](),] )
     | (?P<end> \Z )
     )""",
