@@ -27,7 +27,8 @@ _TOKEN = re.compile(
     | (?P<sign> [+-]?+ ) [ \t\f]*+
       (?: (?P<float> (?: {_DIGITS}\.(?:{_DIGITS})? | \.{_DIGITS} ) (?: [eE][+-]?{_DIGITS} )?
                    | {_DIGITS}[eE][+-]?{_DIGITS} )
-        | (?P<int> 0[xX](?:_?[0-9a-fA-F]){{1,{_MOST}}} | 0[oO](?:_?[0-7]){{1,{_MOST}}} | 0[bB](?:_?[01]){{1,{_MOST}}} | {_DIGITS} ) )
+        | (?P<int> 0[xX](?:_?[0-9a-fA-F]){{1,{_MOST}}} | 0[oO](?:_?[0-7]){{1,{_MOST}}}
+                 | 0[bB](?:_?[01]){{1,{_MOST}}} | {_DIGITS} ) )
     | (?P<mark> [\[\](),] )
     | (?P<end> \Z )
     )""",
