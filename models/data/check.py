@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from models.data.dataset import Annotation, Dataset, LabelledImage, Place, Problem
 from models.data.images import examine
@@ -47,12 +49,11 @@ def check(dataset: Dataset, classes: Iterable[str] | None = None) -> list[Proble
     """
     allowed = None if classes is None else tuple(classes)
     problems: list[Problem] = []
-    paths: dict[Path | str, LabelledImage] = {}
+    paths: dict[Any, LabelledImage] = {}
     contents: dict[str, LabelledImage] = {}
     for image in dataset.images:
         place = image.place or Place(Path(image.path))
-        key = image.path.resolve() if isinstance(image.path, Path) else image.path
-        first = paths.setdefault(key, image)
+        first = paths.setdefault(_identity(image.path), image)
         if first is not image:
             problems.append(_problem(place, f"the same image as in {first.place}", str(image.path)))
         elif isinstance(image.path, Path):
@@ -66,6 +67,17 @@ def check(dataset: Dataset, classes: Iterable[str] | None = None) -> list[Proble
             reason = f"unknown classes without objects, {', '.join(unknown)}: expected one of {', '.join(allowed)}"
             problems.append(_problem(Place(source.file if source else Path(".")), reason))
     return problems
+
+
+def _identity(path: Path | str) -> Any:
+    """What two names of one image have in common: the file itself, whatever links lead to it."""
+    if isinstance(path, str):
+        return path
+    try:
+        found = os.stat(path)
+    except OSError:  # it is missing, which is said of each name that it has
+        return path
+    return (found.st_dev, found.st_ino) if found.st_ino else path.resolve()
 
 
 def _problem(place: Place, reason: str, about: str = "") -> Problem:
@@ -94,26 +106,35 @@ def _size(size_hw: tuple[int, int]) -> str:
 
 def _objects(image: LabelledImage, place: Place, allowed: tuple[str, ...] | None) -> Iterator[Problem]:
     height, width = image.size_hw
-    seen: set[Annotation] = set()
+    seen: set[tuple[Any, ...]] = set()
     for one in image.annotations:
-        where = one.place or place
-        what = f"{image.name}: {one.label} {_numbers(one.box_xyxy)}"
-        x1, y1, x2, y2 = one.box_xyxy
-        if x1 >= x2 or y1 >= y2:
-            kind = "empty" if x1 == x2 or y1 == y2 else "inverted"
-            yield _problem(where, f"expected x1 < x2 and y1 < y2, found an {kind} box", what)
-        elif not _inside(one.box_xyxy, width, height):
-            yield _problem(where, f"the box reaches outside the image of {_size(image.size_hw)}", what)
-        for part in one.polygons or ():
-            if len(part) < 6:
-                yield _problem(where, f"expected polygons of 3 points or more, found {len(part) // 2}", what)
-            elif not _inside(extent([part]), width, height):
-                yield _problem(where, f"a polygon reaches outside the image of {_size(image.size_hw)}", what)
+        for reason in _reasons(one, height, width):
+            yield _problem(one.place or place, reason, _what(one, image))
         if allowed is not None and one.label not in allowed:
-            yield _problem(where, f"unknown class {one.label!r}: expected one of {', '.join(allowed)}", what)
-        if _key(one) in seen:
-            yield _problem(where, "the same object is there already", what)
-        seen.add(_key(one))
+            reason = f"unknown class {one.label!r}: expected one of {', '.join(allowed)}"
+            yield _problem(one.place or place, reason, _what(one, image))
+        key = (one.label, one.box_xyxy, one.polygons, one.rle and one.rle["counts"], one.crowd)
+        if key in seen:
+            yield _problem(one.place or place, "the same object is there already", _what(one, image))
+        seen.add(key)
+
+
+def _reasons(one: Annotation, height: int, width: int) -> Iterator[str]:
+    x1, y1, x2, y2 = one.box_xyxy
+    if x1 >= x2 or y1 >= y2:
+        kind = "empty" if x1 == x2 or y1 == y2 else "inverted"
+        yield f"expected x1 < x2 and y1 < y2, found an {kind} box"
+    elif not _inside(one.box_xyxy, width, height):
+        yield f"the box reaches outside the image of {_size((height, width))}"
+    for part in one.polygons or ():
+        if len(part) < 6:
+            yield f"expected polygons of 3 points or more, found {len(part) // 2}"
+        elif not _inside(extent([part]), width, height):
+            yield f"a polygon reaches outside the image of {_size((height, width))}"
+
+
+def _what(one: Annotation, image: LabelledImage) -> str:
+    return f"{image.name}: {one.label} {_numbers(one.box_xyxy)}"
 
 
 def _inside(xyxy: tuple[float, float, float, float], width: int, height: int) -> bool:
@@ -123,10 +144,3 @@ def _inside(xyxy: tuple[float, float, float, float], width: int, height: int) ->
 
 def _numbers(values: Iterable[float]) -> str:
     return " ".join(map(shortest, values))
-
-
-def _key(one: Annotation) -> Annotation:
-    """The annotation in a form that can be in a set: its run-length encoding as a tuple."""
-    if one.rle is None:
-        return one
-    return Annotation(one.label, one.box_xyxy, ((*one.rle["counts"].encode(),),), None, one.crowd)

@@ -15,10 +15,10 @@ from pycocotools import mask as coco_mask
 
 from models.data import json_object
 from models.data.dataset import Annotation, DataError, Dataset, LabelledImage, Place, Problem
-from models.data.ids import Ids
+from models.data.ids import Ids, IdsSeen
 from models.data.images import size_hw
 from models.data.json_object import Entries, Entry
-from models.data.rle import read_rle as _rle
+from models.data.rle import read_rle
 from models.data.sources import Sources
 from models.data.values import (
     FRACTIONS,
@@ -48,7 +48,10 @@ def read(path: Path, sources: Sources) -> tuple[Dataset, list[Problem]]:
 
     Raises DataError when it is no such file at all.
     """
-    return _Reading(path, sources).all()
+    try:
+        return _Reading(path, sources).all()
+    except json.JSONDecodeError as error:
+        raise _not_json(path, error) from error
 
 
 class _Reading:
@@ -146,33 +149,35 @@ class _Reading:
 
     def _annotations(self, found: dict[int, list[Annotation]]) -> list[Problem]:
         """Reads them into `found`, by their images; returns the problems of boxes that seem to be fractions."""
-        seen: set[Any] = set()
+        ids, image_of, path = IdsSeen(), self._images.get, self._path
         fractions: list[Problem] = []
         for index, one in enumerate(self._content["annotations"]):
-            entry = one.value
+            line, entry = one
+            dropped: list[str] = []
             try:
                 identity = _identity(entry, "image_id")
-                image = self._images.get(identity)
+                image = image_of(identity)
                 if image is None:
                     if identity in self._unread:
                         raise BadValueError("its image could not be read")
                     raise BadValueError(f"image_id: expected the id of an image, found {shown(identity)}")
                 if not is_missing(entry.get("id")):
-                    if (own := _identity(entry, "id")) in seen:
-                        reason = "id: expected each id once, found it again"
-                        self._problem("annotations", index, one, reason, fatal=False)
-                    seen.add(own)
-                dropped: list[str] = []
-                annotation = self._annotation(entry, image.size_hw, Place(self._path, one.line), dropped)
+                    ids.add(_identity(entry, "id"), index)
+                annotation = self._annotation(entry, image.size_hw, Place(path, line), dropped)
                 found[id(image)].append(annotation)
-                for reason in dropped:
-                    self._problem("annotations", index, one, f"{reason}: this part is left out", fatal=False)
             except EmptyBoxError as error:
                 self._problem("annotations", index, one, f"{error}: left out", fatal=False)
             except BadValueError as error:
                 self._problem("annotations", index, one, error)
                 if isinstance(error, _FractionsError):
                     fractions.append(self._problems[-1])
+            for reason in dropped:
+                self._problem("annotations", index, one, f"{reason}: this part is left out", fatal=False)
+        if again := ids.again():
+            for index, one in enumerate(self._content["annotations"]):
+                if index in again:
+                    reason = "id: expected each id once, found it again"
+                    self._problem("annotations", index, one, reason, fatal=False)
         return fractions
 
     def _annotation(
@@ -181,27 +186,32 @@ class _Reading:
         label = self._classes.get(category := _identity(entry, "category_id"))
         if label is None:
             raise BadValueError(f"category_id: expected the id of a category, found {shown(category)}")
-        scale_xy = (size_hw[1], size_hw[0]) if self._sources.normalized else (1, 1)
-        segmentation = listed(entry.get("segmentation"))
+        normalized = self._sources.normalized
+        scale_xy = (size_hw[1], size_hw[0]) if normalized else (1, 1)
+        segmentation = entry.get("segmentation")
         parts = rle = None
-        if isinstance(segmentation, dict) and segmentation:
-            rle = _rle(segmentation, size_hw)
-        elif segmentation and not is_missing(segmentation):
-            parts = polygons(segmentation, "segmentation", scale_xy, dropped) or None
-        crowd = flag(entry.get("iscrowd"), "iscrowd")
+        if segmentation:
+            segmentation = listed(segmentation)
+            if isinstance(segmentation, dict) and segmentation:
+                rle = read_rle(segmentation, size_hw)
+            elif segmentation and not is_missing(segmentation):
+                parts = polygons(segmentation, "segmentation", scale_xy, dropped) or None
+        crowd = False if (iscrowd := entry.get("iscrowd")) == 0 else flag(iscrowd, "iscrowd")
         bbox = listed(entry.get("bbox"))
         xyxy = None
         if bbox and not is_missing(bbox):
             x, y, width, height = _four(bbox)
-            if not self._sources.normalized and are_fractions((x, y, x + width, y + height), size_hw):
+            x2, y2 = x + width, y + height
+            if normalized:
+                x, y, x2, y2 = x * scale_xy[0], y * scale_xy[1], x2 * scale_xy[0], y2 * scale_xy[1]
+            elif x2 <= 1 and are_fractions((x, y, x2, y2), size_hw):
                 raise _FractionsError(f"bbox: {shown(bbox)} lies {FRACTIONS}")
-            right, bottom = x + width, y + height
             try:
-                xyxy = box(x * scale_xy[0], y * scale_xy[1], right * scale_xy[0], bottom * scale_xy[1], "bbox")
+                xyxy = box(x, y, x2, y2, "bbox")
             except EmptyBoxError:
                 if not parts and not rle:
                     raise
-                dropped.append("bbox: of no width or height; the box is that around the segmentation")
+                dropped.append("bbox: of no width or height, the box is that around the segmentation")
         if xyxy is None and parts:
             xyxy = box(*extent(parts), "segmentation")
         elif xyxy is None and rle:
@@ -254,9 +264,7 @@ def _parse(path: Path) -> dict[str, Any]:
     try:
         content = json_object.parse(path.read_text(encoding="utf-8-sig"))
     except json.JSONDecodeError as error:
-        raise DataError(
-            [Problem(Place(path, error.lineno), f"not JSON: {error.msg} (column {error.colno})")]
-        ) from error
+        raise _not_json(path, error) from error
     except (OSError, ValueError, RecursionError) as error:  # not UTF-8, numbers of thousands of digits, deep nesting
         raise DataError([Problem(Place(path), f"cannot be read ({error})")]) from error
     sections = ("images", "annotations", "categories")
@@ -266,10 +274,16 @@ def _parse(path: Path) -> dict[str, Any]:
     return content
 
 
+def _not_json(path: Path, error: json.JSONDecodeError) -> DataError:
+    return DataError([Problem(Place(path, error.lineno), f"not JSON: {error.msg} (column {error.colno})")])
+
+
 def _identity(entry: Any, field: str) -> int | str:
     if not isinstance(entry, dict):
         raise BadValueError(f"expected an object, found {shown(entry)}")
     value = entry.get(field)
+    if type(value) is int:
+        return value
     if isinstance(value, float) and value.is_integer():  # as pandas writes a column in which some are missing
         return int(value)
     if isinstance(value, bool) or not isinstance(value, int | str):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable
 from typing import Generic, TypeVar
+
+import numpy as np
 
 Value = TypeVar("Value")
 Id = int | str
@@ -49,6 +52,30 @@ class Ids(Generic[Value]):
     def values(self) -> Iterable[Value]:
         """All that was added, in order."""
         return self._values.values()
+
+
+class IdsSeen:
+    """The ids of a million annotations, in eight bytes each."""
+
+    def __init__(self) -> None:
+        self._numbers = array("q")
+        self._indices = array("q")
+        self._others: dict[Id, list[int]] = {}
+
+    def add(self, identity: Id, index: int) -> None:
+        """Takes the id of the annotation of this index."""
+        if type(identity) is int and -(2**63) <= identity < 2**63:
+            self._numbers.append(identity)
+            self._indices.append(index)
+        else:
+            self._others.setdefault(identity, []).append(index)
+
+    def again(self) -> set[int]:
+        """The indices of those whose id an earlier one has."""
+        order = np.argsort(numbers := np.array(self._numbers), kind="stable")
+        repeated = order[1:][np.diff(numbers[order]) == 0]
+        indices = np.array(self._indices)[repeated].tolist()
+        return set(indices).union(*(its[1:] for its in self._others.values()))
 
 
 def _number(identity: Id) -> int | None:

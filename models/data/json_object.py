@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 _SPACE = re.compile(r"[ \t\n\r]*")
 _DECODER = json.JSONDecoder()
+# An object without others in it: where it ends is seen so in a quarter of the time that making it takes.
+_FLAT = re.compile(r'\{[^{}"]*+(?:"[^"\\]*+"[^{}"]*+)*\}')
 
 
 class Entry(NamedTuple):
@@ -33,16 +35,17 @@ class Entries:
         return len(self._starts)
 
     def __iter__(self) -> Iterator[Entry]:
-        text, line, counted = self._text, 1, 0
+        text, line, counted, decode = self._text, 1, 0, _DECODER.raw_decode
         for at in self._starts:
             line, counted = line + text.count("\n", counted, at), at
-            yield Entry(line, _DECODER.raw_decode(text, at)[0])
+            yield Entry(line, decode(text, at)[0])
 
 
 def parse(text: str) -> dict[str, Any]:
     """The object: `Entries` where the value is a list, else the value as it is.
 
-    Raises json.JSONDecodeError, which has the line, as `json.loads` does; also for a document that is no object.
+    Raises json.JSONDecodeError, which has the line, as `json.loads` does; also for a document that is no object. Going
+    through `Entries` raises it for what is broken within an element.
     """
     at = _after(text, "{", _skip(text, 0))
     found: dict[str, Any] = {}
@@ -75,7 +78,8 @@ def _elements(text: str, at: int) -> tuple[array[int], int]:
     at = _after(text, "[", at)
     while text[at : at + 1] != "]":
         starts.append(at)
-        at = _skip(text, _DECODER.raw_decode(text, at)[1])
+        flat = _FLAT.match(text, at)
+        at = _skip(text, flat.end() if flat else _DECODER.raw_decode(text, at)[1])
         if text[at : at + 1] != "]":
             at = _after(text, ",", at)
             if text[at : at + 1] == "]":

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, get_args
 
-import numpy as np
-
 from models.data.dataset import Annotation, Dataset, LabelledImage, Place, Problem
+from models.data.values import Box
 
 Crowds = Literal["as-crowds", "as-objects"]
 CROWDS: tuple[Crowds, ...] = get_args(Crowds)
@@ -72,26 +72,39 @@ def _without_crowds(image: LabelledImage) -> LabelledImage:
 
 def _joined(annotations: Sequence[Annotation]) -> Sequence[Annotation]:
     """The annotations without the boxes that are there again as masks; each mask takes the place of one box."""
-    masks = [index for index, one in enumerate(annotations) if one.has_mask]
-    if not masks or len(masks) == len(annotations):
+    boxes: dict[tuple[str, bool], list[tuple[Box, int]]] = {}
+    masks = []
+    for index, one in enumerate(annotations):
+        if one.has_mask:
+            masks.append(one)
+        else:
+            boxes.setdefault((one.label, one.crowd), []).append((one.box_xyxy, index))
+    if not masks or not boxes:
         return annotations
-    boxes = np.array([one.box_xyxy for one in annotations])
+    for its in boxes.values():
+        its.sort()
     gone: set[int] = set()
-    for index in masks:
-        one = annotations[index]
-        alike = [
-            other
-            for other, its in enumerate(annotations)
-            if other not in gone and not its.has_mask and its.label == one.label and its.crowd == one.crowd
-        ]
-        if alike and (ious := _ious(boxes[index], boxes[alike])).max() >= SAME_OBJECT:
-            gone.add(alike[int(ious.argmax())])
+    for one in masks:
+        its = boxes.get((one.label, one.crowd), [])
+        x1, _, x2, _ = one.box_xyxy
+        reach = (x2 - x1) * (1 / SAME_OBJECT - 1) + 1e-6  # of the left edge of a box with such an IoU
+        best, overlap = -1, SAME_OBJECT
+        for at in range(bisect_left(its, ((x1 - reach,),)), len(its)):  # a start of one
+            box, index = its[at]
+            if box[0] > x1 + reach:
+                break
+            if index not in gone and (iou := _iou(box, one.box_xyxy)) >= overlap:
+                best, overlap = index, iou
+        if best >= 0:
+            gone.add(best)
     return [one for index, one in enumerate(annotations) if index not in gone] if gone else annotations
 
 
-def _ious(box_xyxy: np.ndarray, boxes_xyxy: np.ndarray) -> np.ndarray:
-    """(4,), (N, 4) -> (N,)"""
-    corners = np.minimum(box_xyxy[2:], boxes_xyxy[:, 2:]) - np.maximum(box_xyxy[:2], boxes_xyxy[:, :2])
-    common = corners.clip(min=0).prod(axis=1)
-    areas = (boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]).prod(axis=1)
-    return common / (areas + (box_xyxy[2:] - box_xyxy[:2]).prod() - common)
+def _iou(one: Box, other: Box) -> float:
+    width = min(one[2], other[2]) - max(one[0], other[0])
+    height = min(one[3], other[3]) - max(one[1], other[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    common = width * height
+    areas = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (one, other))
+    return common / (areas - common)
