@@ -1,26 +1,29 @@
 """Weights from a file to a model, without ever running code that the file brings.
 
-A checkpoint is data: safetensors, or a pickle read by torch's restricted unpickler with a short list
-of harmless additions. This module knows no particular model.
+A checkpoint is data: safetensors, or a pickle read by torch's restricted unpickler. This module knows no particular
+model.
 """
 
 from __future__ import annotations
 
 import json
-import pickle
 import re
-import threading
-import zipfile
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 
-StateDict = dict[str, torch.Tensor]
+from models.file_kinds import is_safetensors, other_than_weights
+from models.foreign_weights import whose
+from models.model_errors import CheckpointError as CheckpointError
+from models.model_errors import ModelFilesError as ModelFilesError
+from models.model_errors import Say, say_once
+from models.pickles import load_pickle
+from models.wrappers import StateDict as StateDict
+from models.wrappers import listed, state_dict_in
 
 # What a Hugging Face folder may hold, best first.
 FOLDER_FILES = (
@@ -29,26 +32,18 @@ FOLDER_FILES = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
-KEYS_SHOWN = 5
+SUFFIXES = (".safetensors", ".bin", ".pth", ".pt", ".ckpt", ".pth.tar")
+# What trainers leave beside the weights.
+_LEFTOVERS = re.compile(r"(optimizer|scheduler|scaler|training_args|rng_state|random_states|trainer_state|openvino)")
+_SHARD = re.compile(r"-\d{5}-of-\d{5}\.")
 
 
-class ModelFilesError(Exception):
-    """The files given do not make a model: something is missing, ambiguous or contradictory.
-
-    CheckpointError is the part of it that concerns the file with the weights.
-    """
-
-
-class CheckpointError(ModelFilesError):
-    """A file with weights is unreadable, unsafe, or does not fit the model."""
-
-
-def load_state_dict(path: str | Path) -> tuple[StateDict, dict[str, Any]]:
+def load_state_dict(path: str | Path, say: Say = say_once) -> tuple[StateDict, dict[str, Any]]:
     """Read weights into CPU memory, and whatever the file says about them.
 
-    path: `.safetensors`; a pickle written by `torch.save` (any other suffix): a state dict, or a dict
-    with a "state_dict" and perhaps a "meta" as MMDetection writes it; a Hugging Face
-    `*.index.json` with its shards; or a folder that holds one of FOLDER_FILES.
+    path: safetensors; a pickle written by `torch.save`: a state dict, or dicts around one and perhaps a "meta" as
+    MMDetection writes it; a Hugging Face `*.index.json` with its shards; or a folder that holds one of FOLDER_FILES or
+    one other file with weights. say: gets a line about what was passed over.
 
     Returns the tensors by key, and the meta: of a pickle its "meta", of safetensors its metadata
     with JSON objects and lists decoded. Tensors may be backed by the file until they are copied.
@@ -56,19 +51,23 @@ def load_state_dict(path: str | Path) -> tuple[StateDict, dict[str, Any]]:
     """
     path = Path(path)
     if path.is_dir():
-        path = _file_in(path)
+        path = _file_in(path, say)
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file")
     if path.name.endswith(".index.json"):
-        return _load_shards(path)
-    if path.suffix == ".safetensors":
+        return _load_shards(path, say)
+    if is_safetensors(path):
         return _load_safetensors(path)
-    return _load_pickle(path)
+    other = other_than_weights(path)
+    if other is not None:
+        raise CheckpointError(f"{path}: expected a file with weights; it {other}")
+    return state_dict_in(load_pickle(path), path, say)
 
 
-def files_of(folder: Path) -> tuple[Path, ...]:
-    """The files in a Hugging Face folder that `load_state_dict` reads. Raises CheckpointError where there are none."""
-    file = _file_in(folder)
+def files_of(path: Path) -> tuple[Path, ...]:
+    """The files that `load_state_dict` reads of a Hugging Face folder, or by one of its files. Raises CheckpointError
+    where there are none."""
+    file = _file_in(path) if path.is_dir() else path
     return (file, *_shards(file)[0]) if file.name.endswith(".index.json") else (file,)
 
 
@@ -119,22 +118,52 @@ def load_into(
 
     kinds = {"missing": counted(missing), "unexpected": counted(unexpected), "of another shape": sorted(reshaped)}
     if any(kinds.values()):
+        foreign = whose(state_dict) if 2 * len(missing) > len(own) else None
         raise CheckpointError(
             f"{source} does not fit the model: "
-            + "; ".join(f"{len(keys)} {kind}: {_shown(keys)}" for kind, keys in kinds.items() if keys)
+            + "; ".join(f"{len(keys)} {kind}: {listed(keys)}" for kind, keys in kinds.items() if keys)
+            + (f"; {foreign}" if foreign else "")
         )
 
 
-def _shown(keys: list[str]) -> str:
-    return ", ".join(keys[:KEYS_SHOWN]) + (", …" if len(keys) > KEYS_SHOWN else "")
+def weight_files(folder: Path) -> list[Path]:
+    """What lies directly in a folder and may be a model's weights, the known names first; shards by their index."""
+    indices, shards = [], set()
+    for index in sorted(folder.glob("*.index.json")):
+        try:
+            shards |= set(_shards(index)[0])
+        except CheckpointError:  # an index of something else; of a usual name, it is told when it is read
+            if index.name not in FOLDER_FILES:
+                continue
+        indices.append(index)
+    files = [path for path in sorted(folder.iterdir()) if path.name.endswith(SUFFIXES) and path.is_file()]
+    found = [path for path in files if path not in shards and not _LEFTOVERS.match(path.name)] + indices
+    return sorted(found, key=lambda path: FOLDER_FILES.index(path.name) if path.name in FOLDER_FILES else 9)
 
 
-def _file_in(folder: Path) -> Path:
-    for name in FOLDER_FILES:
-        if (folder / name).is_file():
-            return folder / name
-    present = ", ".join(sorted(child.name for child in folder.iterdir())) or "nothing"
-    raise CheckpointError(f"{folder}: looked for {', '.join(FOLDER_FILES)}; found {present}")
+def _file_in(folder: Path, say: Say = say_once) -> Path:
+    """The file with the weights; by a name that is usual, or the only one."""
+    found = weight_files(folder)
+    if not found:
+        present = ", ".join(sorted(child.name for child in folder.iterdir())) or "nothing"
+        raise CheckpointError(f"{folder}: looked for {', '.join(FOLDER_FILES)}; found {present}")
+    best = found[0]
+    if best.name not in FOLDER_FILES:
+        if _SHARD.search(best.name):
+            raise CheckpointError(
+                f"{folder}: expected the index of the shards ({best.name}, …): bring its *.index.json"
+            )
+        names = {path.name.split(".")[0] for path in found}
+        if len(names) > 1:
+            raise CheckpointError(
+                f"{folder}: expected one file with weights, found {len(found)}: "
+                f"{listed(path.name for path in found)}. Name the one you mean: {best}"
+            )
+        best = min(found, key=lambda path: path.suffix != ".safetensors")
+    others = [path.name for path in found if path != best]
+    if others:
+        say(f"{folder}: takes {best.name}; passed over: {listed(others)}. To take another, name that file")
+    return best
 
 
 def _shards(index: Path) -> tuple[list[Path], set[str]]:
@@ -150,14 +179,14 @@ def _shards(index: Path) -> tuple[list[Path], set[str]]:
     return [index.parent / name for name in names], set(shard_by_key)
 
 
-def _load_shards(index: Path) -> tuple[StateDict, dict[str, Any]]:
+def _load_shards(index: Path, say: Say) -> tuple[StateDict, dict[str, Any]]:
     shards, keys = _shards(index)
     state_dict: StateDict = {}
     for shard in shards:
-        state_dict.update(load_state_dict(shard)[0])
+        state_dict.update(load_state_dict(shard, say)[0])
     lost = sorted(keys - state_dict.keys())
     if lost:
-        raise CheckpointError(f"{index}: {len(lost)} keys are in none of its shards: {_shown(lost)}")
+        raise CheckpointError(f"{index}: {len(lost)} keys are in none of its shards: {listed(lost)}")
     return state_dict, {}
 
 
@@ -167,7 +196,9 @@ def _load_safetensors(path: Path) -> tuple[StateDict, dict[str, Any]]:
             metadata = file.metadata() or {}
             state_dict = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
     except SafetensorError as error:
-        raise CheckpointError(f"{path} is not a safetensors file, or is truncated: {error}") from error
+        raise CheckpointError(
+            f"{path} is not a safetensors file, or is truncated: {error}: download it again"
+        ) from error
     return state_dict, {key: _decoded(value) for key, value in metadata.items()}
 
 
@@ -179,76 +210,3 @@ def _decoded(text: str) -> Any:
         except ValueError:
             return text
     return text
-
-
-# --- pickles -----------------------------------------------------------------------------------------
-
-
-class _HistoryBuffer:
-    """Takes the place of mmengine's log buffer, which its training checkpoints carry; keeps nothing."""
-
-    def __setstate__(self, state: object) -> None:
-        pass
-
-
-def _statistic(owner: object, name: str) -> str:
-    """Takes the place of `getattr`, by which a pickled HistoryBuffer names its own methods; looks nothing up."""
-    if owner is not _HistoryBuffer:
-        raise pickle.UnpicklingError("GLOBAL builtins.getattr on something else than mmengine's HistoryBuffer")
-    return name
-
-
-def _numpy_globals() -> list[Any]:
-    """Numpy's numbers and arrays of numbers. Arrays of objects stay refused, for want of their dtype."""
-    reconstruct, scalar = np.empty(0).__reduce__()[0], np.float64(0).__reduce__()[0]
-    return [
-        np.ndarray,
-        np.dtype,
-        *(type(np.dtype(code)) for code in "?bBhHiIlLqQefdUS"),
-        # numpy 1 wrote numpy.core, numpy 2 writes numpy._core
-        *((reconstruct, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
-        *((scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
-    ]
-
-
-_EXTRA_GLOBALS = [
-    *_numpy_globals(),
-    (_HistoryBuffer, "mmengine.logging.history_buffer.HistoryBuffer"),
-    (_statistic, "builtins.getattr"),
-]
-_extra_globals_lock = threading.Lock()  # torch keeps the list for the whole process
-
-
-def _load_pickle(path: Path) -> tuple[StateDict, dict[str, Any]]:
-    try:
-        with _extra_globals_lock, torch.serialization.safe_globals(_EXTRA_GLOBALS):
-            # Only the zip form can be mapped; it spares reading an optimiser that nobody asked for.
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except Exception as error:  # a damaged or hostile pickle may fail in any way; the cause is kept
-        refused = re.search(r"GLOBAL ([\w.]+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
-        if refused:
-            raise CheckpointError(
-                f"{path} asks for '{refused[1]}', which is code and not weights: refused, and not run"
-            ) from error
-        with path.open("rb") as file:
-            head = file.read(16)
-        reason = str(error).split("\n")[0] or type(error).__name__
-        raise CheckpointError(
-            f"{path} is not a checkpoint, or is damaged "
-            f"({path.stat().st_size} bytes that begin with {head!r}): {reason}"
-        ) from error
-    return _split(content, path)
-
-
-def _split(content: object, path: Path) -> tuple[StateDict, dict[str, Any]]:
-    """The state dict and meta in what a pickle held, in the forms that `load_state_dict` lists."""
-    meta: object = {}
-    state_dict = content
-    if isinstance(content, dict) and "state_dict" in content:
-        state_dict, meta = content["state_dict"], content.get("meta") or {}
-    if not isinstance(state_dict, dict) or not state_dict:
-        raise CheckpointError(f"{path}: expected tensors by key, got {type(state_dict).__name__}")
-    for key, value in state_dict.items():
-        if not isinstance(key, str) or not isinstance(value, torch.Tensor):
-            raise CheckpointError(f"{path}: expected tensors by key, got {type(value).__name__} at {key!r}")
-    return state_dict, meta if isinstance(meta, dict) else {}

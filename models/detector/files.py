@@ -1,15 +1,12 @@
-"""A detector's folder: its config, its checkpoint and the names of its classes.
+"""A detector's folder: its config, its checkpoint, the model that they make and the names of its classes.
 
-A config `.py` is code, which MMDetection runs to read it: take it from where you would take a program.
 Nothing is downloaded.
 """
 
 from __future__ import annotations
 
-import ast
 import copy
 import json
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +14,18 @@ from typing import Any
 
 import torch
 
-from models.checkpoints import ModelFilesError, StateDict
-from models.detector import old_libraries
+from models.checkpoints import ModelFilesError, weight_files
+from models.detector.mmcv_ops import MissingOpError
+from models.detector.pipelines import unknown
 
 WEIGHT_SUFFIXES = (".pth", ".safetensors")
+# Where there is none of these: how other trainers call their files.
+OTHER_SUFFIXES = (".pt", ".ckpt", ".bin", ".pth.tar")
+
+_ADD_PREPROCESSOR = (
+    "Add the one that the detector was trained with: data_preprocessor=dict(type='DetDataPreprocessor', mean=[…], "
+    "std=[…], bgr_to_rgb=…, pad_size_divisor=…)"
+)
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,7 @@ class DetectorFiles:
             raise ModelFilesError(
                 f"{path}: looked for one config .py and one checkpoint ({' or '.join(WEIGHT_SUFFIXES)}) there, in its "
                 f"artifacts folder and one folder further in; found {len(configs)} and {len(checkpoints)} in "
-                f"{folder}, which holds {present}"
+                f"{folder}, which holds {present}{_way_out(configs, checkpoints)}"
             )
         metadata = folder / "model_metadata.json"
         return cls(configs[0], checkpoints[0], metadata if metadata.is_file() else None)
@@ -72,75 +77,25 @@ class DetectorFiles:
 def candidates(folder: Path) -> tuple[list[Path], list[Path]]:
     """What `DetectorFiles.find` takes for configs and for checkpoints, of what lies directly in a folder."""
     children = sorted(child for child in folder.iterdir() if child.is_file()) if folder.is_dir() else []
-    return (
-        [child for child in children if child.suffix == ".py" and not child.name.startswith("_")],
-        [child for child in children if child.suffix in WEIGHT_SUFFIXES],
-    )
+    configs = [child for child in children if child.suffix == ".py" and not child.name.startswith("_")]
+    checkpoints = [child for child in children if child.suffix in WEIGHT_SUFFIXES]
+    if configs and not checkpoints and not (folder / "config.json").is_file():  # not a model of Hugging Face's
+        checkpoints = [child for child in weight_files(folder) if child.name.endswith(OTHER_SUFFIXES)]
+    return configs, checkpoints
+
+
+def _way_out(configs: list[Path], checkpoints: list[Path]) -> str:
+    """Where one of the two is there once and the other more often: that naming one of those is enough."""
+    if len(configs) == 1 and len(checkpoints) > 1:
+        return f". Name the checkpoint that you mean, not the folder: {checkpoints[-1]}"
+    if len(checkpoints) == 1 and len(configs) > 1:
+        return f". Name the config that you mean, not the folder: {configs[-1]}"
+    return ""
 
 
 def _listed(paths: Sequence[Path]) -> str:
     names = [path.name + "/" * path.is_dir() for path in paths]
     return ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
-
-
-def read_config(path: Path) -> Any:
-    """The config with its `_base_` files; those that do not exist are taken from MMDetection's own config tree.
-
-    Running the file is the only way to read it: it may compute, and mmengine executes it.
-    """
-    from mmengine.config import Config
-
-    old_libraries.mend()
-    try:
-        source = path.read_text(encoding="utf-8")
-        rebased = _rebased(source, path)
-        if rebased == source:
-            config = Config.fromfile(path)
-        else:
-            with tempfile.TemporaryDirectory() as scratch:
-                copied = Path(scratch) / path.name
-                copied.write_text(rebased, encoding="utf-8")
-                config = Config.fromfile(copied)
-    except ModelFilesError:
-        raise
-    except Exception as error:  # the config is code and may fail in any way; the cause is kept
-        raise ModelFilesError(f"{path}: cannot read the config: {error!r}") from error
-    if "model" not in config:
-        raise ModelFilesError(f"{path}: not an MMDetection config: it has no 'model'")
-    return config
-
-
-def _rebased(source: str, path: Path) -> str:
-    """A config's source; if a `_base_` file of it is missing, with all of them as absolute paths."""
-    for statement in ast.parse(source).body:
-        if not isinstance(statement, ast.Assign) or ast.unparse(statement.targets[0]) != "_base_":
-            continue
-        names = ast.literal_eval(statement.value)
-        names = [names] if isinstance(names, str) else names
-        if all("::" in name or (path.parent / name).is_file() for name in names):
-            break
-        segment = ast.get_source_segment(source, statement)
-        assert segment is not None
-        return source.replace(segment, f"_base_ = {[_base_file(name, path) for name in names]!r}", 1)
-    return source
-
-
-def _base_file(name: str, config: Path) -> str:
-    if "::" in name:  # mmengine's own form for a file in a package
-        return name
-    if (config.parent / name).is_file():
-        return str((config.parent / name).resolve())
-    import mmdet
-
-    tree = Path(mmdet.__file__).parent / ".mim" / "configs"
-    tail = Path(*(part for part in Path(name).parts if part not in ("..", ".")))
-    found = [tree / tail] if (tree / tail).is_file() else sorted(tree.glob(f"*/{tail}"))
-    if len(found) != 1:
-        raise ModelFilesError(
-            f"{config}: its _base_ file {name!r} is neither beside it nor in MMDetection's own configs; "
-            "save the config in full (mmengine's Config.dump) or bring the file"
-        )
-    return str(found[0])
 
 
 def build_model(config: Any, path: Path) -> Any:
@@ -160,9 +115,26 @@ def build_trainable(config: Any, path: Path) -> Any:
     forget_downloads(node)
     try:
         with DefaultScope.overwrite_default_scope(config.get("default_scope", "mmdet")):
-            return MODELS.build(node)
-    except (KeyError, TypeError, ValueError, AttributeError, AssertionError, ImportError) as error:
-        raise ModelFilesError(f"{path}: cannot build the model: {error}") from error
+            model = MODELS.build(node)
+    except MissingOpError:
+        raise
+    except Exception as error:  # a config may name any class with any arguments; the cause is kept
+        raise ModelFilesError(f"{path}: cannot build the model: {unknown(error)}") from error
+    from mmdet.models.data_preprocessors import DetDataPreprocessor
+    from mmdet.models.detectors.base import BaseDetector
+
+    if not isinstance(model, BaseDetector):
+        raise ModelFilesError(f"{path}: expected a detector, but its model is a {type(model).__name__}")
+    if "data_preprocessor" not in config.model:
+        raise ModelFilesError(
+            f"{path}: its model has no data_preprocessor, which says how images are normalised. {_ADD_PREPROCESSOR}"
+        )
+    if not isinstance(model.data_preprocessor, DetDataPreprocessor):
+        raise ModelFilesError(
+            f"{path}: its data_preprocessor: expected a DetDataPreprocessor, "
+            f"got {type(model.data_preprocessor).__name__}"
+        )
+    return model
 
 
 def forget_downloads(node: Any) -> None:
@@ -171,7 +143,7 @@ def forget_downloads(node: Any) -> None:
         if node.get("pretrained"):
             node["pretrained"] = None
         begins = node.get("init_cfg") or ()
-        if any(one.get("type") == "Pretrained" for one in ([begins] if isinstance(begins, dict) else begins)):
+        if any(_is_pretrained(one) for one in ([begins] if isinstance(begins, dict) else begins)):
             node["init_cfg"] = None
         for value in node.values():
             forget_downloads(value)
@@ -180,24 +152,10 @@ def forget_downloads(node: Any) -> None:
             forget_downloads(value)
 
 
-def inference_pipeline(config: Any, path: Path) -> list[dict[str, Any]]:
-    """The test pipeline with its first step, which loads a file, taking the image from memory instead."""
-    node = config.get("test_dataloader", {}).get("dataset", {})
-    while "pipeline" not in node and "dataset" in node:
-        node = node["dataset"]
-    steps = copy.deepcopy(node.get("pipeline") or config.get("test_pipeline"))
-    if not steps:
-        raise ModelFilesError(f"{path}: the config has neither a test_dataloader with a pipeline nor a test_pipeline")
-    steps[0]["type"] = "LoadImageFromNDArray"
-    return [step for step in steps if "LoadAnnotations" not in str(step["type"])]
-
-
-def unprefixed(state_dict: StateDict) -> StateDict:
-    """Without the name of a wrapper that all keys begin with (DistributedDataParallel's, a Hugging Face trainer's)."""
-    for prefix in ("module.", "model."):
-        if all(key.startswith(prefix) for key in state_dict):
-            state_dict = {key.removeprefix(prefix): tensor for key, tensor in state_dict.items()}
-    return state_dict
+def _is_pretrained(init: Any) -> bool:
+    """Whether an init_cfg fetches weights; its type is a name, or in the read_base style the class itself."""
+    kind = init.get("type") if isinstance(init, dict) else None
+    return str(getattr(kind, "__name__", kind)).split(".")[-1] in ("Pretrained", "PretrainedInit")
 
 
 def find_class_names(files: DetectorFiles, meta: dict[str, Any], config: Any, model: Any) -> tuple[str, ...]:
@@ -228,8 +186,9 @@ def _named_classes(files: DetectorFiles, meta: dict[str, Any], config: Any) -> I
             places.append((files.metadata, json.loads(files.metadata.read_bytes())))
         except ValueError as error:
             raise ModelFilesError(f"{files.metadata} is not JSON: {error}") from error
-    node = config.get("test_dataloader", {}).get("dataset")
-    while node:
+    loader = config.get("test_dataloader")
+    node = loader.get("dataset") if isinstance(loader, dict) else None
+    while isinstance(node, dict):
         places.append((files.config, node.get("metainfo")))
         node = node.get("dataset")
     places.append((files.config, config.get("metainfo")))
@@ -237,6 +196,12 @@ def _named_classes(files: DetectorFiles, meta: dict[str, Any], config: Any) -> I
         for key in ("classes", "CLASSES", "id2label"):
             names = place.get(key) if isinstance(place, dict) else None
             if isinstance(names, dict):  # {"0": "can", …}
-                names = [names[index] for index in sorted(names, key=int)]
+                try:
+                    names = [names[index] for index in sorted(names, key=int)]
+                except (ValueError, TypeError) as error:
+                    raise ModelFilesError(f"{path}: {key}: expected names by number, got {names!r:.80}") from error
             if names:
-                yield path, (names,) if isinstance(names, str) else tuple(names)
+                names = (names,) if isinstance(names, str) else names
+                if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
+                    raise ModelFilesError(f"{path}: {key}: expected the names of classes, got {names!r:.80}")
+                yield path, tuple(names)

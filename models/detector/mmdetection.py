@@ -21,20 +21,23 @@ import torch
 
 from models.checkpoints import load_into, load_state_dict
 from models.detector import conv_fusion, mmcv_ops
+from models.detector.configs import has_bases, read_config
 from models.detector.files import (
+    OTHER_SUFFIXES,
     WEIGHT_SUFFIXES,
     DetectorFiles,
     build_model,
+    candidates,
     find_class_names,
-    inference_pipeline,
-    read_config,
-    unprefixed,
 )
 from models.detector.interruptions import as_outside, called_between_layers
 from models.detector.known_resize import KnownResize
+from models.detector.pipelines import inference_pipeline
 from models.detector.protocol import ChannelOrder
 from models.families import ModelFiles
+from models.model_errors import say_once
 from models.types import Detections, check_rgb
+from models.wrappers import unwrapped
 
 T = TypeVar("T")
 
@@ -136,19 +139,16 @@ class MMDetector:
     @classmethod
     def folders_below(cls, root: Path) -> set[Path]:
         """Every folder at or below `root` with both a config .py and a checkpoint."""
-        return {
-            file.parent
-            for suffix in WEIGHT_SUFFIXES
-            for file in root.rglob(f"*{suffix}")
-            if any(not config.name.startswith("_") for config in file.parent.glob("*.py"))
-        }
+        suffixes = (*WEIGHT_SUFFIXES, *OTHER_SUFFIXES)
+        folders = {file.parent for suffix in suffixes for file in root.rglob(f"*{suffix}")}
+        return {folder for folder in folders if all(candidates(folder))}
 
     @classmethod
     def files(cls, path: Path) -> ModelFiles:
-        """Config, checkpoint and metadata; a config with `_base_` is written out. Raises ModelFilesError."""
+        """Config, checkpoint and metadata; a config with bases is written out. Raises ModelFilesError."""
         found = DetectorFiles.find(path)
         files: ModelFiles = {found.config.name: found.config, found.checkpoint.name: found.checkpoint}
-        if "_base_" in found.config.read_text(encoding="utf-8"):  # files that lie elsewhere
+        if has_bases(found.config.read_text(encoding="utf-8", errors="replace")):  # files that lie elsewhere
             files[found.config.name] = read_config(found.config).pretty_text.encode()
         if found.metadata is not None:
             files[found.metadata.name] = found.metadata
@@ -180,7 +180,8 @@ class MMDetector:
             model = build_model(config, files.config)
             state_dict, meta = load_state_dict(files.checkpoint)
             # BatchNorm's counters matter to no inference, and old checkpoints lack them.
-            load_into(model, unprefixed(state_dict), files.checkpoint, ignore=["*num_batches_tracked"])
+            state_dict = unwrapped(state_dict, model.state_dict(), files.checkpoint, say_once)
+            load_into(model, state_dict, files.checkpoint, ignore=["*num_batches_tracked"])
             class_names = find_class_names(files, meta, config, model)
             pipeline = inference_pipeline(config, files.config)
             return cls(model, pipeline, class_names, channel_order, device, dtype, fast, autocast)

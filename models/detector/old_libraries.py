@@ -12,13 +12,12 @@ from pathlib import Path
 
 
 def mend() -> None:
-    """Let MMEngine's configs name packages where setuptools has no `pkg_resources` any more; comes before reading one.
+    """Let MMEngine's configs name packages without setuptools' `pkg_resources`; comes before reading one.
 
     MMEngine looks for a package by it where a config has `_base_ = "mmdet::…"`, or under `read_base()` an import from a
-    package by its full name. Where there still is a `pkg_resources`, MMEngine's own functions stay.
+    package by its full name. Newer setuptools have none, older ones fail on newer Pythons or warn: so here it is never
+    asked.
     """
-    if find_spec("pkg_resources") is not None:
-        return
     import mmengine.utils.package_utils
     from mmengine.config import config
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,17 +13,13 @@ import torch
 
 from models.checkpoints import CheckpointError, ModelFilesError, StateDict, load_into, load_state_dict
 from models.detector import mmcv_ops
-from models.detector.files import (
-    DetectorFiles,
-    build_trainable,
-    find_class_names,
-    inference_pipeline,
-    read_config,
-    unprefixed,
-)
+from models.detector.configs import read_config
+from models.detector.files import DetectorFiles, build_trainable, find_class_names
+from models.detector.pipelines import inference_pipeline
+from models.model_errors import Say
+from models.wrappers import unwrapped
 
 Take = Literal["all", "backbone", "nothing"]
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -39,6 +35,7 @@ class Start:
     checkpoint: Path | None
     state_dict: StateDict | None
     class_names: tuple[str, ...] | None
+    notes: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -56,17 +53,24 @@ class Start:
             config = read_config(files.config)
             if take == "nothing":
                 return cls(files.config, config, None, None, None)
-            state_dict, meta = load_state_dict(files.checkpoint)
-            state_dict = unprefixed(state_dict)
+            notes: list[str] = []
+            state_dict, meta = load_state_dict(files.checkpoint, notes.append)
+            model = build_trainable(config, files.config)
+            own = model.state_dict().keys()
+            state_dict = unwrapped(state_dict, own, files.checkpoint, notes.append)
             if take == "backbone":
-                return cls(files.config, config, files.checkpoint, _backbone(state_dict, files.checkpoint), None)
+                if not any(key.startswith("backbone.") for key in state_dict):  # perhaps a backbone alone
+                    inner = {key.removeprefix("backbone.") for key in own if key.startswith("backbone.")}
+                    state_dict = unwrapped(state_dict, inner, files.checkpoint, notes.append)
+                backbone = _backbone(state_dict, files.checkpoint)
+                return cls(files.config, config, files.checkpoint, backbone, None, tuple(notes))
             try:
-                names = find_class_names(files, meta, config, build_trainable(config, files.config))
+                names = find_class_names(files, meta, config, model)
             except CheckpointError:
                 raise
             except ModelFilesError:  # names that are missing or do not fit: the head is made anew, which is said
                 names = None
-            return cls(files.config, config, files.checkpoint, state_dict, names)
+            return cls(files.config, config, files.checkpoint, state_dict, names, tuple(notes))
 
     @property
     def factors(self) -> dict[str, Any]:
@@ -113,6 +117,8 @@ class Start:
             say("weights: all new")
             return model
         assert self.checkpoint is not None
+        for note in self.notes:
+            say(note)
         own = model.state_dict()
         anew: list[str] = []
         if not self.knows(class_names):

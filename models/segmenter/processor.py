@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from models.checkpoints import ModelFilesError, read_json_object
+from models.model_errors import say_once
 
 # Hugging Face's SamImageProcessor, for a folder without preprocessor_config.json.
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -19,11 +20,12 @@ def resized_size(size_hw: tuple[int, int], longest: int) -> tuple[int, int]:
 
 
 def normalization(folder: Path, image_size: int) -> tuple[Sequence[float], Sequence[float]]:
-    """Mean and standard deviation from the folder's preprocessor_config.json, whose size must be the model's."""
-    path = folder / "preprocessor_config.json"
-    if not path.is_file():
-        return IMAGENET_MEAN, IMAGENET_STD
-    config = read_json_object(path)
+    """Mean and standard deviation by which the folder's images are prepared, whose size must be the model's.
+
+    They are in preprocessor_config.json, or under `image_processor` in transformers 5's processor_config.json. Where
+    both are there, the latter counts, as it does for transformers.
+    """
+    path, config = _prepared_by(folder)
     size = config.get("size") or {}
     longest = size.get("longest_edge", image_size) if isinstance(size, dict) else size
     if longest != image_size:
@@ -31,8 +33,34 @@ def normalization(folder: Path, image_size: int) -> tuple[Sequence[float], Seque
     for step in ("do_resize", "do_rescale", "do_normalize", "do_pad"):
         if config.get(step) is False:
             raise ModelFilesError(f"{path}: {step} is false, but every SAM's images are prepared in that step")
+    factor = config.get("rescale_factor", 1 / 255)
+    if not isinstance(factor, int | float) or abs(factor * 255 - 1) > 1e-3:
+        raise ModelFilesError(f"{path}: rescale_factor: expected 1/255, got {factor!r}")
     mean, std = config.get("image_mean") or IMAGENET_MEAN, config.get("image_std") or IMAGENET_STD
     for name, values in (("image_mean", mean), ("image_std", std)):
         if not isinstance(values, list | tuple) or [isinstance(v, int | float) for v in values] != [True] * 3:
             raise ModelFilesError(f"{path}: {name}: expected 3 numbers, got {values!r}")
+    if 0 in std:  # type: ignore[operator]
+        raise ModelFilesError(f"{path}: image_std: expected numbers above 0, got {std!r}")
     return mean, std  # type: ignore[return-value]
+
+
+def _prepared_by(folder: Path) -> tuple[Path, dict[str, object]]:
+    """The file that says how images are prepared, and what it says; nothing where there is none."""
+    nested, own = folder / "processor_config.json", folder / "preprocessor_config.json"
+    if nested.is_file():
+        config = read_json_object(nested)
+        if "image_processor" in config:
+            inner = config["image_processor"]
+            if not isinstance(inner, dict):
+                raise ModelFilesError(f"{nested}: image_processor: expected a JSON object, got {type(inner).__name__}")
+            if own.is_file() and any(
+                inner.get(key) != value for key, value in _counting(read_json_object(own)).items()
+            ):
+                say_once(f"{nested} and {own.name} differ; the former counts, as in transformers 5")
+            return nested, inner
+    return own, read_json_object(own) if own.is_file() else {}
+
+
+def _counting(config: dict[str, object]) -> dict[str, object]:
+    return {key: value for key, value in config.items() if key in ("image_mean", "image_std", "size")}

@@ -19,10 +19,11 @@ from transformers import SamConfig, SamModel
 
 from models.checkpoints import ModelFilesError, load_into, load_state_dict, read_json_object
 from models.families import ModelFiles
+from models.model_errors import say_once
 from models.segmenter.cuda.sam import PROMPTS, TOKENS, CudaDecoder, CudaEncoder
 from models.segmenter.decoder import PROJECT_FROM, Images, PlaceTables, encode_prompts
 from models.segmenter.encoder import ImageEncoder, UnknownEncoder
-from models.segmenter.folder import find_folder, folder_files, folders_below
+from models.segmenter.folder import find_folder, folder_files, folders_below, weights_at
 from models.segmenter.mask_packing import full_size, pack_masks, unpack_bits
 from models.segmenter.pixel_upload import normalize, upload
 from models.segmenter.portions import Portion, portions
@@ -31,6 +32,7 @@ from models.segmenter.prompt_points import labelled_points, to_resized, token_co
 from models.segmenter.protocol import DecodeRequest, RawMasks
 from models.segmenter.upsampling import binary_masks
 from models.types import Embedding, Masks, Prompts, check_rgb
+from models.wrappers import unwrapped
 
 log = logging.getLogger("box2mask")
 
@@ -136,7 +138,8 @@ class Sam:
     @classmethod
     def files(cls, path: Path) -> ModelFiles:
         """Configs and weights. Raises ModelFilesError."""
-        return folder_files(cls.find(path))
+        folder = cls.find(path)
+        return folder_files(folder, weights_at(path, folder))
 
     @classmethod
     def load(
@@ -147,7 +150,7 @@ class Sam:
         *,
         fast: bool = True,
     ) -> Sam:
-        """Load a Hugging Face SAM folder of any size, or Azure's MLflow folder around one (see `find`).
+        """Load a Hugging Face SAM folder of any size, Azure's MLflow folder around one, or a file of weights in it.
 
         Weights of another dtype are converted. Raises ModelFilesError if the files make no SAM, and its
         CheckpointError if the weights are unsafe or do not fit.
@@ -159,12 +162,14 @@ class Sam:
                 model = SamModel(config)
         except _CONFIG_ERRORS as error:
             raise ModelFilesError(f"{folder / 'config.json'}: cannot build a SAM: {error}") from error
-        state_dict, _ = load_state_dict(folder)
+        weights = weights_at(Path(path), folder)
+        state_dict, _ = load_state_dict(weights)
+        state_dict = unwrapped(state_dict, model.state_dict(), weights, say_once)
         # The two names of the one positional encoding; files of different ages hold either or both.
         for name, other in ((_PLACE, _TIED_PLACE), (_TIED_PLACE, _PLACE)):
             if other in state_dict:
                 state_dict.setdefault(name, state_dict[other])
-        load_into(model, state_dict, folder, assign=True)
+        load_into(model, state_dict, weights, assign=True)
         mean, std = normalization(folder, model.config.vision_config.image_size)
         return cls(model, mean, std, device, dtype, fast=fast)
 

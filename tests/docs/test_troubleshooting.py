@@ -19,7 +19,9 @@ MORE = "…"
 # Where what keeps a service from starting is raised, and the errors that it is told by.
 STARTUP = (
     *("app/settings.py", "app/engine/loading.py", "app/server.py", "models/detector/mmcv_ops.py"),
-    *("models/detector/files.py", "models/segmenter/sam.py", "models/checkpoints.py"),
+    *("models/detector/files.py", "models/detector/configs.py", "models/detector/pipelines.py"),
+    *("models/segmenter/sam.py", "models/segmenter/processor.py", "models/segmenter/folder.py"),
+    *("models/checkpoints.py", "models/pickles.py", "models/wrappers.py"),
 )
 STARTUP_ERRORS = ("SettingsError", "ModelFilesError", "CheckpointError", "MissingOpError")
 # Put together by pydantic; the test below provokes it.

@@ -14,8 +14,9 @@ from safetensors.torch import save_file
 
 from models.checkpoints import CheckpointError, ModelFilesError, load_state_dict
 from models.detector import mmdetection
+from models.detector.configs import read_config
 from models.detector.conv_fusion import FusedConv
-from models.detector.files import DetectorFiles, build_model, read_config
+from models.detector.files import DetectorFiles, build_model
 from models.detector.mmcv_ops import MissingOpError, install
 from models.detector.mmdetection import ChannelOrder, MMDetector
 from models.types import Detections

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from models.detector import old_libraries
-from models.detector.files import read_config
+from models.detector.configs import read_config
 from models.detector.mmdetection import MMDetector
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # mmdet's and mmcv's own, on import

@@ -11,7 +11,8 @@ import torch
 
 from models.checkpoints import CheckpointError, ModelFilesError
 from models.demo.things import CLASS_NAMES
-from models.detector.files import build_trainable, read_config
+from models.detector.configs import read_config
+from models.detector.files import build_trainable
 from models.finetuning.start import Start, steps_after_loading
 
 CLASS_HEAD = {"bbox_head.cls_score.weight", "bbox_head.cls_score.bias"}
