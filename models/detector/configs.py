@@ -48,6 +48,8 @@ def read_config(path: Path) -> Any:
         raise
     except Exception as error:  # the config is code and may fail in any way; the cause is kept
         way = f". {_in_full(path)}" if has_bases(source) else ""
+        if isinstance(error, ImportError) and "custom_imports" in source:
+            way = ". The modules of its custom_imports must be installed, or be in a folder of PYTHONPATH"
         raise ModelFilesError(f"{path}: cannot read the config: {_reason(error)}{way}") from error
     _check(config, path)
     if isinstance(config.get("data_preprocessor"), Mapping):  # as MMEngine's Runner completes the model

@@ -35,7 +35,7 @@ def detector_config() -> str:
 
 
 def detector_weights(folder: Path) -> StateDict:
-    """The weights of that config, with the batch norms' statistics above 0."""
+    """Weights for that config."""
     mmcv_ops.install()
     path = folder / "config.py"
     path.write_text(detector_config())
@@ -66,10 +66,12 @@ def sam_weights() -> StateDict:
 
 def filled(state_dict: StateDict) -> StateDict:
     generator = torch.Generator().manual_seed(1)
-    return {
-        key: torch.rand(tensor.shape, generator=generator) + 0.1 if tensor.is_floating_point() else tensor
-        for key, tensor in state_dict.items()
-    }
+    values = {}
+    for key, tensor in state_dict.items():
+        noise = torch.rand(tensor.shape, generator=generator)
+        positive = key.endswith(("running_var", "norm.weight", "bn1.weight", "bn2.weight"))
+        values[key] = (noise + 0.5 if positive else noise - 0.5) if tensor.is_floating_point() else tensor
+    return values
 
 
 def write_sam_configs(folder: Path, **preprocessor: Any) -> Path:
