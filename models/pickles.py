@@ -40,8 +40,15 @@ class _Dropped:
         pass
 
 
+class _DroppedList:
+    """The same for lists of other classes: torch fills nothing but plain ones."""
+
+    def __new__(cls, *args: object) -> list[Any]:  # type: ignore[misc]
+        return []
+
+
 class _DroppedDict:
-    """The same for dicts of other classes: torch fills nothing but plain ones."""
+    """The same for dicts."""
 
     def __new__(cls, *args: object) -> OrderedDict[Any, Any]:  # type: ignore[misc]
         return OrderedDict()
@@ -60,7 +67,7 @@ def _numpy_globals() -> list[Any]:
     return [
         np.ndarray,
         np.dtype,
-        *(type(np.dtype(code)) for code in "?bBhHiIlLqQefdUS"),
+        *(type(np.dtype(code)) for code in "?bBhHiIlLqQefdgUSMm"),
         # numpy 1 wrote numpy.core, numpy 2 writes numpy._core
         *((reconstruct, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
         *((scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
@@ -73,7 +80,7 @@ _NOTES = (
     *(f"pathlib.{name}" for name in ("PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath")),
     *(f"pathlib._local.{name}" for name in ("PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath")),
     *(f"datetime.{name}" for name in ("datetime", "date", "time", "timedelta", "timezone")),
-    "types.SimpleNamespace",
+    *("types.SimpleNamespace", "uuid.UUID", "decimal.Decimal"),
     "mmengine.config.config.Config",
     *(f"omegaconf.{name}" for name in ("dictconfig.DictConfig", "listconfig.ListConfig")),
     *(f"omegaconf.base.{name}" for name in ("ContainerMetadata", "Metadata")),
@@ -82,7 +89,8 @@ _NOTES = (
         for kind in ("Any", "String", "Integer", "Float", "Boolean", "Bytes", "Path", "Enum", "Interpolation")
     ),
     "typing.Any",
-    *(f"builtins.{name}" for name in ("int", "float", "bool", "str", "bytes", "dict", "list", "tuple")),
+    *("builtins.frozenset", "builtins.slice"),
+    *(f"builtins.{name}" for name in ("int", "float", "bool", "str", "bytes", "dict", "list", "tuple", "range")),
 )
 
 _NOTE_DICTS = (
@@ -98,6 +106,7 @@ _EXTRA_GLOBALS = [
     (_HistoryBuffer, "mmengine.logging.history_buffer.HistoryBuffer"),
     (_statistic, "builtins.getattr"),
     *((_Dropped, name) for name in _NOTES),
+    (_DroppedList, "collections.deque"),
     *((_DroppedDict, name) for name in _NOTE_DICTS),
 ]
 _extra_globals_lock = threading.Lock()  # torch keeps the list for the whole process
@@ -121,7 +130,8 @@ def load_pickle(path: Path) -> object:
             ) from error
         with path.open("rb") as file:
             head = file.read(16)
-        reason = str(error).split("\n")[0] or type(error).__name__
+        cause = re.search(r"WeightsUnpickler error:\s*(.+)", str(error))
+        reason = cause[1] if cause else str(error).split("\n")[0] or type(error).__name__
         raise CheckpointError(
             f"{path} is not a checkpoint, or is damaged "
             f"({path.stat().st_size} bytes that begin with {head!r}): {reason}"

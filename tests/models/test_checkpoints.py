@@ -148,7 +148,7 @@ def test_a_damaged_file_is_called_damaged(tmp_path: Path, suffix: str, legacy: b
     whole = path.read_bytes()
     for content in (whole[: len(whole) // 2], whole[:-20], b"", b"version https://git-lfs.github.com/spec/v1\n"):
         path.write_bytes(content)
-        with pytest.raises(CheckpointError, match="truncated|damaged"):
+        with pytest.raises(CheckpointError, match=r"a\.\w+:? .*(is truncated|or is damaged|is empty|Git LFS pointer)"):
             load_state_dict(path)
 
 

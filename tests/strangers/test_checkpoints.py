@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import datetime
 import io
 import json
 import logging
@@ -382,11 +383,26 @@ def test_code_is_refused_whatever_it_is_called(tmp_path: Path, name: str) -> Non
 
 def test_what_is_let_through_keeps_nothing_and_calls_nothing(tmp_path: Path) -> None:
     """A path or a number by its class is read as an object without content."""
-    content = {"state_dict": {"a": torch.ones(1)}, "meta": {"out": pathlib.PurePosixPath("x"), "n": Smuggled(int, "7")}}
+    notes = [pathlib.PurePosixPath("x"), argparse.Namespace(a=1), datetime.timedelta(1), Smuggled(int, "7")]
+    kept = {
+        "queue": collections.deque([1]),
+        "counts": collections.defaultdict(int),
+        "when": np.datetime64("2020-01-01"),
+    }
+    content = {"state_dict": {"a": torch.ones(1)}, "meta": {"notes": notes, **kept}}
     (tmp_path / "a.pth").write_bytes(saved(content))
     meta = load_state_dict(tmp_path / "a.pth")[1]
-    assert [type(value).__name__ for value in meta.values()] == ["_Dropped", "_Dropped"]
-    assert not isinstance(meta["n"], int)
+    assert {type(value).__name__ for value in meta["notes"]} == {"_Dropped"}
+    assert type(meta["queue"]) is list and type(meta["counts"]) is collections.OrderedDict
+
+
+def test_a_refusal_does_not_recommend_to_run_code(tmp_path: Path) -> None:
+    """torch's own message says that `weights_only=False` will likely succeed."""
+    content = {"state_dict": {"a": torch.ones(1)}, "best": np.array([None])}
+    (tmp_path / "a.pth").write_bytes(saved(content))
+    with pytest.raises(CheckpointError, match="is not a checkpoint, or is damaged") as raised:
+        load_state_dict(tmp_path / "a.pth")
+    assert "weights_only" not in str(raised.value) and "ObjectDType" in str(raised.value)
 
 
 # --- whose weights they are -------------------------------------------------------------------------------
