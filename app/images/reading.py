@@ -30,8 +30,8 @@ from PIL import (
     WebPImagePlugin,  # noqa: F401
 )
 
-from app.images.bombs import READS_IN_ALL, CostlyImage, MeteredFile, check
 from app.images.urls import UrlError, UrlMode, fetch
+from models.images.bombs import READS_IN_ALL, CostlyImage, MeteredFile, check
 
 if TYPE_CHECKING:
     from app.settings import Settings

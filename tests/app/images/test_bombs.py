@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from app.images import bombs, reading
-from app.images.bombs import CostlyImage, MeteredFile, check
+from app.images import reading
 from app.images.reading import ImageError, decode_image, image_bytes, image_size_hw
 from benchmarks.reliability.bomb_files import DECODED, REFUSED, decompression_bomb, progressive_scans
+from models.images import bombs
+from models.images.bombs import CostlyImage, MeteredFile, check
 
 as_served = pytest.mark.filterwarnings("ignore")
 
