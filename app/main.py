@@ -32,7 +32,7 @@ from app.http.intake import Intake
 from app.http.metrics import Metrics
 from app.http.middleware import RequestRecord, ScoringHeaders
 from app.http.tracing import Tracing
-from app.images.reading import ImageLimits, is_url, media_type
+from app.images.reading import ImageLimits, is_url
 from app.images.store import ImageStore
 from app.playground import site
 from app.scoring.cost import AnswerLimits
@@ -40,6 +40,7 @@ from app.scoring.description import describe
 from app.scoring.scorer import Scorer
 from app.scoring.waiting import within
 from app.settings import Settings
+from models.images.formats import media_type
 
 log = logging.getLogger("box2mask")
 

@@ -26,11 +26,12 @@ from app.contract import schemas
 from app.contract.masks import Rle
 from app.engine import loading
 from app.errors import ServiceError
-from app.images.reading import ImageError, ImageLimits, image_bytes, image_size_hw
+from app.images.reading import ImageLimits, image_bytes
 from app.scoring.description import describe
 from app.scoring.scorer import PIPELINE_SCORE_THRESHOLD
 from app.scoring.thread import ScorerThread
 from app.settings import Settings
+from models.images.decoding import ImageError, image_size_hw
 
 # A file, the content of one, or an http(s) URL.
 ImageSource = Path | bytes | str

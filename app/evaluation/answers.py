@@ -13,10 +13,10 @@ from typing import Literal
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from app.images.reading import ImageError, image_size_hw
 from app.predictor import PredictedObject, PredictionError, Predictor, read_image
 from models.data import Annotation, Dataset, LabelledImage
 from models.evaluation import Found, Rle, middle_point, truth_masks
+from models.images.decoding import ImageError, image_size_hw
 
 Prompts = Literal["ground-truth", "detected", "points"]
 PROMPTS: tuple[Prompts, ...] = ("ground-truth", "detected", "points")

@@ -21,9 +21,9 @@ from app.folders.journal import FAILED, Journal, Stamp
 from app.folders.outputs import Outputs
 from app.folders.prompts import BoxPrompt, BoxPrompts
 from app.folders.sources import SourceImage, Sources
-from app.images.reading import ImageError, decode_image, image_size_hw
 from app.predictor import PredictedObject, PredictionError, Predictor
 from app.results.image_result import ImageResult
+from models.images.decoding import ImageError, decode_image, image_size_hw
 
 # Images in work: while some are in the networks, others are read, and their masks written.
 _AT_ONCE = min(16, 2 + 2 * (os.cpu_count() or 1))

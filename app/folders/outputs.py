@@ -11,9 +11,9 @@ from urllib.parse import quote
 
 from PIL import Image
 
-from app.images.reading import decode_image
 from app.results import atomic_files, azureml_jsonl, coco, cvat, label_studio, mask_pngs, overlays, yolo_seg
 from app.results.image_result import ImageResult, Results, classes_of
+from models.images.decoding import decode_image
 
 # Format -> what it is called in the folder.
 NAMES = {

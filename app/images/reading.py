@@ -1,52 +1,25 @@
-"""Whatever stands in a request's `image` column (base64 text or a URL) -> RGB uint8 (H, W, 3), within limits.
+"""Whatever stands in a request's `image` column (base64 text or a URL) -> the encoded file, within limits.
 
 Knows nothing of rows and columns: it raises ImageError, and the caller says where the image stood.
 
     image_bytes     base64, `data:` URL or http(s) URL -> the encoded file
-    decode_image    the encoded file -> pixels
-    image_size_hw   the encoded file -> the size that these have, from its header
-    media_type      the encoded file -> what HTTP calls its format
 """
 
 from __future__ import annotations
 
 import binascii
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-# Pillow registers formats while it looks for one; importing ours here leaves threads nothing to race for.
-from PIL import (
-    BmpImagePlugin,  # noqa: F401
-    GifImagePlugin,  # noqa: F401
-    Image,
-    JpegImagePlugin,  # noqa: F401
-    PngImagePlugin,  # noqa: F401
-    TiffImagePlugin,
-    WebPImagePlugin,  # noqa: F401
-)
-
 from app.images.urls import UrlError, UrlMode, fetch
-from models.images.bombs import READS_IN_ALL, CostlyImage, MeteredFile, check
+from models.images.decoding import MAX_PIXELS, ImageError, check_pixels, opened
+from models.images.formats import FORMATS
 
 if TYPE_CHECKING:
     from app.settings import Settings
 
-# Pillow warns at one process-wide limit; `max_pixels` is asked for each image, and before anything is decoded.
-Image.MAX_IMAGE_PIXELS = None
-
-FORMATS = "JPEG, PNG, WebP, BMP, GIF or TIFF image"
 _EXPECTED = f"expected base64 or an http(s) URL of a {FORMATS}"
 
-_SIGNATURE = re.compile(
-    rb"(?P<JPEG>\xff\xd8\xff)|(?P<PNG>\x89PNG\r\n\x1a\n)|(?P<WEBP>RIFF.{4}WEBP)"
-    rb"|(?P<BMP>BM)|(?P<GIF>GIF8[79]a)|(?P<TIFF>II[*+]\0|MM\0[*+])",
-    re.DOTALL,
-)
 _URLSAFE_TO_STANDARD = bytes.maketrans(b"-_", b"+/")
 _WHITESPACE = b" \t\r\n\v\f"
 _JSON_NAMES = {
@@ -58,27 +31,7 @@ _JSON_NAMES = {
     dict: "an object",
 }
 
-# EXIF orientation -> the transpose that shows the image upright, and the one that undoes it.
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-_SIDES_SWAPPED = (_UPRIGHT[5], _UPRIGHT[6], _UPRIGHT[7], _UPRIGHT[8])
-_AS_STORED = _UPRIGHT | {6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}
-_ORIENTATION_TAG = 0x0112
-_MAX_EXIF_BYTES = 2**20  # a PNG may have any number, and each becomes a Python object; JPEG's limit is 64 KB
 _LARGE_TEXT, _HEAD_TEXT = 2**20, 2**14  # characters of base64; four of them are three bytes
-_PHOTOMETRIC_TAG = 0x0106
-_WHITE_IS_ZERO = 0
-
-
-class ImageError(ValueError):
-    """A client's image that cannot be had: says what was expected and what came."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +44,7 @@ class ImageLimits:
     url_timeout_s: the whole of a fetch, from name look-up to last byte, redirects included.
     """
 
-    max_pixels: int = 100_000_000
+    max_pixels: int = MAX_PIXELS
     max_bytes: int = 64 * 2**20
     urls: UrlMode = "public"
     url_timeout_s: float = 10.0
@@ -139,120 +92,6 @@ def is_url(value: object) -> bool:
     return isinstance(value, str) and value[:64].lstrip().lower().startswith(("http://", "https://"))
 
 
-def decode_image(
-    data: bytes, *, exif_orientation: bool = False, max_pixels: int = DEFAULT_LIMITS.max_pixels
-) -> np.ndarray:
-    """Decode a JPEG, PNG, WebP, BMP, GIF or TIFF file to RGB uint8 (H, W, 3), C-contiguous and writable.
-
-    exif_orientation: False gives the pixels as they are stored, in TIFF too, which Pillow would turn by
-        itself; True gives them as a viewer shows them. H and W are those of the array in either case.
-
-    Of an animation the first frame is taken. Colours are those of Pillow's `convert("RGB")`: alpha is dropped,
-    not blended with a background, and CMYK is converted without a colour profile. 16-bit grey keeps its high
-    byte, as 16-bit colour does, so 65535 becomes 255. Raises ImageError for any other file, for one that is
-    truncated or damaged, and, before decoding, for more than `max_pixels`.
-    """
-    with _opened(data) as image:
-        _check_pixels(image.size, max_pixels)
-        turn = _turn(image, upright=exif_orientation)  # before load(), which forgets a TIFF's orientation
-        image.load()
-        rgb = _rgb(image)
-        return np.array(rgb if turn is None else rgb.transpose(turn))
-
-
-def image_size_hw(data: bytes, *, exif_orientation: bool = False, max_pixels: int | None = None) -> tuple[int, int]:
-    """(height, width) of what `decode_image` makes of the file, from its header. Raises ImageError."""
-    with _opened(data) as image:
-        if max_pixels is not None:
-            _check_pixels(image.size, max_pixels)
-        turned = _turn(image, upright=exif_orientation) in _SIDES_SWAPPED
-        return (image.width, image.height) if turned else (image.height, image.width)
-
-
-def media_type(data: bytes) -> str:
-    """The media type of a file that `decode_image` takes, "image/jpeg" say, from its first bytes."""
-    signature = _SIGNATURE.match(data)
-    return f"image/{str(signature.lastgroup).lower()}" if signature else "application/octet-stream"
-
-
-def _check_pixels(size_xy: tuple[int, int], max_pixels: int) -> None:
-    width, height = size_xy
-    if not 0 < width * height <= max_pixels:
-        raise ImageError(f"expected an image of 1 to {max_pixels} pixels, got {width} x {height}")
-
-
-@contextmanager
-def _opened(data: bytes) -> Iterator[Image.Image]:
-    """The file, its header read; whatever Pillow trips over within the context becomes an ImageError."""
-    signature = _SIGNATURE.match(data)
-    if signature is None:
-        start = f" that start with {data[:16]!r}" if data else ""
-        raise ImageError(f"expected a {FORMATS}, got {len(data)} bytes{start}")
-    file_format = str(signature.lastgroup)
-    try:
-        check(data, file_format)
-        file = MeteredFile(data)
-        with Image.open(file, formats=(file_format,)) as image:
-            file.reads = READS_IN_ALL
-            yield image
-    except ImageError:
-        raise
-    except CostlyImage as error:
-        raise ImageError(f"{error} ({len(data)} bytes)") from error
-    # Pillow's parsers end a hostile file with whatever they trip over: OSError, SyntaxError, struct.error,
-    # KeyError, ZeroDivisionError, MemoryError... There is no list to keep; only Pillow and numpy run above.
-    except Exception as error:
-        raise ImageError(
-            f"the {file_format} image is truncated, damaged or of an unsupported kind ({len(data)} bytes)"
-        ) from error
-
-
-def _turn(image: Image.Image, *, upright: bool) -> Image.Transpose | None:
-    """What `image`, opened but not loaded, will need after load() to be upright, or to be as it is stored.
-
-    Its `size` is that of before this turn: Pillow states a TIFF's as it will be after load().
-    """
-    is_tiff = isinstance(image, TiffImagePlugin.TiffImageFile)
-    if upright == is_tiff:  # Pillow turns a TIFF upright as it loads, and no other format
-        return None
-    return (_AS_STORED if is_tiff else _UPRIGHT).get(_orientation(image))
-
-
-def _orientation(image: Image.Image) -> int:
-    """EXIF orientation 1..8 of an opened image; 1 where there is none, or none that can be read."""
-    if len(image.info.get("exif") or b"") > _MAX_EXIF_BYTES:
-        return 1
-    try:
-        orientation = image.getexif().get(_ORIENTATION_TAG, 1)
-    except Exception:  # as in decode_image: damaged metadata ends anyhow, and the pixels may be whole
-        return 1
-    return orientation if isinstance(orientation, int) else 1
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    """A decoded image of any mode as mode RGB."""
-    if image.mode == "RGB":
-        return image
-    if image.mode == "F":
-        raise ImageError("expected 8 or 16 bits per sample, got floating point, which has no fixed range")
-    if image.mode.startswith("I"):  # I;16 and I;16B, or I: integers of up to 32 bits
-        return _high_byte(image).convert("RGB")
-    # What is transparent is of no use to RGB, and Pillow spends time and a warning on carrying it over.
-    image.info.pop("transparency", None)
-    return image.convert("RGB")
-
-
-def _high_byte(image: Image.Image) -> Image.Image:
-    """16-bit grey as 8-bit grey, mode L; Pillow's own conversion clips at 255 instead of scaling."""
-    values = np.asarray(image)
-    if values.min() < 0 or values.max() > 0xFFFF:
-        raise ImageError(f"expected samples of 0 to 65535, got {values.min()} to {values.max()}")
-    grey = (values >> 8).astype(np.uint8)
-    if isinstance(image, TiffImagePlugin.TiffImageFile) and image.tag_v2.get(_PHOTOMETRIC_TAG) == _WHITE_IS_ZERO:
-        grey = 255 - grey
-    return Image.fromarray(grey)
-
-
 def _is_base64_data_url(value: str, head: str) -> bool:
     if not head.startswith("data:"):
         return False
@@ -267,11 +106,11 @@ def _check_head(text: str, max_pixels: int) -> None:
     if len(text) < _LARGE_TEXT:
         return
     try:
-        with _opened(binascii.a2b_base64(text[:_HEAD_TEXT])) as image:
+        with opened(binascii.a2b_base64(text[:_HEAD_TEXT])) as image:
             size = image.size
     except ValueError:  # not plain base64, or the header goes on
         return
-    _check_pixels(size, max_pixels)
+    check_pixels(size, max_pixels)
 
 
 def _from_base64(text: str) -> bytes:

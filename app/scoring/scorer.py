@@ -20,12 +20,13 @@ from app.contract.schemas import Params, Request, ResponseSchema, Row
 from app.engine.cache import content_key
 from app.engine.engine import FETCHES, Engine
 from app.errors import BadRequest, ImageGone, NotFound, NotNumbers
-from app.images.reading import ImageError, ImageLimits, decode_image, image_bytes, image_size_hw, is_url
+from app.images.reading import ImageLimits, image_bytes, is_url
 from app.images.store import ImageStore, is_reference, reference_of
 from app.images.urls import UrlError
 from app.scoring.cost import AnswerCost, AnswerLimits
 from app.scoring.waiting import each, together
 from models.detector.protocol import Detector, Sample
+from models.images.decoding import ImageError, decode_image, image_size_hw
 from models.pipeline import box_prompts
 from models.segmenter.protocol import RawMasks, Segmenter
 from models.types import Detections, Embedding, Prompts

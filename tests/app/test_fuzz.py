@@ -26,9 +26,9 @@ from schemathesis.specs.openapi.checks import (
 
 from app.contract import schemas
 from app.errors import BadRequest
-from app.images.reading import ImageError, decode_image
 from benchmarks.reliability.bad_requests import FILES, ROUTES, bad_requests, broken, good_request
 from benchmarks.reliability.fuzz import send
+from models.images.decoding import ImageError, decode_image
 
 seeded = settings(
     max_examples=200, derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]

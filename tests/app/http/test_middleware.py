@@ -30,7 +30,8 @@ from app.errors import (
 from app.http.admission import Admission
 from app.http.metrics import Metrics
 from app.http.middleware import RequestRecord, ScoringHeaders, _loggable
-from app.images.reading import ImageError, decode_image, image_bytes
+from app.images.reading import image_bytes
+from models.images.decoding import ImageError, decode_image
 
 
 async def echo(request: Request) -> Response:

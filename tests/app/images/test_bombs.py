@@ -15,10 +15,11 @@ import pytest
 from PIL import Image, ImageFile
 
 from app.images import reading
-from app.images.reading import ImageError, decode_image, image_bytes, image_size_hw
+from app.images.reading import image_bytes
 from benchmarks.reliability.bomb_files import DECODED, REFUSED, decompression_bomb, progressive_scans
 from models.images import bombs
 from models.images.bombs import CostlyImage, MeteredFile, check
+from models.images.decoding import ImageError, decode_image, image_size_hw
 
 as_served = pytest.mark.filterwarnings("ignore")
 
@@ -56,7 +57,7 @@ def test_bombs_are_refused_by_their_header(name: str, monkeypatch: pytest.Monkey
 
 
 def test_runs_of_a_bmp_are_counted_while_it_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.images.reading.READS_IN_ALL", 10_000)
+    monkeypatch.setattr("models.images.decoding.READS_IN_ALL", 10_000)
     with pytest.raises(ImageError, match=r"^expected an image in fewer pieces \(\d+ bytes\)$"):
         decode_image(REFUSED["BMP, runs"](2**20))
 

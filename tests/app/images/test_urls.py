@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 import trustme
 
-from app.images.reading import ImageError, ImageLimits, image_bytes
+from app.images.reading import ImageLimits, image_bytes
 from app.images.urls import MAX_REDIRECTS, UrlError, fetch, is_public, system_addresses
 from benchmarks.reliability.hostile_urls import NAMES, hostile_urls
+from models.images.decoding import ImageError
 
 FILE = b"\x89PNG\r\n\x1a\n, or so the fetcher may believe"
 ANY = ImageLimits(urls="any")
