@@ -365,8 +365,11 @@ def size_of(image: bytes | str, *, upright: bool = False) -> tuple[int, int] | N
         with Image.open(BytesIO(image)) as opened:
             width, height = opened.size
             stated_upright = opened.format == "TIFF"  # Pillow states the size of this format alone after the turn
-            sideways = opened.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
-            turned = sideways and upright != stated_upright
+            try:
+                sideways = opened.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+            except Exception:  # the EXIF is damaged, which the service takes for none
+                sideways = False
+            turned = sideways and (upright or opened.format == "AVIF") != stated_upright  # AVIF's turn is made always
     except UnidentifiedImageError:  # the service says better what is wrong with it
         return None
     return (width, height) if turned else (height, width)

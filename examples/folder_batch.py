@@ -19,7 +19,7 @@ from pathlib import Path
 
 import httpx
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".heic"}
 PARAMS = {"score_threshold": 0.3, "mask_format": "rle", "exif_orientation": True}
 ATTEMPTS, LONGEST_PAUSE_S = 8, 30.0
 BUSY = (429, 502, 503)

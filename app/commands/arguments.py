@@ -48,10 +48,22 @@ def add_data_arguments(parser: argparse.ArgumentParser, *, skip_bad: bool = True
     parser.add_argument(
         "--crowds", choices=CROWDS, help="what objects are that are marked iscrowd or difficult (default: as-crowds)"
     )
+    add_page(parser)
     if skip_bad:
         parser.add_argument(
             "--skip-bad", action="store_true", help="leave out what cannot be read, and say what, instead of stopping"
         )
+
+
+def add_page(parser: argparse.ArgumentParser) -> None:
+    """--page: which page of an image file with several."""
+    parser.add_argument(
+        "--page",
+        type=_page,
+        default=1,
+        metavar="N",
+        help="of image files with several pages or frames (TIFF, GIF, WebP, PNG, AVIF) take number N (default: 1)",
+    )
 
 
 def reading(args: argparse.Namespace) -> dict[str, Any]:
@@ -62,6 +74,7 @@ def reading(args: argparse.Namespace) -> dict[str, Any]:
         "images": args.images_root,
         "normalized": args.normalized,
         "crowds": args.crowds,
+        "page": args.page,
     }
 
 
@@ -94,6 +107,12 @@ def _lines(problems: Sequence[Problem], skipped: str = "left out: ") -> list[str
         else:
             lines.append(f"{skipped if one.fatal else ''}{one}")
     return lines
+
+
+def _page(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"expected a number from 1 on, found {text!r}")
+    return int(text)
 
 
 def _prefix(text: str) -> tuple[str, str]:

@@ -203,10 +203,12 @@ def _split(args: argparse.Namespace) -> int:
 
 def _check(args: argparse.Namespace) -> int:
     from models.data import check, counts, read, shortened
+    from models.images.notes import PhotoNotes
 
     dataset, problems = read(args.src, **reading(args))
     allowed = None if args.classes is None else [name.strip() for name in args.classes.split(",") if name.strip()]
-    problems += check(dataset, allowed)
+    notes = PhotoNotes(args.page)
+    problems += check(dataset, allowed, notes)
     if problems:
         rows: list[tuple[str, ...]] = [("FILE", "LINE", "REASON")]
         for one in shortened(problems, len(problems) if args.all else MOST_SHOWN):
@@ -221,6 +223,8 @@ def _check(args: argparse.Namespace) -> int:
     empty = sum(not image.annotations for image in dataset.images)
     urls = sum(isinstance(image.path, str) for image in dataset.images)
     print(f"{len(dataset)} images, {empty} of them without an object" + (f", {urls} URLs not fetched" if urls else ""))
+    for note in notes.lines():
+        print(f"note: {note}")
     print(f"{len(problems):,} problems" if problems else "no problems")
     return 1 if problems else 0
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from app.commands.arguments import add_models, chosen_settings, failed, fraction, typed
+from app.commands.arguments import add_models, add_page, chosen_settings, failed, fraction, typed
 
 if TYPE_CHECKING:
     from app.folders.prompts import BoxPrompts
@@ -70,6 +70,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         metavar="X",
         help=f"leave out boxes that score less (default: {SCORE_THRESHOLD}; of --prompts: none)",
     )
+    add_page(command)
     command.add_argument("--recursive", action="store_true", help="look into folders in folders, too")
     command.add_argument("--restart", action="store_true", help="forget an earlier run's results in DIR")
     add_models(command)
@@ -119,6 +120,7 @@ def _process(args: argparse.Namespace, sources: Sources, prompts: BoxPrompts | N
 
     from app.folders import batch, outputs
     from app.folders.journal import FAILED, Journal
+    from models.images.notes import PhotoNotes
 
     identity = predictor.identity()
     if prompts is not None:
@@ -137,6 +139,8 @@ def _process(args: argparse.Namespace, sources: Sources, prompts: BoxPrompts | N
     if prompts is None and threshold is None:
         threshold = SCORE_THRESHOLD
     settings = {"images": str(sources.root), "score_threshold": threshold if prompts is None else None, **identity}
+    if args.page != 1:
+        settings["page"] = args.page
     settings["boxes"] = "of the detector" if prompts is None else "of --prompts"
     header = {"box2mask": version("box2mask"), "settings": settings}
     journal = Journal(args.out, header, outputs.ALL, restart=args.restart)
@@ -144,7 +148,7 @@ def _process(args: argparse.Namespace, sources: Sources, prompts: BoxPrompts | N
         # What an earlier run has written here is kept in step, asked for again or not.
         formats = tuple(one for one in FORMATS if one in formats or (args.out / outputs.NAMES[one]).exists())
         model_version = " + ".join(name for name in identity.values() if name)
-        writing = outputs.Outputs(args.out, formats, sources.root, args.image_url, model_version)
+        writing = outputs.Outputs(args.out, formats, sources.root, args.image_url, model_version, args.page)
         if prompts is None:
             class_names = predictor.class_names
             predict = batch.detecting(predictor, threshold, masks=has_masks)
@@ -152,11 +156,14 @@ def _process(args: argparse.Namespace, sources: Sources, prompts: BoxPrompts | N
             class_names = prompts.class_names
             predict = batch.prompted(predictor)
         in_networks = batch.images_in_networks(predictor)
-        summary = batch.process(sources, predict, journal, writing, prompts, in_networks=in_networks)
+        notes = PhotoNotes(args.page)
+        summary = batch.process(sources, predict, journal, writing, prompts, notes, in_networks=in_networks)
         written = writing.write_all(journal, class_names)
         objects = sum(len(result.objects) for result in journal)
         again = f", {summary.resumed} of them from before" if summary.resumed else ""
         print(f"{len(journal)} images{again}, {objects} objects: {', '.join(written)} in {args.out}")
+        for note in notes.lines():
+            print(f"box2mask: {note}", file=sys.stderr)
     finally:
         journal.close()
     if summary.failed:

@@ -16,7 +16,7 @@ from pycocotools import mask as coco_mask
 from app.predictor import PredictedObject, PredictionError, Predictor, read_image
 from models.data import Annotation, Dataset, LabelledImage
 from models.evaluation import Found, Rle, middle_point, truth_masks
-from models.images.decoding import ImageError, image_size_hw
+from models.images.decoding import ImageError, image_size_hw, one_page
 
 Prompts = Literal["ground-truth", "detected", "points"]
 PROMPTS: tuple[Prompts, ...] = ("ground-truth", "detected", "points")
@@ -166,6 +166,8 @@ class _Question:
     def answer(self, image: LabelledImage, truths: Sequence[Rle | None], detections: Sequence[Found] | None) -> _Answer:
         """detections: those of an earlier predictor, or None. Raises PredictionError."""
         data = read_image(image.path)
+        if image.page != 1:
+            data = one_page(data, image.page)
         size_hw = image_size_hw(data, exif_orientation=True)
         if size_hw != image.size_hw:
             raise PredictionError(

@@ -167,7 +167,8 @@ def _pixels(dataset: Dataset, index: int) -> np.ndarray:
     image = dataset.images[index]
     try:
         # What was measured is not too large.
-        pixels = decode_image(read_image(image.path), exif_orientation=True, max_pixels=sys.maxsize)
+        data = read_image(image.path)
+        pixels = decode_image(data, exif_orientation=True, max_pixels=sys.maxsize, page=image.page)
     except (PredictionError, ImageError):
         pixels = np.zeros((0, 0, 3), np.uint8)
     if pixels.shape[:2] != image.size_hw:

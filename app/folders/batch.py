@@ -21,16 +21,17 @@ from app.folders.journal import FAILED, Journal, Stamp
 from app.folders.outputs import Outputs
 from app.folders.prompts import BoxPrompt, BoxPrompts
 from app.folders.sources import SourceImage, Sources
-from app.predictor import PredictedObject, PredictionError, Predictor
+from app.predictor import PredictedObject, PredictionError, Predictor, read_image
 from app.results.image_result import ImageResult
-from models.images.decoding import ImageError, decode_image, image_size_hw
+from models.images.decoding import ImageError, decode_image, image_size_hw, one_page
+from models.images.notes import PhotoNotes
 
 # Images in work: while some are in the networks, others are read, and their masks written.
 _AT_ONCE = min(16, 2 + 2 * (os.cpu_count() or 1))
 
 
 # The boxes of an image to its objects; the boxes are None where the detector finds them.
-Predict = Callable[[Path, tuple[BoxPrompt, ...] | None], list[PredictedObject]]
+Predict = Callable[[Path | bytes, tuple[BoxPrompt, ...] | None], list[PredictedObject]]
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,8 @@ def images_in_networks(predictor: Predictor) -> int:
 def detecting(predictor: Predictor, score_threshold: float, *, masks: bool) -> Predict:
     """Objects by the detector, with masks or without."""
 
-    def predict(path: Path, boxes: tuple[BoxPrompt, ...] | None) -> list[PredictedObject]:
-        return (predictor.detect_and_segment if masks else predictor.detect)(path, score_threshold)
+    def predict(image: Path | bytes, boxes: tuple[BoxPrompt, ...] | None) -> list[PredictedObject]:
+        return (predictor.detect_and_segment if masks else predictor.detect)(image, score_threshold)
 
     return predict
 
@@ -65,10 +66,10 @@ def detecting(predictor: Predictor, score_threshold: float, *, masks: bool) -> P
 def prompted(predictor: Predictor) -> Predict:
     """Masks of given boxes, which keep their labels and scores."""
 
-    def predict(path: Path, boxes: tuple[BoxPrompt, ...] | None) -> list[PredictedObject]:
+    def predict(image: Path | bytes, boxes: tuple[BoxPrompt, ...] | None) -> list[PredictedObject]:
         if not boxes:
             return []
-        found = predictor.segment(path, np.array([one.box_xyxy for one in boxes]))
+        found = predictor.segment(image, np.array([one.box_xyxy for one in boxes]))
         return [
             PredictedObject(box.label, box.score, one.box_xyxy, one.rle, one.iou_score)
             for box, one in zip(boxes, found, strict=True)
@@ -83,12 +84,14 @@ def process(
     journal: Journal,
     outputs: Outputs,
     prompts: BoxPrompts | None,
+    notes: PhotoNotes,
     *,
     in_networks: int,
 ) -> Summary:
     """Bring every image's result into the journal, and its own files into the folder.
 
-    prompts: None where the detector finds the boxes. in_networks: see `images_in_networks`.
+    prompts: None where the detector finds the boxes. notes: are told how the images were read. in_networks: see
+    `images_in_networks`.
 
     A bad image is said on standard error and in FAILED, and does not keep the others. Raises PredictorError where no
     image can be answered, and OSError where results cannot be written; what was done by then is kept.
@@ -120,9 +123,11 @@ def process(
         stamp = _stamp(source, boxes)  # before the file is read: one that changes meanwhile is done again
         if stamp is None:
             raise PredictionError("the file has gone")
+        notes.look(source.path)
+        image = source.path if outputs.page == 1 else one_page(read_image(source.path), outputs.page)
         with turns:
-            objects = predict(source.path, boxes)
-        result = _result(source, boxes, objects)
+            objects = predict(image, boxes)
+        result = _result(source, boxes, objects, outputs.page)
         outputs.write_image(result, source.path)
         return result, stamp
 
@@ -158,13 +163,15 @@ def _of_earlier_runs(sources: Sources, journal: Journal) -> Iterator[tuple[Sourc
                 yield source, result
 
 
-def _result(source: SourceImage, boxes: tuple[BoxPrompt, ...] | None, objects: list[PredictedObject]) -> ImageResult:
+def _result(
+    source: SourceImage, boxes: tuple[BoxPrompt, ...] | None, objects: list[PredictedObject], page: int
+) -> ImageResult:
     if objects and objects[0].rle is not None:
         height, width = objects[0].rle["size"]
     elif boxes is None:
-        height, width = image_size_hw(source.path.read_bytes(), exif_orientation=True)
+        height, width = image_size_hw(source.path.read_bytes(), exif_orientation=True, page=page)
     else:  # nothing was asked of the predictor, which would have found out whether the image is whole
-        height, width = decode_image(source.path.read_bytes(), exif_orientation=True).shape[:2]
+        height, width = decode_image(source.path.read_bytes(), exif_orientation=True, page=page).shape[:2]
     return ImageResult(source.name, (height, width), tuple(objects))
 
 

@@ -39,7 +39,8 @@ class Outputs:
     """The formats that were asked for, in a folder.
 
     root: the folder that the images' names start at. image_url: what stands before the names in the files that say
-    where an image is; None: each file's own way to name a local file. model_version: for Label Studio.
+    where an image is; None: each file's own way to name a local file. model_version: for Label Studio. page: of images
+    with several pages or frames.
     """
 
     folder: Path
@@ -47,6 +48,7 @@ class Outputs:
     root: Path
     image_url: str | None
     model_version: str
+    page: int = 1
 
     def lacks(self, result: ImageResult) -> bool:
         """Whether a file of this image is not there yet."""
@@ -60,7 +62,7 @@ class Outputs:
             mask_pngs.write(self._path("masks"), result)
         if "overlay" in self.formats:
             height, width = result.size_hw
-            pixels = decode_image(path.read_bytes(), exif_orientation=True, max_pixels=height * width)
+            pixels = decode_image(path.read_bytes(), exif_orientation=True, max_pixels=height * width, page=self.page)
             overlays.write(self._path("overlay"), result, Image.fromarray(pixels))
 
     def remove_image(self, name: str) -> None:

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from models.data.dataset import Annotation, Dataset, LabelledImage, Place, Problem
-from models.data.images import examine
+from models.data.image_files import examine
 from models.data.values import BadValueError, extent, shortest
+from models.images.notes import PhotoNotes
 
 TOLERANCE = 1e-6  # pixels, to which coordinates are kept
 
@@ -42,10 +43,10 @@ def counts(dataset: Dataset) -> list[ClassCount]:
     return [ClassCount(name, objects[name], images[name], masks[name], crowds[name]) for name in dataset.class_names]
 
 
-def check(dataset: Dataset, classes: Iterable[str] | None = None) -> list[Problem]:
+def check(dataset: Dataset, classes: Iterable[str] | None = None, notes: PhotoNotes | None = None) -> list[Problem]:
     """Every problem, in the order of the images. Reads every image file whole; fetches no URL.
 
-    classes: the only ones there may be; None: any.
+    classes: the only ones there may be; None: any. notes: are told how the images were read.
     """
     allowed = None if classes is None else tuple(classes)
     problems: list[Problem] = []
@@ -57,7 +58,7 @@ def check(dataset: Dataset, classes: Iterable[str] | None = None) -> list[Proble
         if first is not image:
             problems.append(_problem(place, f"the same image as in {first.place}", str(image.path)))
         elif isinstance(image.path, Path):
-            problems += _file(image, image.path, place, contents)
+            problems += _file(image, image.path, place, contents, notes)
         problems += _objects(image, place, allowed)
     if allowed is not None:
         used = {one.label for _, one in dataset.annotations()}
@@ -84,12 +85,16 @@ def _problem(place: Place, reason: str, about: str = "") -> Problem:
     return Problem(place, reason, fatal=False, about=about)
 
 
-def _file(image: LabelledImage, path: Path, place: Place, contents: dict[str, LabelledImage]) -> Iterator[Problem]:
+def _file(
+    image: LabelledImage, path: Path, place: Place, contents: dict[str, LabelledImage], notes: PhotoNotes | None
+) -> Iterator[Problem]:
     try:
-        found = examine(path)
+        found = examine(path, image.page)
     except BadValueError as error:
         yield _problem(place, str(error))
         return
+    if notes is not None:
+        notes.add(path, found.page_count, found.reading)
     first = contents.setdefault(found.sha256, image)
     if first is not image:
         yield _problem(place, f"the same content as {first.path}", str(path))

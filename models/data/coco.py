@@ -16,7 +16,7 @@ from pycocotools import mask as coco_mask
 from models.data import json_object
 from models.data.dataset import Annotation, DataError, Dataset, LabelledImage, Place, Problem
 from models.data.ids import Ids, IdsSeen
-from models.data.images import size_hw
+from models.data.image_files import size_hw
 from models.data.json_object import Entries, Entry
 from models.data.rle import read_rle
 from models.data.sources import Sources
@@ -141,7 +141,7 @@ class _Reading:
                     raise BadValueError("id: expected each image once, found it again")
                 self._unread.add(identity, True)
                 file = self._sources.find(entry.get("file_name"), "file_name", folders, tree=tree, hint=self._path.stem)
-                size = stated_size_hw(entry.get("height"), entry.get("width")) or size_hw(file)
+                size = stated_size_hw(entry.get("height"), entry.get("width")) or size_hw(file, self._sources.page)
                 self._images.add(identity, LabelledImage(file, size, place=Place(self._path, found.line)))
                 self._unread.remove(identity)
             except BadValueError as error:

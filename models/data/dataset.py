@@ -108,12 +108,14 @@ class LabelledImage:
     path: the image's file, or its http(s) URL as text.
     size_hw: its (height, width) in pixels.
     place: where it was read; not part of what it is.
+    page: of a file with several pages or frames, counted from 1.
     """
 
     path: Path | str
     size_hw: tuple[int, int]
     annotations: tuple[Annotation, ...] = ()
     place: Place | None = field(default=None, compare=False)
+    page: int = 1
 
     @property
     def name(self) -> str:
@@ -186,4 +188,5 @@ def _said(image: LabelledImage) -> list[Any]:
         ]
         for one in image.annotations
     ]
-    return [image.name, [int(length) for length in image.size_hw], objects]
+    page = [] if image.page == 1 else [image.page]
+    return [image.name, [int(length) for length in image.size_hw], objects, *page]

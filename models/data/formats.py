@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -30,13 +31,14 @@ def load(
     images: Path | None = None,
     normalized: bool | None = None,
     crowds: Crowds | None = None,
+    page: int = 1,
 ) -> Dataset:
     """The data set at `path`, whole. Raises DataError with every problem that kept something from being read.
 
     What is merely odd, or is left out because the data set itself asks for it, is known to `read` alone.
     """
     dataset, problems = read(
-        path, format=format, prefixes=prefixes, images=images, normalized=normalized, crowds=crowds
+        path, format=format, prefixes=prefixes, images=images, normalized=normalized, crowds=crowds, page=page
     )
     if fatal := [problem for problem in problems if problem.fatal]:
         raise DataError(fatal)
@@ -51,6 +53,7 @@ def read(
     images: Path | None = None,
     normalized: bool | None = None,
     crowds: Crowds | None = None,
+    page: int = 1,
 ) -> tuple[Dataset, list[Problem]]:
     """What can be read at `path`, and what cannot, or is odd.
 
@@ -58,16 +61,19 @@ def read(
     prefixes: what an image's address begins with (`azureml://...`) -> the folder or URL that stands for it.
     images: the folder that relative paths of images start at, in place of where the format has them.
     normalized: whether coordinates are fractions of the image's width and height, or pixels; None: as the format has
-        them. crowds: whether what is marked as a crowd is one; None: it is.
+        them. crowds: whether what is marked as a crowd is one; None: it is. page: which page or frame to take of image
+        files with several, counted from 1.
 
     Image files are opened only where the data set does not state their size.
 
     Raises DataError when nothing can be read.
     """
     format, found = find(Path(path), format)
-    sources = Sources(images, prefixes or {}, normalized)
+    sources = Sources(images, prefixes or {}, normalized, page)
     reader = {"coco": coco.read, "voc": voc.read, "jsonl": jsonl.read, "mltable": mltable.read}[format]
     dataset, problems = reader(found, sources)
+    if page != 1:
+        dataset = Dataset(dataset.class_names, tuple(replace(image, page=page) for image in dataset.images))
     problems += sources.notes(Place(found))
     dataset, more = settle(dataset, found, crowds)
     return dataset, problems + more + _all_empty(dataset, found, problems)

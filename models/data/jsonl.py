@@ -16,7 +16,7 @@ import numpy as np
 
 from models.data import classes
 from models.data.dataset import Annotation, DataError, Dataset, LabelledImage, Place, Problem
-from models.data.images import size_hw
+from models.data.image_files import size_hw
 from models.data.sources import Sources
 from models.data.values import (
     BadValueError,
@@ -134,7 +134,7 @@ def _image(line: str, place: Place, sources: Sources, problems: list[Problem]) -
         raise BadValueError(f"image_details: expected an object, found {shown(details)}")
     fields = ("image_details.height", "image_details.width")
     size = stated_size_hw(_without_unit(details.get("height")), _without_unit(details.get("width")), fields)
-    size = size or size_hw(path)
+    size = size or size_hw(path, sources.page)
     label = listed(entry.get("label"))
     if not isinstance(label, list):
         raise BadValueError(f"label: expected a list of objects, found {shown(label)}")

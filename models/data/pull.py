@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from models import weights
 from models.data import voc
 from models.data.dataset import DataError, Dataset
-from models.data.images import examine
+from models.data.image_files import examine
 from models.data.sources import Sources
 from models.data.values import BadValueError, shown
 

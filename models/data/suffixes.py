@@ -1,19 +1,5 @@
 """How the names of image files end."""
 
-IMAGE_SUFFIXES = frozenset(
-    {
-        ".avif",
-        ".bmp",
-        ".gif",
-        ".heic",
-        ".heif",
-        ".jfif",
-        ".jpe",
-        ".jpeg",
-        ".jpg",
-        ".png",
-        ".tif",
-        ".tiff",
-        ".webp",
-    }
-)
+from models.images.formats import SUFFIXES
+
+IMAGE_SUFFIXES = frozenset(SUFFIXES)

@@ -24,7 +24,7 @@ from pycocotools import mask as coco_mask
 
 from models.data import classes
 from models.data.dataset import Annotation, DataError, Dataset, LabelledImage, Place, Problem
-from models.data.images import size_hw
+from models.data.image_files import size_hw
 from models.data.sources import Sources
 from models.data.suffixes import IMAGE_SUFFIXES
 from models.data.values import (
@@ -166,7 +166,7 @@ def _image(file: Path, folder: Path, sources: Sources, problems: list[Problem]) 
     path = _path(root, file, folder, sources)
     size = root.first("size")
     try:
-        hw = _stated_size_hw(size) or size_hw(path)
+        hw = _stated_size_hw(size) or size_hw(path, sources.page)
     except BadValueError as error:
         raise ElementError((size or root).line, error) from error
     masks = _masks(folder / MASK_FOLDER / f"{file.stem}.png", hw, root, problems)

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
 from pycocotools import mask as coco_mask
 
 from models import evaluation
@@ -20,6 +19,7 @@ from models.demo.dataset import demo_scene, held_out_numbers, labelled
 from models.demo.things import CLASS_NAMES
 from models.detector.mmdetection import MMDetector
 from models.evaluation import Predicted, Rle
+from models.images.decoding import decode_image
 from models.segmenter.sam import Sam
 from models.types import Prompts
 from models.weights import find_places
@@ -55,8 +55,7 @@ def photos(folder: Path) -> Measured:
         raise DataError([Problem(one.place or Place(folder), "expected a mask, got a box only") for one in boxes])
 
     def pixels(index: int) -> np.ndarray:
-        with Image.open(dataset.images[index].path) as image:
-            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))  # as the boxes are: upright
+        return decode_image(Path(dataset.images[index].path).read_bytes(), exif_orientation=True)  # as the boxes are
 
     return Measured(dataset, pixels)
 

@@ -13,13 +13,14 @@ import torch
 from mmengine.dataset import BaseDataset, DefaultSampler
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
-from PIL import Image, ImageOps, UnidentifiedImageError
 from torch.utils.data import DataLoader
 
 from models.data import Annotation, DataError, Dataset, LabelledImage, Place, Problem
-from models.data.images import size_hw
+from models.data.image_files import MAX_PIXELS, size_hw
 from models.data.values import BadValueError
 from models.finetuning.crop import SafeCrop
+from models.images.decoding import ImageError, decode
+from models.images.notes import PhotoNotes
 
 LEAST_PART = 0.6  # of an image's sides, that a crop leaves
 LEAST_SIDE = 1.0  # pixels; losses of boxes that are thinner have no meaning
@@ -45,6 +46,7 @@ class TrainingImages(BaseDataset):
         return [
             {
                 "img_path": str(image.path),
+                "img_page": image.page,
                 "img_id": index,
                 "height": image.size_hw[0],
                 "width": image.size_hw[1],
@@ -85,15 +87,14 @@ class LoadImage:
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
         path, size_hw = Path(results["img_path"]), (results["height"], results["width"])
+        page = results.get("img_page", 1)
         try:
-            with Image.open(path) as opened:
-                upright = ImageOps.exif_transpose(opened)
-                as_stored = (upright.height, upright.width) != size_hw == (opened.height, opened.width)
-                image = opened if as_stored else upright
-                if image.mode.startswith("I"):  # 16-bit grey
-                    image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-                pixels = np.asarray(image.convert("RGB"))
-        except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError) as error:
+            data = path.read_bytes()
+            found = decode(data, exif_orientation=True, max_pixels=MAX_PIXELS, page=page)
+            if found.size_hw != size_hw == found.stored_hw:
+                found = decode(data, exif_orientation=False, max_pixels=MAX_PIXELS, page=page)
+            pixels = found.pixels()
+        except (OSError, ImageError) as error:
             raise DataError([Problem(Place(path), f"cannot be decoded: {error}")]) from error
         if pixels.shape[:2] != size_hw:
             raise DataError([_other_size(path, size_hw, pixels.shape[:2])])
@@ -154,8 +155,14 @@ def usable_box(annotation: Annotation, image: LabelledImage) -> list[float] | No
     return [x1, y1, x2, y2] if min(x2 - x1, y2 - y1) >= LEAST_SIDE else None
 
 
-def check(dataset: Dataset) -> None:
-    """Find out before the training what would end it. Raises DataError with every problem."""
+def check(dataset: Dataset, notes: PhotoNotes | None = None) -> None:
+    """Find out before the training what would end it. Raises DataError with every problem.
+
+    notes: are told how the images are read.
+    """
+    for image in dataset.images:
+        if notes is not None and isinstance(image.path, Path):
+            notes.look(image.path)
     problems = [problem for image in dataset.images if (problem := _problem(image)) is not None]
     if problems:
         raise DataError(problems)
@@ -171,8 +178,9 @@ def _problem(image: LabelledImage) -> Problem | None:
     if not isinstance(image.path, Path):
         return Problem(place, f"expected an image on this machine, found the URL {image.path}")
     try:
-        if size_hw(image.path) != image.size_hw:
-            LoadImage()({"img_path": image.path, "height": image.size_hw[0], "width": image.size_hw[1]})
+        if size_hw(image.path, image.page) != image.size_hw:
+            height, width = image.size_hw
+            LoadImage()({"img_path": image.path, "img_page": image.page, "height": height, "width": width})
     except BadValueError as error:
         return Problem(place, str(error))
     except DataError as error:

@@ -29,6 +29,7 @@ from models.finetuning.record import Record, check_apart
 from models.finetuning.schedule import optimizer_config, schedule_config
 from models.finetuning.start import Start, Take
 from models.finetuning.validation import BoxFigures, StartValidation, ValidationLoss
+from models.images.notes import PhotoNotes
 from models.training_process import prepare_process
 
 Say = Callable[[str], None]
@@ -226,10 +227,13 @@ def _prepared(
     unknown = [name for name in validation.class_names if name not in training.class_names]
     if {one.label for _, one in validation.annotations()} & set(unknown):
         raise TrainingError(f"the validation data has classes that the training data lacks: {', '.join(unknown)}")
+    notes = PhotoNotes(training.images[0].page if training.images else 1)
     for dataset, use in ((training, "training"), (validation, "validation")):
         if not any(not one.crowd for _, one in dataset.annotations()):
             raise TrainingError(f"the {use} data has no object in its {len(dataset)} images")
-        images.check(dataset)
+        images.check(dataset, notes)
+    for line in notes.lines():
+        say(line)
     begun = Start.read(start, take)
     class_names = begun.order(training.class_names)
     training = Dataset(class_names, training.images)

@@ -13,7 +13,8 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Iterator
-from io import BytesIO
+from io import BufferedReader, BytesIO, FileIO
+from pathlib import Path
 
 # How often Pillow may read: for the header, a handful of times for each of its parts; for the pixels, once or more for
 # each chunk, strip or run. A million take a few seconds; a BMP with run-length
@@ -52,8 +53,22 @@ class MeteredFile(BytesIO):
         return super().read(size)
 
 
+class MeteredPath(BufferedReader):
+    """As MeteredFile, of a file on a disk. Raises OSError."""
+
+    def __init__(self, path: Path, reads: int = READS_OF_HEADER) -> None:
+        super().__init__(FileIO(path))
+        self.reads = reads
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.reads -= 1
+        if self.reads < 0:
+            raise CostlyImage("expected an image in fewer pieces")
+        return super().read(size)
+
+
 def check(data: bytes, file_format: str) -> None:
-    """Raises CostlyImage. file_format: "JPEG", "PNG", "WEBP", "BMP", "GIF" or "TIFF", by the file's first bytes."""
+    """Raises CostlyImage. file_format: as `models.images.formats` names it."""
     if file_format == "JPEG":
         _check_jpeg(data)
     elif file_format == "TIFF":

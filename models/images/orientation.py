@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from PIL import Image, TiffImagePlugin
+from PIL import AvifImagePlugin, Image, TiffImagePlugin
 
 # EXIF orientation -> the transpose that shows the image upright, and the one that undoes it.
 _UPRIGHT = {
@@ -26,9 +26,17 @@ def turn_of(image: Image.Image, *, upright: bool) -> Image.Transpose | None:
     Its `size` is that of before this turn: Pillow states a TIFF's as it will be after load().
     """
     is_tiff = isinstance(image, TiffImagePlugin.TiffImageFile)
+    if isinstance(image, AvifImagePlugin.AvifImageFile):  # Pillow states the container's own turn as if it were EXIF's
+        upright = True
     if upright == is_tiff:  # Pillow turns a TIFF upright as it loads, and no other format
         return None
     return (_AS_STORED if is_tiff else _UPRIGHT).get(_orientation(image))
+
+
+def is_sideways(image: Image.Image) -> bool:
+    """Whether `image`, opened but not loaded, is stored with the sides exchanged that it is shown with."""
+    as_shown, as_stored = (turn_of(image, upright=upright) in SIDES_SWAPPED for upright in (True, False))
+    return as_shown != as_stored
 
 
 def _orientation(image: Image.Image) -> int:

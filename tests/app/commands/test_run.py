@@ -197,6 +197,27 @@ def test_a_run_that_was_killed_goes_on_to_the_same_results(
     assert (out / "journal.jsonl").read_bytes() == before and hashes(out) == hashes(whole)
 
 
+def test_a_page_of_several_is_run_as_an_image_of_its_own(
+    run: Run, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, out = tmp_path / "photos", tmp_path / "out"
+    folder.mkdir()
+    first, second = (Image.open(photos / name).convert("RGB") for name in ("e.jpg", "b.png"))
+    first.save(folder / "stack.tif", save_all=True, append_images=[second])
+    second.save(folder / "second.png")
+    arguments = (folder, "--out", out, "--formats", "coco,overlay", "--score-threshold", THRESHOLD)
+    assert run(*arguments, "--page", "2") == 0
+    assert "box2mask: 1 image has more than one page or frame" in (said := capsys.readouterr()).err
+    assert "number 2 is read" in said.err
+    found = COCO(str(out / "coco.json"))
+    boxes = {
+        image["file_name"]: [one["bbox"] for one in found.imgToAnns[image_id]] for image_id, image in found.imgs.items()
+    }
+    assert boxes["stack.tif"] == boxes["second.png"] != []
+    assert run(*arguments) == 1  # the results there are of another page
+    assert "page" in capsys.readouterr().err
+
+
 def test_bad_files_are_said_skipped_and_tried_again(
     run: Run, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -210,11 +231,12 @@ def test_bad_files_are_said_skipped_and_tried_again(
     arguments = (folder, "--out", out, "--formats", "masks,overlay,coco", "--score-threshold", THRESHOLD)
     assert run(*arguments) == 1
     said = capsys.readouterr()
+    formats = "a JPEG, PNG, WebP, BMP, GIF, TIFF, AVIF or HEIC image"
     reasons = {
         "cut.jpg": "the JPEG image is truncated, damaged or of an unsupported kind (1500 bytes)",
         "large.png": "expected an image of 1 to 100000 pixels, got 400 x 400",
-        "none.gif": "expected a JPEG, PNG, WebP, BMP, GIF or TIFF image, got 0 bytes",
-        "text.png": "expected a JPEG, PNG, WebP, BMP, GIF or TIFF image, got 4 bytes that start with b'text'",
+        "none.gif": f"expected {formats}, got 0 bytes",
+        "text.png": f"expected {formats}, got 4 bytes that start with b'text'",
     }
     for name, reason in reasons.items():
         assert f"box2mask: {folder / name}: {reason}; skipped\n" in said.err

@@ -22,7 +22,7 @@ from tests.app.scoring_requests import (
     to_yolof,
 )
 
-FORMATS = "JPEG, PNG, WebP, BMP, GIF or TIFF image"
+FORMATS = "JPEG, PNG, WebP, BMP, GIF, TIFF, AVIF or HEIC image"
 IMAGE_EXPECTED = f"expected base64 or an http(s) URL of a {FORMATS}"
 POINTS_EXPECTED = "row 0, input_points: expected (point_batch, points_per_prompt, 2)"
 BOXES_EXPECTED = "row 0, input_boxes: expected (num_boxes, 4)"
@@ -265,7 +265,11 @@ BAD: dict[str, tuple[bytes | dict[str, Any], str]] = {
     ),
     "not an image": (
         column(image=base64.b64encode(b"%PDF-1.7 and more").decode()),
-        f"row 0, image: expected a {FORMATS}, got 17 bytes that start with b'%PDF-1.7 and mor'",
+        f"row 0, image: expected a {FORMATS}, got PDF (17 bytes): convert it to JPEG or PNG",
+    ),
+    "not an image of any known kind": (
+        column(image=base64.b64encode(b"nothing and more").decode()),
+        f"row 0, image: expected a {FORMATS}, got 16 bytes that start with b'nothing and more'",
     ),
     "truncated image": (
         to_yolof(base64.b64encode(JPEG[: len(JPEG) // 2]).decode()),

@@ -150,7 +150,7 @@ def test_sixteen_bits_keep_the_high_byte(data):
 @pytest.mark.parametrize(
     ("samples", "message"),
     [
-        (np.array([[0.0, 0.5]], np.float32), "floating point"),
+        (np.array([[0.0, 1e6]], np.float32), "floating point of 0 to 1, 255 or 65535, got 0 to 1e\\+06"),
         (np.array([[0, 65536]], np.int32), "got 0 to 65536"),
         (np.array([[-1, 5]], np.int32), "got -1 to 5"),
     ],
@@ -271,6 +271,7 @@ FILES = {
     "PNG palette": encoded(PHOTO.quantize(200), "PNG", transparency=bytes(range(200))),
     "PNG 16": encoded(np.asarray(PHOTO.convert("L")).astype(np.uint16) * 257, "PNG"),
     "WebP": encoded(PHOTO, "WEBP", exif=EXIF),
+    "AVIF": encoded(PHOTO, "AVIF", exif=EXIF.tobytes()),
     "WebP lossless": encoded(PHOTO.convert("RGBA"), "WEBP", lossless=True),
     "BMP": encoded(PHOTO, "BMP"),
     "BMP palette": encoded(PHOTO.quantize(200), "BMP"),
@@ -339,12 +340,12 @@ def test_signatures_followed_by_noise():
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"\0", b"hello", b"<html><body>Not found</body></html>", b"%PDF-1.7\n", b"\0\0\0\x18ftypheic" + bytes(64)],
+    [b"", b"\0", b"hello", b"<html><body>Not found</body></html>", b"PK\3\4" + bytes(64)],
 )
 def test_not_an_image_says_what_came(data):
     with pytest.raises(ImageError) as caught:
         decode_image(data)
-    assert str(caught.value).startswith("expected a JPEG, PNG, WebP, BMP, GIF or TIFF image, ")
+    assert str(caught.value).startswith("expected a JPEG, PNG, WebP, BMP, GIF, TIFF, AVIF or HEIC image, ")
     assert f"got {len(data)} bytes" in str(caught.value)
     assert repr(data[:16]) in str(caught.value) or not data
 
@@ -389,7 +390,9 @@ def _tiff_of_claimed_size(side: int) -> bytes:
 
 SMALL = Image.new("RGB", (2, 2))
 JPEG_SMALL, GIF_SMALL = encoded(SMALL, "JPEG"), encoded(SMALL, "GIF")
+AVIF_SMALL = encoded(SMALL, "AVIF")
 BOMBS = {
+    "AVIF": _patched(AVIF_SMALL, AVIF_SMALL.index(b"ispe") + 8, ">II", 16_000, 16_000),
     "PNG": png(50_000, 50_000, 8, 2, b""),
     "JPEG": _patched(JPEG_SMALL, JPEG_SMALL.index(b"\xff\xc0") + 5, ">HH", 50_000, 50_000),
     "WebP": _patched(encoded(SMALL, "WEBP"), 26, "<HH", 16_000, 16_000),
