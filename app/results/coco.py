@@ -1,8 +1,8 @@
 """COCO's object annotations: one JSON file with `images`, `annotations` and `categories`, masks as compressed RLE.
 
 Beside COCO's own fields an annotation has the detector's `score` and SAM's `iou_score`, where there are such. Its
-`bbox` is the box that prompted the mask, its `area` the mask's; without masks there is no `segmentation`, and the area
-is the box's. Ids count from 1, categories in the order of the classes.
+`bbox` is the box that prompted the mask, its `area` the mask's; without a mask the `segmentation` is an empty list, and
+the area is the box's. Ids count from 1, categories in the order of the classes.
 """
 
 from __future__ import annotations
@@ -14,15 +14,16 @@ from typing import Any, TextIO
 from pycocotools import mask as coco_mask
 
 from app.results.image_result import ImageResult, Results, label_of
+from models.data.coco_writing import INFO, categories
 
 
 def write(file: TextIO, results: Results, class_names: Sequence[str]) -> int:
     """Write the data set; `file_name` is the image's name. Gives the number of objects left out: none."""
     category = {name: number for number, name in enumerate(class_names, start=1)}
-    file.write("{\n")
+    file.write("{\n" + f'"info": {json.dumps(INFO)},\n"licenses": [],\n')
     _section(file, "images", _images(results), ",\n")
     _section(file, "annotations", _annotations(results, category), ",\n")
-    _section(file, "categories", ({"id": number, "name": name} for name, number in category.items()), "\n}\n")
+    _section(file, "categories", categories(category), "\n}\n")
     return 0
 
 
@@ -54,7 +55,7 @@ def _annotations(results: Iterable[ImageResult], category: dict[str, int]) -> It
                 "bbox": [x1, y1, x2 - x1, y2 - y1],
                 "area": area,
                 "iscrowd": 0,
-                "segmentation": one.rle,
+                "segmentation": [] if one.rle is None else one.rle,
                 "score": one.score,
                 "iou_score": one.iou_score,
             }

@@ -1,13 +1,13 @@
-"""COCO's object annotations: one JSON file with `images`, `annotations` and `categories`.
+"""Reads COCO's object annotations: one JSON file with `images`, `annotations` and `categories`.
 
 A segmentation is a list of polygons or a run-length encoding, compressed (`counts` is text) or not (a list). Ids may
-be integers or text when read, and are integers from 1 when written.
+be integers or text.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,6 @@ from models.data.values import (
     is_missing,
     listed,
     number,
-    plain,
     polygons,
     shown,
     stated_size_hw,
@@ -226,40 +225,6 @@ class _FractionsError(BadValueError):
     """A box that is one of pixels by its format, and of fractions by its values."""
 
 
-def write(dataset: Dataset, path: Path, references: Iterable[str]) -> None:
-    """Writes the file. references: for each image, the `file_name`. Holds all that a data set has.
-
-    `area` is that of the mask where there is one, else of the box.
-    """
-    category = {name: index for index, name in enumerate(dataset.class_names, start=1)}
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
-    for image_id, (image, reference) in enumerate(zip(dataset.images, references, strict=True), start=1):
-        height, width = image.size_hw
-        images.append({"id": image_id, "file_name": reference, "width": width, "height": height})
-        for one in image.annotations:
-            x1, y1, x2, y2 = one.box_xyxy
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": image_id,
-                    "category_id": category[one.label],
-                    "bbox": [plain(x1), plain(y1), plain(x2 - x1), plain(y2 - y1)],
-                    "area": _area(one, image.size_hw),
-                    "iscrowd": int(one.crowd),
-                    "segmentation": _segmentation(one),
-                }
-            )
-    categories = [{"id": index, "name": name} for name, index in category.items()]
-    content = {"images": images, "annotations": annotations, "categories": categories}
-    # One entry a line: a file that people can read, compare and keep under version control.
-    sections = (
-        f'"{name}": [\n' + ",\n".join(json.dumps(entry, ensure_ascii=False) for entry in entries) + "\n]"
-        for name, entries in content.items()
-    )
-    path.write_text("{\n" + ",\n".join(sections) + "\n}\n", encoding="utf-8")
-
-
 def _parse(path: Path) -> dict[str, Any]:
     try:
         content = json_object.parse(path.read_text(encoding="utf-8-sig"))
@@ -295,17 +260,3 @@ def _four(value: Any) -> list[float]:
     if not isinstance(value, list) or len(value) != 4:
         raise BadValueError(f"bbox: expected [x, y, width, height], found {shown(value)}")
     return [number(one, "bbox") for one in value]
-
-
-def _segmentation(one: Annotation) -> list[list[float]] | dict[str, Any]:
-    if one.rle is not None:
-        return {"size": list(one.rle["size"]), "counts": one.rle["counts"]}
-    return [[plain(value) for value in part] for part in one.polygons or ()]
-
-
-def _area(one: Annotation, size_hw: tuple[int, int]) -> float:
-    mask = one.mask(size_hw)
-    if mask is not None:
-        return int(mask.sum())
-    x1, y1, x2, y2 = one.box_xyxy
-    return plain((x2 - x1) * (y2 - y1))

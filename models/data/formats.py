@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal, get_args
 
-from models.data import classes, coco, jsonl, mltable, voc
+from models.data import classes, coco, coco_writing, jsonl, mltable, voc
 from models.data.dataset import DataError, Dataset, Place, Problem
 from models.data.images import Placing, occupied, place, unique_names
 from models.data.meaning import Crowds, settle
@@ -168,7 +168,7 @@ def write(
     if renamed and (images != "reference" or format == "voc" or url_prefix is not None):
         notes.append(f"{len(renamed)} images renamed, as another has the same name: {renamed[0]}")
     if format == "coco":
-        coco.write(dataset, file or folder / "annotations.json", references)
+        coco_writing.write(dataset, file or folder / "annotations.json", references)
     elif format == "voc":
         notes += voc.write(dataset, folder, references, names)
     elif format == "jsonl":

@@ -90,7 +90,7 @@ def test_coco_is_read_by_pycocotools(results: list[ImageResult], tmp_path: Path)
         assert annotation["bbox"] == [1.0 + number, 2.5, 19.25, 27.5]
         assert annotation["category_id"] == 1 + number % 2 and annotation["iou_score"] == 0.8
     (boxed,) = data.loadAnns(data.getAnnIds(imgIds=[3]))
-    assert "segmentation" not in boxed and boxed["area"] == pytest.approx(19.25 * 27.5)
+    assert boxed["segmentation"] == [] and boxed["area"] == pytest.approx(19.25 * 27.5)
 
     # Its annotations are results too: measured against itself, COCO's own evaluation finds all of them.
     entries = [one for one in annotations if one["area"]]
