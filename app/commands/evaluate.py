@@ -18,6 +18,7 @@ from app.commands.arguments import (
     read_data,
     typed,
 )
+from app.commands.list_options import add_list_options, list_options, named_options
 
 if TYPE_CHECKING:
     from app.evaluation.answers import Answers
@@ -39,6 +40,7 @@ examples:
   box2mask evaluate photos/ --detector none --prompts ground-truth,points
   box2mask evaluate photos/ --url http://localhost:5001
   box2mask evaluate photos/ --predictions results/coco.json
+  box2mask evaluate instances_val2017.json --predictions results.bbox.json
 
 Exit status: 0 done; 1 the data cannot be used, there are no models, or some images could not be answered (the figures
 are then without these, and say so).
@@ -62,7 +64,8 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--predictions",
         type=Path,
         metavar="FILE",
-        help="measure the COCO JSON that `box2mask run` wrote; asks no model",
+        help="measure a file of predictions: COCO's list of results, or the COCO JSON that `box2mask run` wrote; asks "
+        "no model",
     )
     command.add_argument(
         "--prompts",
@@ -81,6 +84,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command.add_argument(
         "--out", type=Path, default=Path("evaluation"), metavar="DIR", help="where results go (default: evaluation)"
     )
+    add_list_options(command, "--predictions")
     command.set_defaults(run=_run)
 
 
@@ -91,6 +95,8 @@ def _run(args: argparse.Namespace) -> int:
         return failed(f"--{named[0]} and --{named[1]} exclude each other: one asks no model here, the other loads it")
     if args.predictions is not None and args.prompts is not None:
         return failed("--predictions and --prompts exclude each other: the masks of a file are asked for already")
+    if args.predictions is None and (without := named_options(args)):
+        return failed(f"{without}: expected with --predictions")
 
     from app.settings import SettingsError
     from models.data import DataError
@@ -113,7 +119,7 @@ def _run(args: argparse.Namespace) -> int:
 
     try:
         if args.predictions is not None:
-            answers = _read(args.predictions, dataset)
+            answers = _read(args, dataset)
         else:
             there: list[Callable[[], Predictor]] = [lambda: ServicePredictor(args.url)]
             answers = _ask(dataset, _local(settings, args, has_masks) if asks_here else there, args.prompts)
@@ -151,12 +157,16 @@ def _ask(dataset: Dataset, predictors: list[Callable[[], Predictor]], prompts: S
         return ask(dataset, predictors, [kind for kind in PROMPTS if kind in prompts], lambda: bar.update() and None)
 
 
-def _read(predictions: Path, dataset: Dataset) -> Answers:
+def _read(args: argparse.Namespace, dataset: Dataset) -> Answers:
     """A file of predictions as if models had just given them."""
     from app.evaluation.answers import Answers, MaskAnswers
     from models.evaluation import read_predictions, truth_masks
 
-    found = read_predictions(predictions, dataset)
+    predictions: Path = args.predictions
+    read = read_predictions(predictions, dataset, list_options(args), skip_bad=args.skip_bad)
+    for note in read.notes:
+        print(f"box2mask: {note}", file=sys.stderr)
+    found = read.found
     with_masks = any(one.rle is not None for in_image in found for one in in_image)
     masks = [MaskAnswers(predictions.name, "detected", found)] if with_masks else []
     return Answers(dataset, truth_masks(dataset), predictions.name, None, found, masks)

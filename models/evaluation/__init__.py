@@ -16,14 +16,18 @@ from models.evaluation.masks import (
     truth_masks,
 )
 from models.evaluation.matching import IOU_THRESHOLD, Found, Matching, match
-from models.evaluation.predictions import Predicted, read_predictions
+from models.evaluation.predicted import Predicted, Predictions
+from models.evaluation.predictions import read_predictions
+from models.evaluation.readings import Options
 
 __all__ = [
     "IOU_THRESHOLD",
     "Found",
     "MaskScores",
     "Matching",
+    "Options",
     "Predicted",
+    "Predictions",
     "Rle",
     "ScoredObject",
     "box_figures",

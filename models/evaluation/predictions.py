@@ -1,35 +1,60 @@
-"""Predictions from a file: a COCO data set whose annotations have scores, as `box2mask run` writes it."""
+"""Predictions from a file: a COCO data set whose annotations have scores, as `box2mask run` writes it, or COCO's list
+of results, which names images and classes by the ids of the data set.
+"""
 
 from __future__ import annotations
 
 import json
-from collections import defaultdict
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+from typing import Any
 
 from models.data import DataError, Dataset, Place, Problem, coco
 from models.data.sources import Sources
 from models.data.values import BadValueError, number
-from models.evaluation.masks import Rle
+from models.evaluation.image_names import ByName
+from models.evaluation.predicted import Predicted, Predictions
+from models.evaluation.predicted_list import read_list
+from models.evaluation.readings import Options, UnclearError
+from models.evaluation.result_list import is_wrapped
 
 
-@dataclass(frozen=True)
-class Predicted:
-    """One predicted object; the fields are those of `Found`."""
+def read_predictions(
+    path: Path, dataset: Dataset, options: Options | None = None, *, skip_bad: bool = False
+) -> Predictions:
+    """What the file says of each image of the data set.
 
-    label: str | None
-    score: float | None
-    box_xyxy: tuple[float, float, float, float]
-    rle: Rle | None = None
+    Of a data set, images are told apart by the name of their file, or by as many folders above it as the file of
+    predictions names. Of a list of results, they are by their ids in the data set. Something without a score counts as
+    one of score 1. Images that are not in the data set are passed over.
 
-
-def read_predictions(path: Path, dataset: Dataset) -> list[list[Predicted]]:
-    """For each image of the data set what the file says of it.
-
-    Images are told apart by the name of their file, or by as many folders above it as the file of predictions names.
-    An annotation without a score counts as one of score 1. Images that are not in the data set are passed
-    over. Raises DataError with what is wrong with the file, and for images of the data set that it does not list.
+    options: how a list is to be read, where it is not as COCO has it. skip_bad: leave out its entries that cannot be
+    read. Raises DataError with what is wrong with the file, and for images of the data set that a data set of
+    predictions does not list.
     """
+    content = _content(path)
+    listed = content if isinstance(content, list) else is_wrapped(content)
+    if listed is None:
+        return Predictions(_from_dataset(path, dataset, content))
+    try:
+        return read_list(path, listed, dataset, options or Options(), skip_bad=skip_bad)
+    except UnclearError as error:
+        raise DataError([Problem(Place(path), str(error))]) from error
+
+
+def _content(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except json.JSONDecodeError as error:
+        reason = f"not JSON: {error.msg} (column {error.colno})"
+        raise DataError([Problem(Place(path, error.lineno), reason)]) from error
+    except (OSError, ValueError, RecursionError) as error:
+        more = ""
+        if path.suffix.lower() in (".pkl", ".pickle", ".pth", ".pt"):
+            more = "; expected JSON: MMDetection writes a list of results where its CocoMetric has an `outfile_prefix`"
+        raise DataError([Problem(Place(path), f"cannot be read ({error}){more}")]) from error
+
+
+def _from_dataset(path: Path, dataset: Dataset, content: Any) -> list[list[Predicted]]:
     predicted, problems = coco.read(path, Sources())
     problems = [problem for problem in problems if problem.fatal]
     if problems:
@@ -40,12 +65,10 @@ def read_predictions(path: Path, dataset: Dataset) -> list[list[Predicted]]:
         problems.append(Problem(Place(path), reason))
 
     found: list[list[Predicted] | None] = [None] * len(dataset)
-    named: dict[str, list[int]] = defaultdict(list)
-    for index, image in enumerate(dataset.images):
-        named[image.name].append(index)
-    names = [PurePosixPath(entry["file_name"]) for entry in json.loads(path.read_text("utf-8-sig"))["images"]]
+    by_name = ByName(dataset.images)
+    names = [entry["file_name"] for entry in content["images"]]
     for place, (name, answered, its_scores) in enumerate(zip(names, predicted.images, scores, strict=True)):
-        meant = [index for index in named[name.name] if _ends_with(dataset.images[index].path, name)]
+        meant = by_name.find(name)
         if not meant:
             continue
         if len(meant) > 1 or found[meant[0]] is not None:
@@ -87,9 +110,3 @@ def read_scores(path: Path) -> list[list[float | None]]:
     if problems:
         raise DataError(problems)
     return list(scores.values())
-
-
-def _ends_with(path: Path | str, name: PurePosixPath) -> bool:
-    parts = Path(path).parts if isinstance(path, Path) else PurePosixPath(path.split("?")[0]).parts
-    wanted = [part for part in name.parts if part not in ("/", "..")]
-    return list(parts[-len(wanted) :]) == wanted

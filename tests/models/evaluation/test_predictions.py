@@ -42,7 +42,7 @@ def content(**changes: Any) -> dict[str, Any]:
 def test_predictions_go_to_the_image_whose_path_ends_so(tmp_path: Path) -> None:
     path = tmp_path / "coco.json"
     path.write_text(json.dumps(content()))
-    first, second, third = read_predictions(path, DATASET)
+    first, second, third = read_predictions(path, DATASET).found
     assert [(one.label, one.score, one.box_xyxy) for one in first] == [
         ("can", 0.5, (1, 2, 4, 6)),
         ("dog", 1.0, (0, 0, 10, 10)),

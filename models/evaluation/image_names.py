@@ -1,0 +1,46 @@
+"""Finds images of a data set by what other files call them."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+from models.data import LabelledImage
+
+_SUFFIX = re.compile(r"\.(jpe?g|jpe|jfif|png|webp|bmp|gif|tiff?|heic|heif|avif)$", re.IGNORECASE)
+
+
+class ByName:
+    """Images by the end of their path, over as many folders as the name has."""
+
+    def __init__(self, images: Sequence[LabelledImage]) -> None:
+        self._parts = [_parts(image.path) for image in images]
+        self._of_last: dict[str, list[int]] = defaultdict(list)
+        self._of_stem: dict[str, list[int]] = defaultdict(list)
+        for index, parts in enumerate(self._parts):
+            last = parts[-1] if parts else ""
+            self._of_last[last].append(index)
+            self._of_stem[_stem(last)].append(index)
+
+    def find(self, name: str, *, loosely: bool = False) -> list[int]:
+        """The indices of the images that the name fits. loosely: also without a suffix, or with another, or case."""
+        wanted = [part for part in PurePosixPath(name.replace("\\", "/")).parts if part not in ("/", "..")]
+        if not wanted:
+            return []
+        *above, last = wanted
+        found = self._among(self._of_last.get(last, ()), above)
+        return found or (self._among(self._of_stem.get(_stem(last), ()), above) if loosely else [])
+
+    def _among(self, indices: Sequence[int], above: Sequence[str]) -> list[int]:
+        folders = ((index, self._parts[index][:-1]) for index in indices)
+        return [index for index, parts in folders if not above or parts[-len(above) :] == above]
+
+
+def _parts(path: Path | str) -> list[str]:
+    return list(path.parts if isinstance(path, Path) else PurePosixPath(re.split("[?#]", path, maxsplit=1)[0]).parts)
+
+
+def _stem(name: str) -> str:
+    return _SUFFIX.sub("", name).casefold()

@@ -1,0 +1,153 @@
+"""A list of results as COCO's tools exchange it: [{"image_id", "category_id", "bbox", "score"}, ...], entry by entry.
+
+What stands in an entry is read here; which image, class and pixels it means is decided in `readings.py`, by the whole
+list. `bbox` may be missing beside a `segmentation`, and either may be text that holds the list. A name of the image or
+of the class beside the ids, as Ultralytics and others write it, goes before them.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from models.data.coco_ids import Id, identity
+from models.data.values import BadValueError, number, shown
+
+FIELDS = "image_id, category_id, bbox and score"
+# Lists of results within an object, by the name that tools give them.
+WRAPPERS = ("annotations", "predictions", "results", "detections")
+_IMAGE_NAMES = ("file_name", "image_name", "filename")
+_LABELS = ("label", "category_name", "class_name")
+_FARTHEST = 1e7  # pixels; nothing is drawn of what lies farther out
+
+Four = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Listed:
+    """One entry: what it says itself.
+
+    index: its place in the list, from 0. image: its `image_id`, None where only a name is known. box: four numbers of
+    an order and a scale that the list as a whole has; None with a segmentation alone. score: None without one.
+    """
+
+    index: int
+    image: Id | None
+    image_name: str | None
+    category: Id | None
+    label: str | None
+    box: Four | None
+    segmentation: Any
+    score: float | None
+
+
+@dataclass(frozen=True)
+class Bad:
+    """An entry that cannot be read, and why."""
+
+    index: int
+    reason: str
+
+    def __str__(self) -> str:
+        return f"entry {self.index}: {self.reason}"
+
+
+def is_wrapped(content: Any) -> Sequence[Any] | None:
+    """The list of results that an object holds instead of a data set, or None."""
+    if not isinstance(content, dict) or isinstance(content.get("images"), list):
+        return None
+    for name in WRAPPERS:
+        listed = content.get(name)
+        if isinstance(listed, list) and listed and isinstance(listed[0], dict) and "image_id" in listed[0]:
+            return listed
+    return None
+
+
+def parse(content: Sequence[Any]) -> tuple[list[Listed], list[Bad]]:
+    """The entries that can be read, and those that cannot."""
+    entries, bad = [], []
+    for index, entry in enumerate(content):
+        try:
+            entries.append(_entry(index, entry))
+        except BadValueError as error:
+            known = entry.get("image_id") if isinstance(entry, dict) else None
+            bad.append(Bad(index, str(error) if known is None else f"image {known}: {error}"))
+    return entries, bad
+
+
+def _entry(index: int, entry: Any) -> Listed:
+    if not isinstance(entry, dict):
+        raise BadValueError(f"expected an object with {FIELDS}, found {shown(entry)}")
+    image_name, label = _first_text(entry, _IMAGE_NAMES), _first_text(entry, _LABELS)
+    image = None
+    if image_name is None or entry.get("image_id") is not None:
+        image = identity(entry.get("image_id"), "image_id")
+    category = None if entry.get("category_id") is None else identity(entry["category_id"], "category_id")
+    segmentation = _unpacked(entry.get("segmentation"))
+    if segmentation in ([], {}, ""):
+        segmentation = None
+    box = None
+    if entry.get("bbox") is not None or segmentation is None:
+        box = four(entry.get("bbox"), "bbox")
+    score = None
+    if entry.get("score") is not None:
+        score = score_of(entry["score"])
+    return Listed(index, image, image_name, category, label, box, segmentation, score)
+
+
+def four(value: Any, field: str) -> Four:
+    """Four finite numbers, within what any image can hold. Raises BadValueError."""
+    value = _unpacked(value)
+    if not isinstance(value, list) or len(value) != 4:
+        raise BadValueError(f"{field}: expected [x, y, width, height], found {shown(value)}")
+    x, y, z, w = (_number(one, field) for one in value)
+    if max(map(abs, (x, y, z, w))) > _FARTHEST:
+        raise BadValueError(f"{field}: expected pixels, found {shown(value)}")
+    return x, y, z, w
+
+
+def score_of(value: Any) -> float:
+    """A score in 0..1. Raises BadValueError, for what is a percentage too."""
+    score = _number(value, "score")
+    if not 0 <= score <= 1 + 1e-6:  # sums of float32 end a little above
+        hint = " (percent? divide all scores by 100)" if 1 < score <= 100 else ""
+        raise BadValueError(f"score: expected a number from 0 to 1, found {shown(value)}{hint}")
+    return min(score, 1.0)
+
+
+def run_lengths(segmentation: Any) -> Any:
+    """A run-length encoding with `counts` as text where they were bytes, which str() writes as "b'...'"."""
+    if not isinstance(segmentation, dict):
+        return segmentation
+    counts = segmentation.get("counts")
+    if isinstance(counts, str) and counts[:2] in ("b'", 'b"') and counts[-1:] == counts[1] and len(counts) > 2:
+        try:
+            return segmentation | {"counts": ast.literal_eval(counts).decode("ascii")}
+        except (ValueError, SyntaxError):
+            pass
+    return segmentation
+
+
+def _number(value: Any, field: str) -> float:
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            value = float(value)
+    return number(value, field)
+
+
+def _unpacked(value: Any) -> Any:
+    """Lists and objects that a table has turned into text."""
+    if isinstance(value, str) and value.strip()[:1] in ("[", "{"):
+        try:
+            return json.loads(value)
+        except (ValueError, RecursionError):
+            pass
+    return value
+
+
+def _first_text(entry: dict[str, Any], names: Sequence[str]) -> str | None:
+    return next((entry[name] for name in names if isinstance(entry.get(name), str) and entry[name].strip()), None)
