@@ -15,7 +15,7 @@ BOX_FORMS = ("xywh", "xyxy", "xywh-fractions", "xyxy-fractions")
 
 
 def add_list_options(parser: argparse.ArgumentParser, of: str) -> None:
-    """--category-ids, --image-ids, --boxes and --skip-bad. of: the option that takes the list."""
+    """--category-ids, --image-ids and --boxes. of: the option that takes the list."""
     group = parser.add_argument_group(
         f"how {of} reads COCO's lists of results, which are clear without these if possible"
     )
@@ -24,7 +24,6 @@ def add_list_options(parser: argparse.ArgumentParser, of: str) -> None:
     )
     group.add_argument("--image-ids", choices=IMAGE_IDS, help="image_id is an id, or the number that is a file's name")
     group.add_argument("--boxes", choices=BOX_FORMS, help="what the numbers of bbox are, in pixels or as fractions")
-    group.add_argument("--skip-bad", action="store_true", help="leave out entries that cannot be read, and say so")
 
 
 def list_options(args: argparse.Namespace) -> Options:

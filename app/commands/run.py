@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from app.commands.arguments import add_models, add_page, chosen_settings, failed, fraction, typed
+from app.commands.list_options import add_list_options, list_options, named_options
 
 if TYPE_CHECKING:
     from app.folders.prompts import BoxPrompts
@@ -34,6 +35,7 @@ examples:
   box2mask run photos --out results
   box2mask run photos more/one.jpg --out results --recursive --formats masks,coco --score-threshold 0.5
   box2mask run photos --out results --prompts boxes.json --segmenter sam-huge
+  box2mask run val2017 --out results --prompts results.bbox.json --prompts-images instances_val2017.json
   box2mask run photos --out results --url http://localhost:5001
 """
 
@@ -59,6 +61,12 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help="boxes (JSON, or any data set) in place of the detector's",
     )
     command.add_argument(
+        "--prompts-images",
+        type=Path,
+        metavar="FILE",
+        help="the COCO annotation file that has the images and categories of a list of results in --prompts",
+    )
+    command.add_argument(
         "--formats",
         type=_formats,
         metavar="LIST",
@@ -79,6 +87,10 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--image-url",
         metavar="PREFIX",
         help="what stands before the images' names in the AzureML and Label Studio files (a data store, a web address)",
+    )
+    add_list_options(command, "--prompts")
+    command.add_argument(
+        "--skip-bad", action="store_true", help="leave out boxes of --prompts that cannot be read, and say so"
     )
     command.set_defaults(run=_run)
 
@@ -104,7 +116,14 @@ def _run(args: argparse.Namespace) -> int:
     try:
         prompts = None
         if args.prompts is not None:
-            prompts = read_prompts(args.prompts, sources.images, args.score_threshold)
+            prompts = read_prompts(
+                args.prompts,
+                sources.images,
+                args.score_threshold,
+                options=list_options(args),
+                annotation_file=args.prompts_images,
+                skip_bad=args.skip_bad,
+            )
             for note in prompts.notes:
                 print(f"box2mask: {note}", file=sys.stderr)
             settings = settings.model_copy(update={"detector": "none"})
@@ -182,6 +201,8 @@ def _check(args: argparse.Namespace) -> None:
         for name in ("detector", "segmenter", "device"):
             if getattr(args, name) is not None:
                 raise _RunError(f"--{name}: the service at --url has its own; expected one of the two")
+    if args.prompts is None and (without := named_options(args) or ("--prompts-images" * bool(args.prompts_images))):
+        raise _RunError(f"{without}: expected with --prompts")
     if args.prompts is not None and args.detector is not None:
         raise _RunError("--detector: the boxes are those of --prompts; expected one of the two")
 

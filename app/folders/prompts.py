@@ -16,10 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from app.folders.listed_prompts import read_listed
 from app.folders.sources import SourceImage
 from models.data import DataError, load
 from models.data.formats import find
 from models.evaluation.predictions import read_scores
+from models.evaluation.readings import Options, UnclearError
+from models.evaluation.result_list import is_wrapped
 
 _SHOWN = 20  # problems in an error, images in a note
 
@@ -53,10 +56,19 @@ class _BadBoxError(ValueError):
     """Says what was expected and what was found."""
 
 
-def read_prompts(path: Path, images: Sequence[SourceImage], score_threshold: float | None = None) -> BoxPrompts:
+def read_prompts(
+    path: Path,
+    images: Sequence[SourceImage],
+    score_threshold: float | None = None,
+    *,
+    options: Options | None = None,
+    annotation_file: Path | None = None,
+    skip_bad: bool = False,
+) -> BoxPrompts:
     """Read the file and find its images among these.
 
-    score_threshold: leave out boxes with a lower score. Raises PromptsError.
+    score_threshold: leave out boxes with a lower score. options, annotation_file: how a list of results is to be read,
+    and the COCO file whose ids it has. skip_bad: leave out what cannot be read of a list of boxes. Raises PromptsError.
     """
     if not path.exists():
         raise PromptsError(f"{path}: there is no such file or folder")
@@ -64,12 +76,22 @@ def read_prompts(path: Path, images: Sequence[SourceImage], score_threshold: flo
     notes: list[str] = []
     class_names: tuple[str, ...] = ()
     boxes: dict[str, list[BoxPrompt]]
-    if isinstance(content, list):
-        boxes = _from_results(path, content, images)
+    listed = content if isinstance(content, list) else is_wrapped(content)
+    if listed is None and (annotation_file is not None or options not in (None, Options())):
+        raise PromptsError(f"{path}: --prompts-images and what else is for lists of results, found another form")
+    if listed is not None:
+        try:
+            read = read_listed(listed, images, options or Options(), annotation_file)
+        except (UnclearError, DataError) as error:
+            raise PromptsError(f"{path}: {error}" if isinstance(error, UnclearError) else str(error)) from error
+        _tell([f"{path}: {one}" for one in sorted(read.bad, key=lambda one: one.index)], skip_bad, notes)
+        boxes = {name: [BoxPrompt(*one) for one in its] for name, its in read.of_image.items()}
+        class_names = read.class_names
+        notes += [f"{path}: {note}" for note in read.notes]
     elif content is None or isinstance(content.get("images"), list) and isinstance(content.get("annotations"), list):
         boxes, class_names = _from_dataset(path, notes)
     else:
-        boxes = _from_plain(path, content)
+        boxes = _from_plain(path, content, skip_bad, notes)
     if score_threshold is not None:
         total = sum(map(len, boxes.values()))
         boxes = {
@@ -101,7 +123,7 @@ def _parse(path: Path) -> Any:
     return content
 
 
-def _from_plain(path: Path, content: dict[str, Any]) -> dict[str, list[BoxPrompt]]:
+def _from_plain(path: Path, content: dict[str, Any], skip_bad: bool, notes: list[str]) -> dict[str, list[BoxPrompt]]:
     boxes: dict[str, list[BoxPrompt]] = {}
     problems = []
     for image, entries in content.items():
@@ -114,7 +136,7 @@ def _from_plain(path: Path, content: dict[str, Any]) -> dict[str, list[BoxPrompt
                 boxes[image].append(_plain_box(entry))
             except _BadBoxError as error:
                 problems.append(f"{path}: {image}, box {number}: {error}")
-    _tell(problems)
+    _tell(problems, skip_bad, notes)
     return boxes
 
 
@@ -126,42 +148,13 @@ def _plain_box(entry: Any) -> BoxPrompt:
     return BoxPrompt(_corners(entry["box"], "[x1, y1, x2, y2]"), _label(entry.get("label")), _score(entry.get("score")))
 
 
-def _from_results(path: Path, content: list[Any], images: Sequence[SourceImage]) -> dict[str, list[BoxPrompt]]:
-    """COCO's results have an `image_id` and no name: text is taken for a name, a number for that in the file's name."""
-    numbered: dict[int, list[str]] = defaultdict(list)
-    for image in images:
-        if image.path.stem.isdecimal():
-            numbered[int(image.path.stem)].append(image.name)
-    boxes: dict[str, list[BoxPrompt]] = defaultdict(list)
-    problems = []
-    for number, entry in enumerate(content):
-        known = entry.get("image_id") if isinstance(entry, dict) else None
-        try:
-            if not isinstance(entry, dict):
-                raise _BadBoxError(f"expected an object with image_id, category_id and bbox, found {_shown(entry)}")
-            if isinstance(known, bool) or not isinstance(known, int | str):
-                raise _BadBoxError(f"image_id: expected a number or text, found {_shown(known)}")
-            names = [known] if isinstance(known, str) else numbered.get(known, [f"image {known}"])
-            if len(names) > 1:
-                raise _BadBoxError(f"image_id: expected one image of that number, found {' and '.join(names)}")
-            x, y, width, height = _four(entry.get("bbox"), "bbox: [x, y, width, height]")
-            if width <= 0 or height <= 0:
-                raise _BadBoxError(f"bbox: expected a width and a height above 0, found {_shown(entry['bbox'])}")
-            label = _label(entry.get("label", entry.get("category_id")))
-            boxes[names[0]].append(BoxPrompt((x, y, x + width, y + height), label, _score(entry.get("score"))))
-        except _BadBoxError as error:
-            problems.append(f"{path}: entry {number}{'' if known is None else f', image {known}'}: {error}")
-    _tell(problems)
-    return boxes
-
-
 def _from_dataset(path: Path, notes: list[str]) -> tuple[dict[str, list[BoxPrompt]], tuple[str, ...]]:
     try:
         kind, file = find(path)
         dataset = load(path)
         scores: list[list[float | None]] = [[None] * len(image.annotations) for image in dataset.images]
         if kind == "coco":
-            scores = read_scores(file)
+            scores = read_scores(file, dataset)
     except DataError as error:
         raise PromptsError(str(error)) from error
     boxes: dict[str, list[BoxPrompt]] = {}
@@ -283,8 +276,11 @@ def _score(value: Any) -> float | None:
     raise _BadBoxError(f"score: expected a number, found {_shown(value)}")
 
 
-def _tell(problems: list[str]) -> None:
-    if problems:
+def _tell(problems: list[str], skip_bad: bool = False, notes: list[str] | None = None) -> None:
+    """Raises PromptsError with what is wrong, unless that is to be skipped and only said."""
+    if problems and skip_bad and notes is not None:
+        notes.append(f"{problems[0]} (left out" + (f", as {len(problems) - 1} more)" if len(problems) > 1 else ")"))
+    elif problems:
         more = [f"... and {len(problems) - _SHOWN} more"] if len(problems) > _SHOWN else []
         raise PromptsError("\n".join(problems[:_SHOWN] + more))
 

@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from models.data.dataset import DataError, Place, Problem
+from models.data.ids import Id
 from models.data.values import BadValueError, shown
-
-Id = int | str
-_Meant = TypeVar("_Meant")
 
 
 @dataclass(frozen=True)
@@ -35,28 +32,6 @@ class CocoIds:
 
     images: tuple[ImageEntry, ...]
     categories: tuple[tuple[Id, str], ...]
-
-
-class Table(Generic[_Meant]):
-    """What each id stands for. 7, 7.0 and "7" are one id, and so is "007" where no other id is that number."""
-
-    def __init__(self, entries: Iterable[tuple[Id, _Meant]]) -> None:
-        self._exact: dict[str, _Meant] = {}
-        self._numbers: dict[int, _Meant | None] = {}
-        for identity, meant in entries:
-            self._exact.setdefault(str(identity), meant)
-            if (number := as_number(identity)) is not None:
-                self._numbers[number] = meant if number not in self._numbers else None
-
-    def __len__(self) -> int:
-        return len(self._exact)
-
-    def get(self, identity: Id) -> _Meant | None:
-        """None for an id that is not there, and for a number that two of the ids are."""
-        if (found := self._exact.get(str(identity))) is not None:
-            return found
-        number = as_number(identity)
-        return None if number is None else self._numbers.get(number)
 
 
 def as_number(identity: Id) -> int | None:

@@ -10,7 +10,9 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from models.data import DataError, Dataset, LabelledImage, coco_ids
-from models.data.coco_ids import Id, ImageEntry, Table
+from models.data.coco_ids import ImageEntry
+from models.data.ids import Id, Ids
+from models.evaluation import readings
 from models.evaluation.readings import UnclearError
 
 
@@ -18,7 +20,7 @@ from models.evaluation.readings import UnclearError
 class DatasetIds:
     """images: the index of each image. categories: ids and names. Both are empty of a data set that has no ids."""
 
-    images: Table[int]
+    images: Ids[int]
     categories: Sequence[tuple[Id, str]]
 
 
@@ -45,7 +47,7 @@ def ids_of(dataset: Dataset) -> DatasetIds:
         if identity in seen:
             raise UnclearError(_in_common("image_id", identity, files))
         seen.add(identity)
-    return DatasetIds(Table(found), list(categories.items()))
+    return DatasetIds(readings.ids_of(found), list(categories.items()))
 
 
 def _in_common(field: str, identity: Id, files: Sequence[Path]) -> str:

@@ -1,13 +1,11 @@
-"""Finds images of a data set by what other files call them."""
+"""Finds images by what other files call them."""
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
-
-from models.data import LabelledImage
 
 _SUFFIX = re.compile(r"\.(jpe?g|jpe|jfif|png|webp|bmp|gif|tiff?|heic|heif|avif)$", re.IGNORECASE)
 
@@ -15,8 +13,8 @@ _SUFFIX = re.compile(r"\.(jpe?g|jpe|jfif|png|webp|bmp|gif|tiff?|heic|heif|avif)$
 class ByName:
     """Images by the end of their path, over as many folders as the name has."""
 
-    def __init__(self, images: Sequence[LabelledImage]) -> None:
-        self._parts = [_parts(image.path) for image in images]
+    def __init__(self, paths: Iterable[Path | str]) -> None:
+        self._parts = [_parts(path) for path in paths]
         self._of_last: dict[str, list[int]] = defaultdict(list)
         self._of_stem: dict[str, list[int]] = defaultdict(list)
         for index, parts in enumerate(self._parts):

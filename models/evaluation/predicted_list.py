@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from models.data import Annotation, DataError, Dataset, Place, Problem, coco
-from models.data.coco_ids import Id, Table, as_number
+from models.data import Annotation, DataError, Dataset, Place, Problem
+from models.data.coco_ids import as_number
+from models.data.ids import Id, Ids
+from models.data.rle import read_rle
 from models.data.values import BadValueError, polygons
 from models.evaluation import readings
 from models.evaluation.dataset_ids import ids_of
@@ -20,10 +22,9 @@ from models.evaluation.masks import Rle
 from models.evaluation.matching import IOU_THRESHOLD, box_ious
 from models.evaluation.predicted import Predicted, Predictions
 from models.evaluation.readings import BoxForm, Options, number_in_name
-from models.evaluation.result_list import Bad, Listed, parse, run_lengths
+from models.evaluation.result_list import Bad, Listed, parse
 
 _LAID = 5000  # boxes, the best of the list, that are laid on objects to see which reading is right
-_FARTHEST = 100_000  # pixels; a polygon that goes farther out is not drawn
 _WAY_OUT = "expected the names as `file_name` or `image_id`, or a data set in COCO's format"
 
 
@@ -88,13 +89,13 @@ def _say(
 def _images(
     entries: Sequence[Listed],
     dataset: Dataset,
-    ids: Table[int],
+    ids: Ids[int],
     options: Options,
     lying: _Lying,
     notes: list[str],
 ) -> dict[int, int]:
     """For each entry's index that of its image; without the entries of other images."""
-    by_name = ByName(dataset.images)
+    by_name = ByName(image.path for image in dataset.images)
     found: dict[int, int] = {}
     numbered: list[Listed] = []
     of_name: dict[str, int | None] = {}
@@ -118,13 +119,13 @@ def _images(
     if not found:  # the names, if there are any, are those of another place
         numbered = list(entries)
     stems = [(image.name.rsplit(".", 1)[0], index) for index, image in enumerate(dataset.images)]
-    in_names = Table([(int(stem), index) for stem, index in stems if stem.isascii() and stem.isdigit()])
+    in_names = readings.ids_of([(int(stem), index) for stem, index in stems if stem.isascii() and stem.isdigit()])
     coco_names = [(number_in_name(stem), index) for stem, index in stems]
     chosen = readings.images(
         dict.fromkeys(one.image for one in numbered if one.image is not None),
         ids,
         in_names,
-        Table([(number, index) for number, index in coco_names if number is not None]),
+        readings.ids_of([(number, index) for number, index in coco_names if number is not None]),
         _WAY_OUT,
         options.image_ids,
         lambda meaning: lying.anywhere(meaning),
@@ -161,21 +162,22 @@ def _predicted(one: Listed, label: str, form: BoxForm, size_hw: tuple[int, int])
         if box[0] > box[2] or box[1] > box[3]:
             raise BadValueError(f"bbox: expected {form.split('-')[0]} with x1 <= x2 and y1 <= y2, found {one.box}")
     else:
-        x, y, width, height = (float(value) for value in coco_mask.toBbox(dict(rle or {})))
+        if rle is None:
+            raise BadValueError("bbox: expected a box or a segmentation with an area, found neither")
+        x, y, width, height = (float(value) for value in coco_mask.toBbox(dict(rle)))
         box = (x, y, x + width, y + height)
     return Predicted(label, score, box, rle)
 
 
-def mask_of(segmentation: Any, size_hw: tuple[int, int]) -> Rle:
-    """The mask of a `segmentation` of any form as compressed RLE. Raises BadValueError."""
+def mask_of(segmentation: Any, size_hw: tuple[int, int]) -> Rle | None:
+    """The mask of a `segmentation` of any form as compressed RLE; None of polygons of no area.
+
+    Raises BadValueError.
+    """
     if isinstance(segmentation, dict):
-        return coco._rle(run_lengths(segmentation), size_hw)
-    parts = polygons(segmentation, "segmentation")
-    if any(abs(value) > _FARTHEST for part in parts for value in part):
-        raise BadValueError("segmentation: expected pixels, found coordinates far outside the image")
-    rle = Annotation("", (0, 0, 0, 0), parts).to_rle(size_hw)
-    assert rle is not None
-    return rle
+        return read_rle(segmentation, size_hw)
+    parts = polygons(segmentation, "segmentation", dropped=[])
+    return Annotation("", (0, 0, 0, 0), parts).to_rle(size_hw) if parts else None
 
 
 def _joined(objects: list[Predicted]) -> list[Predicted]:

@@ -8,14 +8,16 @@ import json
 from pathlib import Path
 from typing import Any
 
-from models.data import DataError, Dataset, Place, Problem, coco
+from models.data import Annotation, DataError, Dataset, Place, Problem, coco
+from models.data.coco_ids import identity
+from models.data.ids import Ids
 from models.data.sources import Sources
 from models.data.values import BadValueError, number
 from models.evaluation.image_names import ByName
 from models.evaluation.predicted import Predicted, Predictions
 from models.evaluation.predicted_list import read_list
 from models.evaluation.readings import Options, UnclearError
-from models.evaluation.result_list import is_wrapped
+from models.evaluation.result_list import four, is_wrapped
 
 
 def read_predictions(
@@ -59,13 +61,13 @@ def _from_dataset(path: Path, dataset: Dataset, content: Any) -> list[list[Predi
     problems = [problem for problem in problems if problem.fatal]
     if problems:
         raise DataError(problems)
-    scores = read_scores(path)
+    scores = read_scores(path, predicted)
 
     def problem(reason: str) -> None:
         problems.append(Problem(Place(path), reason))
 
     found: list[list[Predicted] | None] = [None] * len(dataset)
-    by_name = ByName(dataset.images)
+    by_name = ByName(image.path for image in dataset.images)
     names = [entry["file_name"] for entry in content["images"]]
     for place, (name, answered, its_scores) in enumerate(zip(names, predicted.images, scores, strict=True)):
         meant = by_name.find(name)
@@ -93,20 +95,46 @@ def _from_dataset(path: Path, dataset: Dataset, content: Any) -> list[list[Predi
     return [its or [] for its in found]
 
 
-def read_scores(path: Path) -> list[list[float | None]]:
-    """The scores of every image's annotations, all in the file's order, of a file that `coco.read` could read.
+def read_scores(path: Path, dataset: Dataset) -> list[list[float | None]]:
+    """The scores of the annotations of every image, of a file that `coco.read` made into this data set.
 
-    None of an annotation that has none. Raises DataError.
+    None of an annotation that has none. What was not read, as an empty box, is passed over here too. Raises DataError.
     """
     content = json.loads(path.read_text("utf-8-sig"))
-    scores: dict[int | str, list[float | None]] = {entry["id"]: [] for entry in content["images"]}
-    problems = []
+    own: Ids[list[Any]] = Ids()
+    for entry in content["images"]:
+        own.add(identity(entry["id"], "id"), [])
     for index, entry in enumerate(content["annotations"]):
         try:
-            known = entry.get("score")
-            scores[entry["image_id"]].append(None if known is None else number(known, "score"))
-        except BadValueError as error:
-            problems.append(Problem(Place(path), f"annotations[{index}]: {error}"))
+            its = own.get(identity(entry["image_id"], "image_id"))
+        except BadValueError:
+            its = None
+        if its is not None:
+            its.append((index, entry))
+    problems: list[Problem] = []
+    scores: list[list[float | None]] = []
+    for image, entries in zip(dataset.images, own.values(), strict=True):
+        rest = iter(entries)
+        scores.append([])
+        for one in image.annotations:
+            index, entry = next(((index, entry) for index, entry in rest if _may_be(entry, one)), (0, None))
+            try:
+                known = None if entry is None else entry.get("score")
+                scores[-1].append(None if known is None else number(known, "score"))
+            except BadValueError as error:
+                problems.append(Problem(Place(path), f"annotations[{index}]: {error}"))
     if problems:
         raise DataError(problems)
-    return list(scores.values())
+    return scores
+
+
+def _may_be(entry: dict[str, Any], annotation: Annotation) -> bool:
+    """Whether the annotation was read from the entry: it has its box, or one of its mask."""
+    try:
+        x, y, width, height = four(entry.get("bbox"), "bbox")
+    except BadValueError:
+        return annotation.has_mask
+    if width <= 0 or height <= 0:
+        return annotation.has_mask
+    box = (x, y, x + width, y + height)
+    return all(abs(ours - its) < 1e-4 for ours, its in zip(annotation.box_xyxy, box, strict=True))

@@ -6,13 +6,14 @@ place of a width and a height, and fractions in place of pixels. What shows that
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import numpy as np
 
-from models.data.coco_ids import Id, Table, as_number
+from models.data.coco_ids import as_number
+from models.data.ids import Id, Ids
 
 CategoryIds = Literal["ids", "from-0", "from-1"]
 ImageIds = Literal["ids", "names"]
@@ -65,7 +66,7 @@ def categories(
     order. fits: how many boxes have, by such a reading, the class of the object that they lie on; None where no objects
     are known. An id that is the text of a class's name is that class. Raises UnclearError.
     """
-    table = Table(known)
+    table = ids_of(known)
     named: dict[Id, str] = {}
     for one in used:
         if isinstance(one, str) and one in names and table.get(one) is None:
@@ -73,7 +74,7 @@ def categories(
     numbers = [one for one in used if one not in named]
     readings: dict[str, dict[Id, str]] = {"ids": _found(numbers, table)} if known else {}
     for start in (0, 1):
-        readings[f"from-{start}"] = _found(numbers, Table(list(enumerate(names, start))))
+        readings[f"from-{start}"] = _found(numbers, ids_of(enumerate(names, start)))
     if asked is not None:
         if asked not in readings:
             raise UnclearError("--category-ids ids: there are no such ids; from-0 and from-1 are positions")
@@ -100,9 +101,9 @@ def categories(
 
 def images(
     used: Collection[Id],
-    known: Table[_Meant],
-    in_names: Table[_Meant],
-    in_coco_names: Table[_Meant],
+    known: Ids[_Meant],
+    in_names: Ids[_Meant],
+    in_coco_names: Ids[_Meant],
     way_out: str,
     asked: ImageIds | None = None,
     fits: Callable[[Mapping[Id, _Meant]], int] | None = None,
@@ -115,14 +116,14 @@ def images(
     reading; None where no objects are known. Raises UnclearError.
     """
     readings = {"ids": _found(used, known), "names": _found(used, in_names)}
-    if asked == "ids" and not len(known):
+    if asked == "ids" and is_empty(known):
         raise UnclearError(f"--image-ids ids: there are no ids of images; {way_out}")
     if asked is not None:
         return Chosen(readings[asked])
     if not used:
         return Chosen({})
-    if not len(known):
-        if len(in_coco_names):
+    if is_empty(known):
+        if not is_empty(in_coco_names):
             return Chosen(_found(used, in_coco_names))
         raise UnclearError(
             f"image_id: found {_few(sorted(map(str, used)))}, and nothing says which images these are: {way_out}; "
@@ -176,7 +177,7 @@ def box_doubt(boxes: np.ndarray, sizes_hw: np.ndarray) -> str | None:
     """
     if not len(boxes):
         return None
-    if (boxes >= 0).all() and (boxes <= 1).all():
+    if (boxes >= 0).all() and (boxes <= 1.000001).all() and (boxes % 1).any():
         return (
             f"bbox: all {len(boxes)} boxes are in 0..1: are these fractions of the width and height? --boxes "
             "xywh-fractions reads x, y, width and height as such, xyxy-fractions corners; --boxes xywh takes pixels"
@@ -219,7 +220,19 @@ def number_in_name(stem: str) -> int | None:
     return as_number(digits) if not head or head.startswith("COCO_") else None
 
 
-def _found(used: Collection[Id], table: Table[_Meant]) -> dict[Id, _Meant]:
+def ids_of(entries: Iterable[tuple[Id, _Meant]]) -> Ids[_Meant]:
+    """What each id means; of an id that comes again, the first."""
+    found: Ids[_Meant] = Ids()
+    for identity, meant in entries:
+        found.add(identity, meant)
+    return found
+
+
+def is_empty(ids: Ids[Any]) -> bool:
+    return not list(ids.values())
+
+
+def _found(used: Collection[Id], table: Ids[_Meant]) -> dict[Id, _Meant]:
     return {one: meant for one in used if (meant := table.get(one)) is not None}
 
 

@@ -7,22 +7,19 @@ of the class beside the ids, as Ultralytics and others write it, goes before the
 
 from __future__ import annotations
 
-import ast
-import contextlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from models.data.coco_ids import Id, identity
-from models.data.values import BadValueError, number, shown
+from models.data.coco_ids import identity
+from models.data.ids import Id
+from models.data.values import BadValueError, coordinate, listed, number, shown
 
 FIELDS = "image_id, category_id, bbox and score"
 # Lists of results within an object, by the name that tools give them.
 WRAPPERS = ("annotations", "predictions", "results", "detections")
 _IMAGE_NAMES = ("file_name", "image_name", "filename")
 _LABELS = ("label", "category_name", "class_name")
-_FARTHEST = 1e7  # pixels; nothing is drawn of what lies farther out
 
 Four = tuple[float, float, float, float]
 
@@ -61,9 +58,9 @@ def is_wrapped(content: Any) -> Sequence[Any] | None:
     if not isinstance(content, dict) or isinstance(content.get("images"), list):
         return None
     for name in WRAPPERS:
-        listed = content.get(name)
-        if isinstance(listed, list) and listed and isinstance(listed[0], dict) and "image_id" in listed[0]:
-            return listed
+        found = content.get(name)
+        if isinstance(found, list) and found and isinstance(found[0], dict) and "image_id" in found[0]:
+            return found
     return None
 
 
@@ -87,7 +84,7 @@ def _entry(index: int, entry: Any) -> Listed:
     if image_name is None or entry.get("image_id") is not None:
         image = identity(entry.get("image_id"), "image_id")
     category = None if entry.get("category_id") is None else identity(entry["category_id"], "category_id")
-    segmentation = _unpacked(entry.get("segmentation"))
+    segmentation = listed(entry.get("segmentation"))
     if segmentation in ([], {}, ""):
         segmentation = None
     box = None
@@ -101,52 +98,20 @@ def _entry(index: int, entry: Any) -> Listed:
 
 def four(value: Any, field: str) -> Four:
     """Four finite numbers, within what any image can hold. Raises BadValueError."""
-    value = _unpacked(value)
+    value = listed(value)
     if not isinstance(value, list) or len(value) != 4:
         raise BadValueError(f"{field}: expected [x, y, width, height], found {shown(value)}")
-    x, y, z, w = (_number(one, field) for one in value)
-    if max(map(abs, (x, y, z, w))) > _FARTHEST:
-        raise BadValueError(f"{field}: expected pixels, found {shown(value)}")
+    x, y, z, w = (coordinate(one, field) for one in value)
     return x, y, z, w
 
 
 def score_of(value: Any) -> float:
     """A score in 0..1. Raises BadValueError, for what is a percentage too."""
-    score = _number(value, "score")
+    score = number(value, "score")
     if not 0 <= score <= 1 + 1e-6:  # sums of float32 end a little above
         hint = " (percent? divide all scores by 100)" if 1 < score <= 100 else ""
         raise BadValueError(f"score: expected a number from 0 to 1, found {shown(value)}{hint}")
     return min(score, 1.0)
-
-
-def run_lengths(segmentation: Any) -> Any:
-    """A run-length encoding with `counts` as text where they were bytes, which str() writes as "b'...'"."""
-    if not isinstance(segmentation, dict):
-        return segmentation
-    counts = segmentation.get("counts")
-    if isinstance(counts, str) and counts[:2] in ("b'", 'b"') and counts[-1:] == counts[1] and len(counts) > 2:
-        try:
-            return segmentation | {"counts": ast.literal_eval(counts).decode("ascii")}
-        except (ValueError, SyntaxError):
-            pass
-    return segmentation
-
-
-def _number(value: Any, field: str) -> float:
-    if isinstance(value, str):
-        with contextlib.suppress(ValueError):
-            value = float(value)
-    return number(value, field)
-
-
-def _unpacked(value: Any) -> Any:
-    """Lists and objects that a table has turned into text."""
-    if isinstance(value, str) and value.strip()[:1] in ("[", "{"):
-        try:
-            return json.loads(value)
-        except (ValueError, RecursionError):
-            pass
-    return value
 
 
 def _first_text(entry: dict[str, Any], names: Sequence[str]) -> str | None:
