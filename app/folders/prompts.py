@@ -77,11 +77,13 @@ def read_prompts(
     class_names: tuple[str, ...] = ()
     boxes: dict[str, list[BoxPrompt]]
     listed = content if isinstance(content, list) else is_wrapped(content)
-    if listed is None and (annotation_file is not None or options not in (None, Options())):
+    options = options or Options()
+    fractions = options.boxes == "xywh-fractions"
+    if listed is None and (annotation_file is not None or options not in (Options(), Options(boxes="xywh-fractions"))):
         raise PromptsError(f"{path}: --prompts-images and what else is for lists of results, found another form")
     if listed is not None:
         try:
-            read = read_listed(listed, images, options or Options(), annotation_file)
+            read = read_listed(listed, images, options, annotation_file)
         except (UnclearError, DataError) as error:
             raise PromptsError(f"{path}: {error}" if isinstance(error, UnclearError) else str(error)) from error
         _tell([f"{path}: {one}" for one in sorted(read.bad, key=lambda one: one.index)], skip_bad, notes)
@@ -89,7 +91,7 @@ def read_prompts(
         class_names = read.class_names
         notes += [f"{path}: {note}" for note in read.notes]
     elif content is None or isinstance(content.get("images"), list) and isinstance(content.get("annotations"), list):
-        boxes, class_names = _from_dataset(path, notes)
+        boxes, class_names = _from_dataset(path, notes, fractions)
     else:
         boxes = _from_plain(path, content, skip_bad, notes)
     if score_threshold is not None:
@@ -116,7 +118,7 @@ def _parse(path: Path) -> Any:
         content = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=unlike)
     except json.JSONDecodeError as error:
         raise PromptsError(f"{path}:{error.lineno}: not JSON: {error.msg} (column {error.colno})") from error
-    except (OSError, UnicodeDecodeError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # not UTF-8, numbers of thousands of digits, deep nesting
         raise PromptsError(f"{path}: cannot be read: {error}") from error
     if not isinstance(content, list | dict):
         raise PromptsError(f"{path}: expected an object or a list, found {_shown(content)}")
@@ -148,15 +150,15 @@ def _plain_box(entry: Any) -> BoxPrompt:
     return BoxPrompt(_corners(entry["box"], "[x1, y1, x2, y2]"), _label(entry.get("label")), _score(entry.get("score")))
 
 
-def _from_dataset(path: Path, notes: list[str]) -> tuple[dict[str, list[BoxPrompt]], tuple[str, ...]]:
+def _from_dataset(path: Path, notes: list[str], fractions: bool) -> tuple[dict[str, list[BoxPrompt]], tuple[str, ...]]:
     try:
         kind, file = find(path)
-        dataset = load(path)
+        dataset = load(path, normalized=fractions or None)
         scores: list[list[float | None]] = [[None] * len(image.annotations) for image in dataset.images]
         if kind == "coco":
-            scores = read_scores(file, dataset)
+            scores = read_scores(file, dataset, normalized=fractions)
     except DataError as error:
-        raise PromptsError(str(error)) from error
+        raise PromptsError(str(error).replace("--normalized", "--boxes xywh-fractions")) from error
     boxes: dict[str, list[BoxPrompt]] = {}
     crowds = 0
     problems = []

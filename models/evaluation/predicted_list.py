@@ -22,21 +22,22 @@ from models.evaluation.masks import Rle
 from models.evaluation.matching import IOU_THRESHOLD, box_ious
 from models.evaluation.predicted import Predicted, Predictions
 from models.evaluation.readings import BoxForm, Options, number_in_name
-from models.evaluation.result_list import Bad, Listed, parse
+from models.evaluation.result_list import Bad, Listed
 
 _LAID = 5000  # boxes, the best of the list, that are laid on objects to see which reading is right
 _WAY_OUT = "expected the names as `file_name` or `image_id`, or a data set in COCO's format"
 
 
 def read_list(
-    path: Path, content: Sequence[Any], dataset: Dataset, options: Options, *, skip_bad: bool = False
+    path: Path, parsed: tuple[list[Listed], list[Bad]], dataset: Dataset, options: Options, *, skip_bad: bool = False
 ) -> Predictions:
-    """What the list says of each image of the data set.
+    """What the entries of a list say of each image of the data set; parsed: those that can be read, and the others.
 
     Raises DataError with its bad entries, unless they are to be skipped, and UnclearError where it can be read in two
     ways.
     """
-    entries, bad = parse(content)
+    entries, bad = parsed
+    total = len(entries) + len(bad)
     notes: list[str] = []
     ids = ids_of(dataset)
     lying = _Lying(dataset, [one for one in entries if one.box is not None], options.boxes or "xywh")
@@ -58,16 +59,18 @@ def read_list(
         try:
             if one.label is None and one.category not in labels:
                 known = _few([str(own) for own, _ in ids.categories] or list(dataset.class_names))
+                if one.category is None:
+                    raise BadValueError(f"expected a category_id ({known}) or a label, found neither")
                 raise BadValueError(f"category_id: expected one of the data set's ({known}), found {one.category}")
             label = one.label or labels[one.category]  # type: ignore[index]  # it is in there
             found[index].append(_predicted(one, label, options.boxes or "xywh", dataset.images[index].size_hw))
         except BadValueError as error:
             bad.append(Bad(one.index, f"image {one.image_name or one.image}: {error}"))
     if bad and not skip_bad:
-        first = Problem(Place(path), f"{len(bad)} of {len(content)} entries cannot be read; --skip-bad leaves them out")
+        first = Problem(Place(path), f"{len(bad)} of {total} entries cannot be read; --skip-bad leaves them out")
         raise DataError([first, *(Problem(Place(path), str(one)) for one in sorted(bad, key=lambda one: one.index))])
     if bad:
-        notes.append(f"{len(bad)} of {len(content)} entries are left out, as they cannot be read: {bad[0]}")
+        notes.append(f"{len(bad)} of {total} entries are left out, as they cannot be read: {bad[0]}")
     _say(entries, here, dataset, image_of, notes)
     found = [_joined(in_image) for in_image in found]
     if joined := len(here) - sum(map(len, found)) - sum(one.index in image_of for one in bad):

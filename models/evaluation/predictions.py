@@ -5,19 +5,19 @@ of results, which names images and classes by the ids of the data set.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from models.data import Annotation, DataError, Dataset, Place, Problem, coco
-from models.data.coco_ids import identity
-from models.data.ids import Ids
+from models.data.ids import Id, Ids
 from models.data.sources import Sources
-from models.data.values import BadValueError, number
+from models.data.values import BadValueError
 from models.evaluation.image_names import ByName
 from models.evaluation.predicted import Predicted, Predictions
 from models.evaluation.predicted_list import read_list
 from models.evaluation.readings import Options, UnclearError
-from models.evaluation.result_list import four, is_wrapped
+from models.evaluation.result_list import four, is_named, is_wrapped, parse, parse_named, score_of
 
 
 def read_predictions(
@@ -25,20 +25,22 @@ def read_predictions(
 ) -> Predictions:
     """What the file says of each image of the data set.
 
-    Of a data set, images are told apart by the name of their file, or by as many folders above it as the file of
-    predictions names. Of a list of results, they are by their ids in the data set. Something without a score counts as
-    one of score 1. Images that are not in the data set are passed over.
+    Of a data set, and of boxes by the names of images, they are told apart by the name of their file, or by as many
+    folders above it as the file of predictions names. Of a list of results, they are by their ids in the data set.
+    Something without a score counts as one of score 1. Images that are not in the data set are passed over.
 
     options: how a list is to be read, where it is not as COCO has it. skip_bad: leave out its entries that cannot be
     read. Raises DataError with what is wrong with the file, and for images of the data set that a data set of
     predictions does not list.
     """
     content = _content(path)
+    options = options or Options()
     listed = content if isinstance(content, list) else is_wrapped(content)
-    if listed is None:
-        return Predictions(_from_dataset(path, dataset, content))
+    if listed is None and not is_named(content):
+        return _from_dataset(path, dataset, options, skip_bad)
     try:
-        return read_list(path, listed, dataset, options or Options(), skip_bad=skip_bad)
+        parsed = parse_named(content) if listed is None else parse(listed)
+        return read_list(path, parsed, dataset, options, skip_bad=skip_bad)
     except UnclearError as error:
         raise DataError([Problem(Place(path), str(error))]) from error
 
@@ -56,12 +58,22 @@ def _content(path: Path) -> Any:
         raise DataError([Problem(Place(path), f"cannot be read ({error}){more}")]) from error
 
 
-def _from_dataset(path: Path, dataset: Dataset, content: Any) -> list[list[Predicted]]:
-    predicted, problems = coco.read(path, Sources())
-    problems = [problem for problem in problems if problem.fatal]
-    if problems:
+def _from_dataset(path: Path, dataset: Dataset, options: Options, skip_bad: bool) -> Predictions:
+    normalized = None if options.boxes is None else options.boxes == "xywh-fractions"
+    predicted, problems = coco.read(path, Sources(normalized=normalized))
+    content = json.loads(path.read_text("utf-8-sig"))
+    problems = [
+        replace(problem, reason=problem.reason.replace("--normalized", "--boxes xywh-fractions"))
+        for problem in problems
+        if problem.fatal
+    ]
+    if problems and not (skip_bad and len(predicted.images) == len(content["images"])):
         raise DataError(problems)
-    scores = read_scores(path, predicted)
+    notes = [f"{problem}: left out" for problem in problems[:1]]
+    if len(problems) > 1:
+        notes.append(f"{path}: {len(problems) - 1} more are left out, as they cannot be read")
+    problems = []
+    scores = read_scores(path, predicted, normalized=bool(normalized))
 
     def problem(reason: str) -> None:
         problems.append(Problem(Place(path), reason))
@@ -92,35 +104,40 @@ def _from_dataset(path: Path, dataset: Dataset, content: Any) -> list[list[Predi
             problem(f"images: expected all of the data set's, {image.path} is not among them")
     if problems:
         raise DataError(problems)
-    return [its or [] for its in found]
+    return Predictions([its or [] for its in found], tuple(notes))
 
 
-def read_scores(path: Path, dataset: Dataset) -> list[list[float | None]]:
+def read_scores(path: Path, dataset: Dataset, *, normalized: bool = False) -> list[list[float | None]]:
     """The scores of the annotations of every image, of a file that `coco.read` made into this data set.
 
-    None of an annotation that has none. What was not read, as an empty box, is passed over here too. Raises DataError.
+    None of an annotation that has none. What the data set does not have, as an empty box, is passed over here too.
+    normalized: the boxes of the file are fractions. Raises DataError.
     """
     content = json.loads(path.read_text("utf-8-sig"))
     own: Ids[list[Any]] = Ids()
     for entry in content["images"]:
-        own.add(identity(entry["id"], "id"), [])
+        own.add(_id(entry["id"]), [])
     for index, entry in enumerate(content["annotations"]):
         try:
-            its = own.get(identity(entry["image_id"], "image_id"))
-        except BadValueError:
-            its = None
+            its = own.get(_id(entry["image_id"]))
+        except (KeyError, TypeError):  # what `coco.read` has left out
+            continue
         if its is not None:
             its.append((index, entry))
     problems: list[Problem] = []
     scores: list[list[float | None]] = []
     for image, entries in zip(dataset.images, own.values(), strict=True):
-        rest = iter(entries)
+        height, width = image.size_hw
+        scale = (width, height) if normalized else (1, 1)
+        start = 0
         scores.append([])
         for one in image.annotations:
-            index, entry = next(((index, entry) for index, entry in rest if _may_be(entry, one)), (0, None))
+            at = next((at for at in range(start, len(entries)) if _may_be(entries[at][1], one, scale)), None)
+            index, entry = (0, {}) if at is None else entries[at]
+            start = start if at is None else at + 1
             try:
-                known = None if entry is None else entry.get("score")
-                scores[-1].append(None if known is None else number(known, "score"))
+                known = entry.get("score")
+                scores[-1].append(None if known is None else score_of(known))
             except BadValueError as error:
                 problems.append(Problem(Place(path), f"annotations[{index}]: {error}"))
     if problems:
@@ -128,13 +145,24 @@ def read_scores(path: Path, dataset: Dataset) -> list[list[float | None]]:
     return scores
 
 
-def _may_be(entry: dict[str, Any], annotation: Annotation) -> bool:
+def _id(value: Any) -> Id:
+    """The id as `coco.read` takes it. Raises TypeError."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if not isinstance(value, int | str):
+        raise TypeError
+    return value
+
+
+def _may_be(entry: Any, annotation: Annotation, scale_xy: tuple[int, int]) -> bool:
     """Whether the annotation was read from the entry: it has its box, or one of its mask."""
     try:
         x, y, width, height = four(entry.get("bbox"), "bbox")
-    except BadValueError:
+    except (BadValueError, AttributeError):
         return annotation.has_mask
     if width <= 0 or height <= 0:
         return annotation.has_mask
     box = (x, y, x + width, y + height)
-    return all(abs(ours - its) < 1e-4 for ours, its in zip(annotation.box_xyxy, box, strict=True))
+    return all(
+        abs(ours - its * side) < 1e-4 for ours, its, side in zip(annotation.box_xyxy, box, scale_xy * 2, strict=True)
+    )

@@ -7,7 +7,7 @@ of the class beside the ids, as Ultralytics and others write it, goes before the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,6 +76,35 @@ def parse(content: Sequence[Any]) -> tuple[list[Listed], list[Bad]]:
     return entries, bad
 
 
+def is_named(content: Any) -> bool:
+    """Whether it is boxes by the names of images: {"photo.jpg": [{"box": [x1, y1, x2, y2], "label", "score"}, ...]}."""
+    if not isinstance(content, dict) or not content or isinstance(content.get("images"), list):
+        return False
+    return all(
+        isinstance(boxes, list)
+        and all(isinstance(one, list) or isinstance(one, dict) and "box" in one for one in boxes)
+        for boxes in content.values()
+    )
+
+
+def parse_named(content: Mapping[str, Sequence[Any]]) -> tuple[list[Listed], list[Bad]]:
+    """The same of boxes by the names of images; counted through all of the file."""
+    entries, bad = [], []
+    index = 0
+    for name, boxes in content.items():
+        for one in boxes:
+            try:
+                its = one if isinstance(one, dict) else {"box": one}
+                x1, y1, x2, y2 = four(its["box"], "box", "[x1, y1, x2, y2]")
+                score = None if its.get("score") is None else score_of(its["score"])
+                box = (x1, y1, x2 - x1, y2 - y1)
+                entries.append(Listed(index, None, name, None, _first_text(its, _LABELS), box, None, score))
+            except BadValueError as error:
+                bad.append(Bad(index, f"image {name}: {error}"))
+            index += 1
+    return entries, bad
+
+
 def _entry(index: int, entry: Any) -> Listed:
     if not isinstance(entry, dict):
         raise BadValueError(f"expected an object with {FIELDS}, found {shown(entry)}")
@@ -96,11 +125,11 @@ def _entry(index: int, entry: Any) -> Listed:
     return Listed(index, image, image_name, category, label, box, segmentation, score)
 
 
-def four(value: Any, field: str) -> Four:
+def four(value: Any, field: str, expected: str = "[x, y, width, height]") -> Four:
     """Four finite numbers, within what any image can hold. Raises BadValueError."""
     value = listed(value)
     if not isinstance(value, list) or len(value) != 4:
-        raise BadValueError(f"{field}: expected [x, y, width, height], found {shown(value)}")
+        raise BadValueError(f"{field}: expected {expected}, found {shown(value)}")
     x, y, z, w = (coordinate(one, field) for one in value)
     return x, y, z, w
 

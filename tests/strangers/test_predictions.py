@@ -5,6 +5,7 @@ in the order of anything; by the tool that writes such a list, with what it mean
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -237,7 +238,7 @@ def test_a_box_beside_the_same_box_with_a_mask_is_one_object(tmp_path, data):
         ({"score": "high"}, "score: expected a number, found 'high'"),
         ({"score": float("nan")}, "score: expected a number, found nan"),
         ({"category_id": 91}, r"category_id: expected one of the data set's \(1, 3, 13, 90\), found 91"),
-        ({"category_id": None}, "category_id: expected one of"),
+        ({"category_id": None}, r"expected a category_id \(1, 3, 13, 90\) or a label, found neither"),
         ({"category_id": True}, "category_id: expected a number or text, found True"),
         ({"image_id": None}, "image_id: expected a number or text, found nothing"),
         ({"image_id": 1.5}, "image_id: expected a number or text, found 1.5"),
@@ -312,3 +313,74 @@ def test_a_file_that_is_no_json_says_what_would_be(tmp_path, data):
         read_predictions(path, data)
     with pytest.raises(DataError, match=r"results.bbox.json:1: not JSON"):
         read(tmp_path, "[{]", data)
+
+
+def test_labelled_objects_by_the_names_of_images(tmp_path, data):
+    named = {
+        f"val2017/{image:012}.jpg"[8:]: [
+            {"box": [x, y, x + width, y + height], "label": CLASSES[category], "score": 0.5}
+            for category, (x, y, width, height) in objects
+        ]
+        for image, objects in OBJECTS.items()
+    }
+    found = read(tmp_path, named, data)
+    assert said(found) == EXPECTED and found.notes == () and found.found[0][0].score == 0.5
+    with pytest.raises(DataError, match=r"entry 0: image 000000000139.jpg: box: expected \[x1, y1, x2, y2\], found"):
+        read(tmp_path, named | {"000000000139.jpg": [[1, 2, 3]]}, data)
+    with pytest.raises(DataError, match=r"expected a category_id \(1, 3, 13, 90\) or a label, found neither"):
+        read(tmp_path, named | {"000000000139.jpg": [[1, 2, 3, 4]]}, data)
+
+
+def test_a_data_set_of_predictions_keeps_each_score_beside_its_object(tmp_path, data):
+    """As FiftyOne exports predictions; an empty box among them, and ids as text on one side."""
+    content = annotations()
+    for number, entry in enumerate(content["annotations"]):
+        entry["score"] = number / 10
+    content["annotations"][0]["bbox"] = [10, 10, 0, 20]
+    content["annotations"][2]["image_id"] = "285"
+    found = read(tmp_path, content, data)
+    assert said(found) == [EXPECTED[0][1:], *EXPECTED[1:]]
+    assert [[one.score for one in in_image] for in_image in found.found] == [[0.1], [0.2], [0.3, 0.4]]
+    content["annotations"][1]["category_id"] = 99
+    with pytest.raises(DataError, match="category_id: expected the id of a category, found 99"):
+        read(tmp_path, content, data)
+    found = read(tmp_path, content, data, skip_bad=True)
+    assert [len(in_image) for in_image in found.found] == [0, 1, 2] and "found 99: left out" in found.notes[0]
+    content["annotations"][3]["score"] = 30
+    with pytest.raises(DataError, match=r"annotations\[3\]: score: expected a number from 0 to 1, found 30 \(percent"):
+        read(tmp_path, content, data, skip_bad=True)
+
+
+def test_a_data_set_of_predictions_in_fractions_is_asked_for(tmp_path, data):
+    content = annotations()
+    for entry in content["annotations"]:
+        entry |= {"bbox": scaled(entry, False), "score": entry["id"] / 100000}
+    with pytest.raises(DataError, match="are these fractions .*--boxes xywh-fractions reads them"):
+        read(tmp_path, content, data)
+    found = read(tmp_path, content, data, Options(boxes="xywh-fractions"))
+    assert said(found) == EXPECTED
+    assert [one.score for one in found.found[0]] == [0.139, 0.13901]
+
+
+def test_what_mmdetection_itself_writes_is_read(tmp_path, data):
+    """Its CocoMetric's lists of boxes and of masks; it has been told the classes in their order."""
+    from models.detector import mmcv_ops
+
+    mmcv_ops.install()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch and MMDetection, as they are imported
+        from mmdet.evaluation import CocoMetric
+    mask, rle = square()
+    metric = CocoMetric(ann_file=str(tmp_path / "instances_val2017.json"), metric=["bbox", "segm"])
+    metric.dataset_meta = {"classes": tuple(CLASSES.values())}
+    metric.cat_ids = list(CLASSES)
+    boxes = np.array([[10, 10, 30, 30], [40, 10, 60, 30]], np.float32)
+    predictions = {
+        "img_id": 139, "bboxes": boxes, "scores": np.array([0.5, 0.25], np.float32), "labels": np.array([0, 1]),
+        "masks": [rle | {"counts": rle["counts"].encode()}] * 2,
+    }  # fmt: skip
+    files = metric.results2json([predictions], str(tmp_path / "mmdet"))
+    for kind in ("bbox", "segm"):
+        found = read_predictions(Path(files[kind]), data)
+        assert said(found)[0] == EXPECTED[0] and [one.score for one in found.found[0]] == [0.5, 0.25]
+        assert [one.rle for one in found.found[0]] == ([rle] * 2 if kind == "segm" else [None] * 2)

@@ -151,6 +151,26 @@ def test_predictions_are_measured_without_any_model(
     assert "data:image/jpeg" in (tmp_path / "out" / "report.html").read_text()
 
 
+def test_a_list_of_results_is_measured_by_the_ids_of_the_data(
+    write_data: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_data(coco(BOXES))
+    found = coco([[[10, 10, 40, 24], [70, 20, 30, 60]], [], [[5, 5, 20, 20]]], score=0.8)["annotations"]
+    listed = [{key: one[key] for key in ("image_id", "category_id", "bbox", "score")} for one in found]
+    file = tmp_path / "results.bbox.json"
+    file.write_text(json.dumps([*listed, listed[0] | {"image_id": 999}, listed[0] | {"bbox": [1, 2]}]))
+    command = ["evaluate", str(folder), "--predictions", str(file), "--out", str(tmp_path / "out")]
+    assert main(command) == 1
+    assert "entry 4: image" in (said := capsys.readouterr().err) and "--skip-bad leaves them out" in said
+    assert main([*command, "--skip-bad"]) == 0
+    document = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert (document["boxes"]["detections"], document["boxes"]["right"]) == (3, 2)
+    said = capsys.readouterr().err
+    assert "1 entries are of images that are not in the data set" in said and "1 of 5 entries are left out" in said
+    assert main([*command[:2], "--category-ids", "from-0"]) == 1
+    assert "--category-ids: expected with --predictions" in capsys.readouterr().err
+
+
 def test_data_that_cannot_be_used_is_told_with_every_reason(
     write_data: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -390,6 +390,9 @@ def test_a_service_gives_what_this_process_gives(
         (["a.jpg", "--url", "http://x", "--device", "cpu"], "--device: the service at --url has its own"),
         (["a.jpg", "--prompts", "boxes.json"], "boxes.json: a.jpg, box 1: expected .* found \\[3, 2, 1, 4\\]"),
         (["a.jpg", "--prompts", "boxes.json", "--detector", "x"], "--detector: the boxes are those of --prompts"),
+        (["a.jpg", "--prompts", "list.json"], "list.json: image_id: found 7, and nothing says .*--prompts-images FILE"),
+        (["a.jpg", "--prompts-images", "x.json"], "--prompts-images: expected with --prompts"),
+        (["a.jpg", "--boxes", "xyxy"], "--boxes: expected with --prompts"),
         (["a.jpg", "--prompts", "none.json"], "none.json: there is no such file or folder"),
         (["a.jpg", "--prompts", "good.json", "--segmenter", "none"], "both models are switched off"),
     ],
@@ -402,6 +405,7 @@ def test_what_cannot_be_done_is_said_in_a_sentence(
     (tmp_path / "empty").mkdir()
     (tmp_path / "a.jpg").symlink_to(photos / "a.jpg")
     (tmp_path / "boxes.json").write_text('{"a.jpg": [[1, 2, 3, 4], [3, 2, 1, 4]]}')
+    (tmp_path / "list.json").write_text('[{"image_id": 7, "category_id": 1, "bbox": [1, 2, 3, 4], "score": 0.5}]')
     (tmp_path / "good.json").write_text('{"a.jpg": [[1, 2, 3, 4]]}')
     assert run(*arguments, "--out", "out") == 1
     said = capsys.readouterr()

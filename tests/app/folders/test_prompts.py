@@ -98,6 +98,7 @@ def test_an_image_is_found_by_its_very_name_or_by_the_end_of_its_path(file: Any)
     [
         ('{\n "a.jpg": [[1,]]}', r"boxes.json:2: not JSON"),
         ("3", r"boxes.json: expected an object or a list, found 3"),
+        ("[" + "9" * 5000 + "]", r"boxes.json: cannot be read"),
         ({"a.jpg": {}}, r"boxes.json: a.jpg: expected a list of boxes, found \{\}"),
         (
             {"a.jpg": [[1, 2, 3, 4], [1, 2, 3]]},
