@@ -15,6 +15,7 @@ from pycocotools import mask as coco_mask
 
 from models.data import Annotation, DataError, Dataset, LabelledImage, load
 from models.evaluation import Options, read_predictions
+from models.evaluation.readings import box_doubt
 
 NAMES = {"139": "000000000139.jpg", "285": "000000000285.jpg", "632": "000000000632.jpg"}
 CLASSES = {1: "person", 3: "car", 13: "stop sign", 90: "toothbrush"}
@@ -384,3 +385,13 @@ def test_what_mmdetection_itself_writes_is_read(tmp_path, data):
         found = read_predictions(Path(files[kind]), data)
         assert said(found)[0] == EXPECTED[0] and [one.score for one in found.found[0]] == [0.5, 0.25]
         assert [one.rle for one in found.found[0]] == ([rle] * 2 if kind == "segm" else [None] * 2)
+
+
+def test_boxes_that_leave_their_image_are_doubted_only_if_all_could_be_corners():
+    corner_like = np.array([[5, 5, 20, 20]] * 29 + [[50, 10, 60, 30]], float)
+    sizes = np.array([SIZE_HW] * 30, float)
+    assert "1 of 30 boxes end outside" in (box_doubt(corner_like, sizes) or "")
+    assert box_doubt(corner_like[:29], sizes[:29]) is None
+    unclipped = np.array([[50, 30, 20, 20]] * 29 + [[50, 10, 60, 30]], float)  # no corner is to the left of another
+    assert box_doubt(unclipped, sizes) is None and box_doubt(corner_like, sizes * 0) is None
+    assert box_doubt(np.array([[0, 0, 1, 1]], float), sizes[:1]) is None  # whole pixels
