@@ -16,7 +16,7 @@ from app.folders.sources import SourceImage
 from models.data import coco_ids
 from models.data.coco_ids import CocoIds, as_number
 from models.data.ids import Id
-from models.data.images import size_hw
+from models.data.image_files import size_hw
 from models.data.rle import read_rle
 from models.data.values import BadValueError, extent, polygons, shown
 from models.evaluation import readings
