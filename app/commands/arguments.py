@@ -12,9 +12,13 @@ if TYPE_CHECKING:
     from app.settings import Settings
     from models.data import Dataset, Problem
 
-FORMATS = ("coco", "voc", "jsonl", "mltable")
 CROWDS = ("as-crowds", "as-objects")
 SHOWN_PROBLEMS = 3  # of one kind, by a command that wants to go on; `data check` shows more
+
+
+# As in `models.data`, which takes a moment to import: formats that are read, and those of them that are written too.
+FORMATS = ("coco", "voc", "jsonl", "mltable")
+WRITTEN = FORMATS
 
 
 def add_data_arguments(parser: argparse.ArgumentParser, *, skip_bad: bool = True) -> None:
@@ -22,7 +26,12 @@ def add_data_arguments(parser: argparse.ArgumentParser, *, skip_bad: bool = True
 
     skip_bad: whether the command can do without what cannot be read.
     """
-    parser.add_argument("--format", choices=FORMATS, help="what the data set is (default: seen from what is there)")
+    parser.add_argument(
+        "--format",
+        choices=FORMATS,
+        metavar="FORMAT",
+        help="what the data set is: %(choices)s (default: seen from what is there)",
+    )
     parser.add_argument(
         "--images-root", type=Path, metavar="DIR", help="where its relative image paths start, if not beside it"
     )

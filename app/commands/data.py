@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from app.commands.arguments import FORMATS, add_data_arguments, failed, read_data, reading
+from app.commands.arguments import WRITTEN, add_data_arguments, failed, read_data, reading
 
 if TYPE_CHECKING:
-    from models.data import Dataset, Format
+    from models.data import Dataset
 
 PLACINGS = ("copy", "link", "reference")
 MOST_SHOWN = 10  # problems of one kind, by `check`
@@ -113,7 +113,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     action.add_argument("dst", type=Path, metavar="DST", help="the folder or file to write, which must not be there")
-    action.add_argument("--to", choices=FORMATS, required=True, help="the format to write")
+    action.add_argument(
+        "--to", choices=WRITTEN, required=True, metavar="FORMAT", help="the format to write: %(choices)s"
+    )
     action.set_defaults(run=_data, action=_convert)
 
     action = actions.add_parser(
@@ -129,7 +131,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     rule.add_argument("--every", type=int, metavar="N", help="image number 0, N, 2N, ... to validation")
     rule.add_argument("--fraction", type=float, metavar="F", help="this share of the images to validation, at random")
     action.add_argument("--seed", type=int, default=42, help="of the random choice of --fraction (default: 42)")
-    action.add_argument("--to", choices=FORMATS, help="the format to write (default: that of SRC)")
+    action.add_argument(
+        "--to", choices=WRITTEN, metavar="FORMAT", help="the format to write: %(choices)s (default: that of SRC)"
+    )
     action.set_defaults(run=_data, action=_split)
 
     action = actions.add_parser(
@@ -267,7 +271,7 @@ def _writing(args: argparse.Namespace) -> dict[str, Any]:
     return {"images": args.images, "url_prefix": args.url_prefix, "outline": encode_polygons}
 
 
-def _write(args: argparse.Namespace, dataset: Dataset, path: Path, format: Format) -> None:
+def _write(args: argparse.Namespace, dataset: Dataset, path: Path, format: str) -> None:
     from models.data import write
 
     notes = write(dataset, path, format, **_writing(args))

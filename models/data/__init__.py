@@ -2,7 +2,7 @@
 
 from models.data.check import ClassCount, check, counts
 from models.data.dataset import Annotation, DataError, Dataset, LabelledImage, Place, Polygon, Problem, data_hash
-from models.data.formats import FORMATS, Format, check_writable, find, load, read, write
+from models.data.formats import FORMATS, WRITTEN, check_writable, find, load, read, write
 from models.data.images import PLACINGS, Placing
 from models.data.kinds import shortened
 from models.data.meaning import CROWDS, Crowds
@@ -17,12 +17,12 @@ __all__ = [
     "ClassCount",
     "DataError",
     "Dataset",
-    "Format",
     "LabelledImage",
     "Place",
     "Placing",
     "Polygon",
     "Problem",
+    "WRITTEN",
     "check",
     "check_writable",
     "counts",

@@ -13,11 +13,12 @@ from typing import Any
 
 from pycocotools import mask as coco_mask
 
-from models.data import json_object
+from models.data import coco_files, coco_writing, json_object
 from models.data.dataset import Annotation, DataError, Dataset, LabelledImage, Place, Problem
 from models.data.ids import Ids, IdsSeen
 from models.data.image_files import size_hw
 from models.data.json_object import Entries, Entry
+from models.data.protocol import Format, Writer
 from models.data.rle import read_rle
 from models.data.sources import Sources
 from models.data.values import (
@@ -260,3 +261,12 @@ def _four(value: Any) -> list[float]:
     if not isinstance(value, list) or len(value) != 4:
         raise BadValueError(f"bbox: expected [x, y, width, height], found {shown(value)}")
     return [number(one, "bbox") for one in value]
+
+
+FORMAT = Format(
+    "coco",
+    "COCO (a .json file)",
+    coco_files.find,
+    read,
+    Writer(lambda dataset, target: coco_writing.write(dataset, target.file, target.references), alone=True),
+)

@@ -6,27 +6,23 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, get_args
 
-from models.data import classes, coco, coco_writing, jsonl, mltable, voc
+from models.data import detection
 from models.data.dataset import DataError, Dataset, Place, Problem
+from models.data.detection import named
 from models.data.images import Placing, occupied, place, unique_names
 from models.data.meaning import Crowds, settle
+from models.data.protocol import Outline, Target, Writer
 from models.data.sources import Sources
 
-Format = Literal["coco", "voc", "jsonl", "mltable"]
-FORMATS: tuple[Format, ...] = get_args(Format)
-
-_EXPECTED = (
-    "expected COCO (a .json file), Pascal VOC (a folder with XML files in annotations/), AzureML JSONL (a .jsonl "
-    "file) or MLTable (a folder with a file MLTable)"
-)
+FORMATS = detection.FORMATS  # that are read
+WRITTEN = detection.WRITTEN  # those of them that are written too
 
 
 def load(
     path: Path,
     *,
-    format: Format | None = None,
+    format: str | None = None,
     prefixes: Mapping[str, str] | None = None,
     images: Path | None = None,
     normalized: bool | None = None,
@@ -48,7 +44,7 @@ def load(
 def read(
     path: Path,
     *,
-    format: Format | None = None,
+    format: str | None = None,
     prefixes: Mapping[str, str] | None = None,
     images: Path | None = None,
     normalized: bool | None = None,
@@ -68,15 +64,14 @@ def read(
 
     Raises DataError when nothing can be read.
     """
-    format, found = find(Path(path), format)
+    kind, found = detection.find(Path(path), format)
     sources = Sources(images, prefixes or {}, normalized, page)
-    reader = {"coco": coco.read, "voc": voc.read, "jsonl": jsonl.read, "mltable": mltable.read}[format]
-    dataset, problems = reader(found, sources)
+    dataset, problems = kind.read(found.path, sources)
     if page != 1:
         dataset = Dataset(dataset.class_names, tuple(replace(image, page=page) for image in dataset.images))
-    problems += sources.notes(Place(found))
-    dataset, more = settle(dataset, found, crowds)
-    return dataset, problems + more + _all_empty(dataset, found, problems)
+    problems = [*found.notes, *problems, *sources.notes(Place(found.path))]
+    dataset, more = settle(dataset, found.path, crowds)
+    return dataset, problems + more + _all_empty(dataset, found.path, problems)
 
 
 def _all_empty(dataset: Dataset, found: Path, problems: list[Problem]) -> list[Problem]:
@@ -87,73 +82,42 @@ def _all_empty(dataset: Dataset, found: Path, problems: list[Problem]) -> list[P
     return [Problem(Place(found), f"all {empty} boxes have no width or no height")]
 
 
-def find(path: Path, format: Format | None = None) -> tuple[Format, Path]:
-    """The format of what is at `path`, and the file (COCO, JSONL) or folder (VOC, MLTable) that its reader takes.
+def find(path: Path, format: str | None = None) -> tuple[str, Path]:
+    """The format of what is at `path`, and the file or folder that its reader takes.
 
-    A folder may hold one data set: a JSON file there or in its `annotations/`, a JSONL file, XML files, an MLTable.
-    Raises DataError when there is none, or more than one.
+    A folder may hold one data set: a JSON file there or in its `annotations/`, a JSONL file, XML files, an MLTable and
+    so on. Raises DataError when there is none, or more than one.
     """
-    if path.is_file():
-        by_name: Format | None = {".json": "coco", ".jsonl": "jsonl"}.get(path.suffix.lower())  # type: ignore[assignment]
-        if path.name == mltable.FILE:
-            by_name = "mltable"
-        found = format or by_name
-        if found is None:
-            raise DataError([Problem(Place(path), f"{_EXPECTED}, found another file; say which with --format")])
-        return found, path.parent if found == "mltable" else path
-    if not path.is_dir():
-        raise DataError([Problem(Place(path), "there is no such file or folder")])
-    candidates = _candidates(path)
-    if format is None and any(kind == "mltable" for kind, _ in candidates):
-        format = "mltable"  # its JSONL files are no data sets of their own
-    fitting = [(kind, file) for kind, file in candidates if format in (None, kind)]
-    if len(fitting) == 1:
-        return fitting[0]
-    if not fitting:
-        reason = f"expected {format} there, found none" if format else f"{_EXPECTED}, found none"
-        raise DataError([Problem(Place(path), reason)])
-    names = ", ".join(str(file) for _, file in fitting)
-    raise DataError([Problem(Place(path), f"expected one data set, found several: {names}; name one, or its --format")])
-
-
-def _candidates(folder: Path) -> list[tuple[Format, Path]]:
-    found: list[tuple[Format, Path]] = []
-    if (folder / mltable.FILE).is_file():
-        found.append(("mltable", folder))
-    if voc.find(folder) is not None:
-        found.append(("voc", folder))
-    found += [("jsonl", file) for file in sorted(folder.glob("[!.]*")) if file.suffix.lower() == ".jsonl"]
-    files = (*folder.glob("[!.]*"), *folder.glob("annotations/[!.]*"))
-    found += [("coco", file) for file in sorted(files) if file.suffix.lower() == ".json"]
-    return found
+    kind, found = detection.find(path, format)
+    return kind.name, found.path
 
 
 def write(
     dataset: Dataset,
     path: Path,
-    format: Format,
+    format: str,
     *,
     images: Placing = "copy",
     url_prefix: str | None = None,
-    outline: jsonl.Outline | None = None,
+    outline: Outline | None = None,
 ) -> tuple[str, ...]:
     """Writes the data set, and returns a line for each kind of thing that is not there as it was.
 
-    path: a folder, new or empty; for COCO and JSONL also a new file's name (.json, .jsonl), with `images/` beside it.
+    path: a folder, new or empty; for formats that are one file also a new file's name, with `images/` beside it.
     images: `copy` them into `images/`, `link` (symbolically), or leave them where they are and `reference` them by
         relative paths. URLs stay URLs.
-    url_prefix: JSONL and MLTable: what stands before each file's name in `image_url` instead, such as
+    url_prefix: where the format has addresses of images: what stands before each file's name there instead, such as
         `azureml://.../images/`, for a data set that is to be uploaded there.
-    outline: makes polygons in 0..1 of a mask (H, W) bool; JSONL and MLTable need it for run-length encoded masks.
+    outline: makes polygons in 0..1 of a mask (H, W) bool; formats without run-length encoded masks need it for them.
 
     Raises what `check_writable` does, before anything is written, and OSError as writing does.
     """
     check_writable(dataset, path, format, images=images, url_prefix=url_prefix, outline=outline)
-    folder, file = _target(path, format)
+    writer = _writer(format)
+    folder, file = _target(path, writer)
     names = unique_names(dataset)
     folder.mkdir(parents=True, exist_ok=True)
-    start = folder / voc.ANNOTATION_FOLDERS[0] if format == "voc" else folder
-    references = place(dataset, names, folder / "images", start, images)
+    references = place(dataset, names, folder / "images", folder / writer.start, images)
     if url_prefix is not None:
         references = [
             reference if isinstance(image.path, str) else f"{url_prefix.rstrip('/')}/{name}"
@@ -163,46 +127,38 @@ def write(
     renamed = [
         f"{image.path} is {name}"
         for name, image in zip(names, dataset.images, strict=True)
-        if name != image.name and (format == "voc" or isinstance(image.path, Path))
+        if name != image.name and (writer.renames or isinstance(image.path, Path))
     ]
-    if renamed and (images != "reference" or format == "voc" or url_prefix is not None):
+    if renamed and (images != "reference" or writer.renames or url_prefix is not None):
         notes.append(f"{len(renamed)} images renamed, as another has the same name: {renamed[0]}")
-    if format == "coco":
-        coco_writing.write(dataset, file or folder / "annotations.json", references)
-    elif format == "voc":
-        notes += voc.write(dataset, folder, references, names)
-    elif format == "jsonl":
-        notes += jsonl.write(dataset, file or folder / "annotations.jsonl", references, outline)
-    else:
-        notes += mltable.write(dataset, folder, references, outline)
+    notes += writer.write(dataset, Target(folder, file, references, names, outline)) or ()
     return tuple(notes)
 
 
 def check_writable(
     dataset: Dataset,
     path: Path,
-    format: Format,
+    format: str,
     *,
     images: Placing = "copy",
     url_prefix: str | None = None,
-    outline: jsonl.Outline | None = None,
+    outline: Outline | None = None,
 ) -> None:
     """Sees whether `write` of the same arguments can do what it is asked to.
 
     Raises DataError when there is something already at `path` or where an image is to go, or an image file is missing;
     ValueError for what the format cannot hold in any form, and for a `url_prefix` that it has no place for.
     """
-    folder, _ = _target(path, format)
+    writer = _writer(format)
+    folder, _ = _target(path, writer)
     names = unique_names(dataset)
-    if url_prefix is not None and format not in ("jsonl", "mltable"):
-        raise ValueError(f"a URL prefix is for jsonl and mltable: {format} has no image_url")
+    if url_prefix is not None and not writer.addresses:
+        fitting = " and ".join(name for name in WRITTEN if _writer(name).addresses)
+        raise ValueError(f"a URL prefix is for {fitting}: {format} has no image_url")
     for text in (*dataset.class_names, *(str(image.path) for image in dataset.images)):
         if text != text.encode("utf-8", "ignore").decode("utf-8"):  # half a surrogate pair
             raise ValueError(f"{text!r} cannot be written as UTF-8")
-    if format == "voc":
-        voc.check(dataset, names)
-    elif format != "coco":
-        jsonl.check(dataset, outline)
+    writer.check(dataset, names, outline)
     if images != "reference":
         wrong = [
             Problem(image.place or Place(image.path), f"the image file {image.path} is missing")
@@ -215,11 +171,17 @@ def check_writable(
             raise DataError(wrong)
 
 
-def _target(path: Path, format: Format) -> tuple[Path, Path | None]:
-    """The folder that is written to, and the file when `path` names one. Raises DataError where something is there."""
-    suffix = {"coco": ".json", "jsonl": ".jsonl"}.get(format)
-    if suffix is not None and path.suffix.lower() == suffix:
-        for one in (path, classes.beside(path)) if format == "jsonl" else (path,):
+def _writer(format: str) -> Writer:
+    writer = named(format).writer
+    if writer is None:
+        raise ValueError(f"{format} is only read: expected one of {', '.join(WRITTEN)}")
+    return writer
+
+
+def _target(path: Path, writer: Writer) -> tuple[Path, Path]:
+    """The folder that is written to, and the annotation file. Raises DataError where something is there."""
+    if writer.alone and path.suffix.lower() == Path(writer.file).suffix:
+        for one in (path, *writer.beside(path)):
             if os.path.lexists(one):
                 raise DataError([Problem(Place(one), "is there already: expected a new file")])
         return path.parent, path
@@ -227,4 +189,4 @@ def _target(path: Path, format: Format) -> tuple[Path, Path | None]:
         raise DataError([Problem(Place(path), "is there already: expected a new or empty folder")])
     if os.path.lexists(path) and not path.is_dir():
         raise DataError([Problem(Place(path), "is a file: expected a new or empty folder")])
-    return path, None
+    return path, path / writer.file

@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -17,6 +17,7 @@ import numpy as np
 from models.data import classes
 from models.data.dataset import Annotation, DataError, Dataset, LabelledImage, Place, Problem
 from models.data.image_files import size_hw
+from models.data.protocol import Format, Found, Outline, Writer
 from models.data.sources import Sources
 from models.data.values import (
     BadValueError,
@@ -37,8 +38,6 @@ from models.data.values import (
 
 CORNERS = ("topX", "topY", "bottomX", "bottomY")
 FAR_OUTSIDE = 4.0  # in widths and heights of the image: no box reaches there
-
-Outline = Callable[[np.ndarray], list[list[float]]]  # mask (H, W) bool -> polygons x1, y1, ... in 0..1
 
 
 def read(path: Path, sources: Sources) -> tuple[Dataset, list[Problem]]:
@@ -213,3 +212,19 @@ def _same(one: Annotation, parts: list[list[float]] | None, image: LabelledImage
     scaled = polygons(parts, "polygon", (width, height)) if parts else None
     mask, again = one.mask(image.size_hw), Annotation(one.label, one.box_xyxy, scaled).mask(image.size_hw)
     return mask is not None and again is not None and bool(np.array_equal(mask, again))
+
+
+FORMAT = Format(
+    "jsonl",
+    "AzureML JSONL (a .jsonl file)",
+    lambda contents: map(Found, contents.files((".jsonl",))),
+    read,
+    Writer(
+        lambda dataset, target: write(dataset, target.file, target.references, target.outline),
+        lambda dataset, names, outline: check(dataset, outline),
+        file="annotations.jsonl",
+        alone=True,
+        beside=lambda file: (classes.beside(file),),
+        addresses=True,
+    ),
+)

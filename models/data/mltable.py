@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from models.data import classes, jsonl
+from models.data.contents import Contents
 from models.data.dataset import DataError, Dataset, Place, Problem
+from models.data.protocol import Format, Found, Outline, Writer
 from models.data.sources import Sources
 from models.data.values import BadValueError, shown, text
 
@@ -84,7 +86,7 @@ def read(folder: Path, sources: Sources) -> tuple[Dataset, list[Problem]]:
     return classes.dataset(tuple(names) if names else None, images, problems, ", ".join(listed)), problems
 
 
-def write(dataset: Dataset, folder: Path, references: Iterable[str], outline: jsonl.Outline | None) -> list[str]:
+def write(dataset: Dataset, folder: Path, references: Iterable[str], outline: Outline | None) -> list[str]:
     """Writes the file MLTable and `annotations.jsonl`; returns what `jsonl.write` does, and raises what it does."""
     lost = jsonl.write(dataset, folder / "annotations.jsonl", references, outline)
     (folder / FILE).write_text(TEMPLATE.format(name="annotations.jsonl"), encoding="utf-8")
@@ -164,3 +166,22 @@ def _files(entry: Any, folder: Path, sources: Sources) -> list[Path]:
     if not found:
         raise BadValueError(f"{kind}: expected JSONL files in {mapped!r}, found none")
     return found
+
+
+def _find(contents: Contents) -> Iterator[Found]:
+    if contents.path.name == FILE and contents.is_file or (contents.path / FILE).is_file():
+        yield Found(contents.folder)
+
+
+FORMAT = Format(
+    "mltable",
+    "MLTable (a folder with a file MLTable)",
+    _find,
+    read,
+    Writer(
+        lambda dataset, target: write(dataset, target.folder, target.references, target.outline),
+        lambda dataset, names, outline: jsonl.check(dataset, outline),
+        addresses=True,
+    ),
+    covers=("jsonl",),  # its JSONL files are no data sets of their own
+)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
@@ -23,8 +24,10 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from models.data import classes
+from models.data.contents import Contents
 from models.data.dataset import Annotation, DataError, Dataset, LabelledImage, Place, Problem
 from models.data.image_files import size_hw
+from models.data.protocol import Format, Found, Writer
 from models.data.sources import Sources
 from models.data.suffixes import IMAGE_SUFFIXES
 from models.data.values import (
@@ -335,3 +338,30 @@ def _xml_object(one: Annotation) -> list[str]:
         "\t\t</bndbox>",
         "\t</object>",
     ]
+
+
+def _find(contents: Contents) -> Iterator[Found]:
+    folder = None if contents.is_file else find(contents.path)
+    if folder is None:
+        return
+    roots = [
+        contents.root(file) for file in islice(contents.files((".xml",), (str(folder.relative_to(contents.path)),)), 20)
+    ]
+    if not roots or "annotation" in roots:
+        yield Found(contents.path)
+    elif set(roots) != {"annotations"}:  # which are CVAT's
+        yield Found(contents.path, certain=False)
+
+
+FORMAT = Format(
+    "voc",
+    "Pascal VOC (a folder with XML files in annotations/)",
+    _find,
+    read,
+    Writer(
+        lambda dataset, target: write(dataset, target.folder, target.references, target.names),
+        lambda dataset, names, outline: check(dataset, names),
+        start=ANNOTATION_FOLDERS[0],
+        renames=True,
+    ),
+)

@@ -160,11 +160,12 @@ def test_pull_reports_and_fails_with_a_sentence(tmp_path, capsys):
 
 
 def test_help_is_instant_and_its_lists_are_those_of_the_package():
-    from app.commands import data
-    from models.data import FORMATS, PLACINGS
+    from app.commands import arguments, data
+    from models.data import FORMATS, PLACINGS, WRITTEN
     from models.data.pull import KNOWN
 
-    assert (FORMATS, PLACINGS, tuple(KNOWN)) == (data.FORMATS, data.PLACINGS, data.KNOWN)
+    assert (PLACINGS, tuple(KNOWN)) == (data.PLACINGS, data.KNOWN)
+    assert (FORMATS, WRITTEN) == (arguments.FORMATS, arguments.WRITTEN)
     code = (
         "import sys; from app.cli import main\ntry: main(['data', 'convert', '--help'])\nfinally: print(*sys.modules)"
     )

@@ -252,7 +252,7 @@ def test_the_format_is_seen_from_what_is_there(scatter, tmp_path):
     assert find(tmp_path / "mltable", "jsonl") == ("jsonl", tmp_path / "mltable" / "annotations.jsonl")
     assert find(tmp_path / "mltable" / "MLTable") == ("mltable", tmp_path / "mltable")
     write(dataset, tmp_path / "coco" / "more.jsonl", "jsonl", images="reference")
-    with pytest.raises(DataError, match="found several: .*more.jsonl.*annotations.json"):
+    with pytest.raises(DataError, match="found several: .*annotations.json.*more.jsonl"):
         find(tmp_path / "coco")
     assert find(tmp_path / "coco", "coco")[0] == "coco"
     for path, reason in ((tmp_path / "source", "expected COCO"), (tmp_path / "none", "no such file")):
