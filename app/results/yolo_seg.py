@@ -18,14 +18,15 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-import yaml
 
 from app.contract import masks
 from app.predictor import PredictedObject
 from app.results.image_result import Results, label_of, mask_of
+from models.data.shapes import joined
+from models.data.yolo_writing import fraction_text, write_yaml
 
 VALIDATION_EVERY = 5
-_MOST_CANDIDATES = 64  # corners of a part that are tried for its cut; more would make it only a little shorter
+_DECIMALS = 8  # of a fraction
 
 
 @dataclass(frozen=True)
@@ -66,15 +67,15 @@ def write(folder: Path, results: Results, class_names: Sequence[str], root: Path
             if ring is None:
                 empty_masks += 1
             else:
-                lines.append(f"{number_of[label_of(one)]} {' '.join(map(_text, ring.ravel().tolist()))}\n")
+                values = (fraction_text(value, _DECIMALS) for value in ring.ravel().tolist())
+                lines.append(f"{number_of[label_of(one)]} {' '.join(values)}\n")
         (folder / "labels" / f"{stem}.txt").write_text("".join(lines), encoding="utf-8")
     validation = names[::VALIDATION_EVERY]
     training = [name for number, name in enumerate(names) if number % VALIDATION_EVERY] or names  # of a single image
     for file, part in (("train.txt", training), ("val.txt", validation)):
         (folder / file).write_text("".join(f"./images/{name}\n" for name in part), encoding="utf-8")
     # Without a `path`, the files are looked for beside this one, wherever the folder is moved to.
-    content = {"train": "train.txt", "val": "val.txt", "names": dict(enumerate(class_names))}
-    (folder / "data.yaml").write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    write_yaml(folder / "data.yaml", "train.txt", "val.txt", class_names)
     return LeftOut(empty_masks, missing_images)
 
 
@@ -94,20 +95,3 @@ def _ring(one: PredictedObject, size_hw: tuple[int, int]) -> np.ndarray | None:
         return np.array([(x1, y1), (x2, y1), (x2, y2), (x1, y2)])
     parts = [np.array(flat).reshape(-1, 2) for flat in masks.encode_polygons(mask)]
     return joined(parts) if parts else None
-
-
-def joined(parts: Sequence[np.ndarray]) -> np.ndarray:
-    """Rings (N, 2) as one: a cut leads from each to the nearest before it, and back."""
-    whole = parts[0]
-    for part in parts[1:]:
-        step = 1 + len(part) // _MOST_CANDIDATES
-        distances = ((whole[:, None] - part[None, ::step]) ** 2).sum(-1)
-        here, there = np.unravel_index(int(distances.argmin()), distances.shape)
-        around = np.roll(part, -int(there) * step, axis=0)
-        whole = np.concatenate([whole[: here + 1], around, around[:1], whole[here:]])
-    return whole
-
-
-def _text(value: float) -> str:
-    """Without an exponent, which not every reader of the format knows."""
-    return f"{value:.8f}".rstrip("0").rstrip(".")

@@ -15,7 +15,7 @@ MORE_BYTES = 262_144  # where those do not say what it is
 
 # What operating systems and notebooks leave in folders.
 _LEFT_BEHIND = frozenset({"__macosx", "thumbs.db", "desktop.ini"})
-_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*+"|[{}\[\]:,]', re.DOTALL)
+_TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)|[{}\[\]:,]', re.DOTALL)  # a text may be cut off
 _ROOT = re.compile(rb"<([A-Za-z_][\w.-]*)")
 
 
@@ -30,6 +30,21 @@ def visible(folder: Path) -> list[Path]:
         return sorted(path for path in folder.iterdir() if not is_hidden(path))
     except OSError:
         return []
+
+
+def walk(folder: Path) -> Iterator[Path]:
+    """The files in the folder and all that are in it, sorted as people count, without what is hidden."""
+    paths = sorted(visible(folder), key=natural)
+    yield from (path for path in paths if not path.is_dir())
+    for path in paths:
+        if path.is_dir() and not path.is_symlink():
+            yield from walk(path)
+
+
+def natural(path: Path) -> list[tuple[int, str]]:
+    """For sorting by name, 2 before 10."""
+    parts = re.split(r"([0-9]+)", path.name)
+    return [(int(one), "") if one.isdecimal() and len(one) < 1000 else (-1, one) for one in parts]
 
 
 class Glance(NamedTuple):

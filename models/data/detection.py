@@ -5,12 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from models.data import coco, jsonl, mltable, voc
+from models.data import coco, cvat, jsonl, label_studio, mltable, voc, yolo
 from models.data.contents import Contents, visible
 from models.data.dataset import DataError, Place, Problem
 from models.data.protocol import Format, Found
 
-KNOWN: tuple[Format, ...] = (coco.FORMAT, voc.FORMAT, jsonl.FORMAT, mltable.FORMAT)
+KNOWN: tuple[Format, ...] = (
+    coco.FORMAT,
+    voc.FORMAT,
+    jsonl.FORMAT,
+    mltable.FORMAT,
+    yolo.FORMAT,
+    label_studio.FORMAT,
+    cvat.FORMAT,
+)
 FORMATS: tuple[str, ...] = tuple(one.name for one in KNOWN)
 WRITTEN: tuple[str, ...] = tuple(one.name for one in KNOWN if one.writer is not None)
 

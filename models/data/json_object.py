@@ -96,3 +96,11 @@ def _after(text: str, expected: str, at: int) -> int:
 
 def _skip(text: str, at: int) -> int:
     return _SPACE.match(text, at).end()  # type: ignore[union-attr]  # it matches nothing, too
+
+
+def parse_list(text: str) -> Entries:
+    """The list that the document is. Raises json.JSONDecodeError; also for a document that is no list."""
+    starts, at = _elements(text, _skip(text, 0))
+    if (end := _skip(text, at)) != len(text):
+        raise json.JSONDecodeError("Extra data", text, end)
+    return Entries(text, starts)

@@ -21,6 +21,8 @@ from app.predictor import PredictedObject
 from app.results import azureml_jsonl, coco, cvat, label_studio, mask_pngs, overlays, yolo_seg
 from app.results.drawing import Outlined, draw
 from app.results.image_result import ImageResult, classes_of
+from models.data.brush import pack
+from models.data.shapes import joined
 
 SIZE_HW = (37, 53)
 
@@ -191,7 +193,7 @@ def test_label_studio_gets_rectangles_in_percent_and_brush_strokes(results: list
 def test_long_runs_are_packed_in_parts() -> None:
     mask = np.zeros((300, 400), bool)
     mask[200:] = True  # 320000 values of 0: more than 16 bits can count
-    assert ((unpack_brush(list(label_studio.pack(mask)), 300, 400)[..., 3] > 0) == mask).all()
+    assert ((unpack_brush(list(pack(mask)), 300, 400)[..., 3] > 0) == mask).all()
 
 
 def test_the_labelling_interface_names_what_the_tasks_name(results: list[ImageResult]) -> None:
@@ -315,7 +317,7 @@ def test_cuts_between_the_parts_of_a_scattered_mask_have_no_width() -> None:
         mask = np.kron(coarse, np.ones((10, 10), bool))
         parts = [np.array(flat).reshape(-1, 2) for flat in encode_polygons(mask)]
         assert len(parts) > 20
-        assert (filled(yolo_seg.joined(parts), size_hw) == mask).all()
+        assert (filled(joined(parts), size_hw) == mask).all()
 
 
 def test_masks_are_grey_pngs_named_by_image_and_number(results: list[ImageResult], tmp_path: Path) -> None:

@@ -1,0 +1,23 @@
+"""A JSON file as text and as a document, or the line in which it is none."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from models.data.dataset import DataError, Place, Problem
+
+Document = TypeVar("Document")
+
+
+def parsed(path: Path, parse: Callable[[str], Document]) -> Document:
+    """What `parse` makes of the file. Raises DataError where that is nothing."""
+    try:
+        return parse(path.read_text(encoding="utf-8-sig"))
+    except json.JSONDecodeError as error:
+        reason = f"not JSON: {error.msg} (column {error.colno})"
+        raise DataError([Problem(Place(path, error.lineno), reason)]) from error
+    except (OSError, ValueError, RecursionError) as error:  # not UTF-8, numbers of thousands of digits, deep nesting
+        raise DataError([Problem(Place(path), f"cannot be read ({error})")]) from error
