@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 FIRST_BYTES = 4096
 MORE_BYTES = 262_144  # where those do not say what it is
+DEEPEST, LONGEST_NAME = 12, 80  # of what is remembered of it
 
 # What operating systems and notebooks leave in folders.
 _LEFT_BEHIND = frozenset({"__macosx", "thumbs.db", "desktop.ini"})
@@ -140,14 +141,18 @@ def text_glance(text: str) -> Glance:
         if token in "{[":
             outside = around[-1] if around else ""
             inside = f"{outside}.{name}" if name and outside else name or outside
-            around.append(inside + "[]" if token == "[" else inside)
+            if len(around) >= DEEPEST:
+                inside = around[-1]
+            elif token == "[":
+                inside += "[]"
+            around.append(inside)
             name = ""
         elif token in "}]":
             if around:
                 around.pop()
             name = ""
         elif token == ":":
-            name = last[1:-1]
+            name = last[1:-1][:LONGEST_NAME]
             paths.add(f"{around[-1]}.{name}" if around and around[-1] else name)
         elif token == ",":
             name = ""

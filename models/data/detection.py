@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from models.data import coco, cvat, jsonl, label_studio, mltable, voc, yolo
+from models.data import coco, cvat, jsonl, label_studio, labelme, mltable, other_tools, voc, yolo
 from models.data.contents import Contents, visible
 from models.data.dataset import DataError, Place, Problem
 from models.data.protocol import Format, Found
@@ -18,6 +18,7 @@ KNOWN: tuple[Format, ...] = (
     yolo.FORMAT,
     label_studio.FORMAT,
     cvat.FORMAT,
+    labelme.FORMAT,
 )
 FORMATS: tuple[str, ...] = tuple(one.name for one in KNOWN)
 WRITTEN: tuple[str, ...] = tuple(one.name for one in KNOWN if one.writer is not None)
@@ -48,6 +49,8 @@ def find(path: Path, format: str | None = None) -> tuple[Format, Found]:
         inside = (_candidates(Contents(folder), formats) for folder in visible(path) if folder.is_dir())
         candidates += [(kind, one) for found in inside for kind, one in found if one.certain]
     certain = [(kind, one) for kind, one in candidates if one.certain]
+    if not certain and format is None and (reason := _known_elsewhere(contents)):
+        raise DataError([Problem(Place(path), reason)])
     covered = {name for kind, _ in certain for name in kind.covers}
     chosen = [(kind, one) for kind, one in certain or candidates if kind.name not in covered]
     if len(chosen) == 1:
@@ -61,6 +64,13 @@ def find(path: Path, format: str | None = None) -> tuple[Format, Found]:
 
 def _candidates(contents: Contents, formats: Sequence[Format]) -> list[tuple[Format, Found]]:
     return [(kind, one) for kind in formats for one in kind.find(contents)]
+
+
+def _known_elsewhere(contents: Contents) -> str | None:
+    """A sentence on what lies there of a tool whose files are not read."""
+    folders = [] if contents.is_file else [one for one in visible(contents.path) if one.is_dir()]
+    found = (other_tools.recognised(one) for one in (contents, *map(Contents, folders)))
+    return next((reason for reason in found if reason), None)
 
 
 def _several(found: Sequence[tuple[Format, Found]]) -> str:
