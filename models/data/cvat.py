@@ -15,7 +15,7 @@ import numpy as np
 from models.data import classes, cvat_writing
 from models.data.contents import Contents
 from models.data.dataset import Annotation, DataError, Dataset, LabelledImage, Place, Problem
-from models.data.images import size_hw
+from models.data.image_files import size_hw
 from models.data.protocol import Format, Found, Writer
 from models.data.shapes import Tally, box_of, ellipse, encoded, outlined, turned_box
 from models.data.sources import Sources
@@ -83,7 +83,7 @@ def _image(element: Element, path: Path, sources: Sources, problems: list[Proble
     folders = (here, here / "images", here.parent, here.parent / "images")
     tree = here.parent if here.name.lower().startswith("annotation") else here
     file = sources.find(name, "name", folders, tree=tree, hint=given.get("subset", ""))
-    size = stated_size_hw(given.get("height"), given.get("width")) or size_hw(file)
+    size = stated_size_hw(given.get("height"), given.get("width")) or size_hw(file, sources.page)
     found = []
     for shape in element.children:
         place = Place(path, shape.line)

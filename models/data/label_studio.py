@@ -17,7 +17,7 @@ from models.data import classes, label_studio_writing
 from models.data.brush import unpack
 from models.data.contents import Contents, Glance
 from models.data.dataset import Annotation, Dataset, LabelledImage, Place, Problem
-from models.data.images import size_hw
+from models.data.image_files import size_hw
 from models.data.json_file import parsed
 from models.data.json_object import Entry, parse_list
 from models.data.protocol import Format, Found, Writer
@@ -79,7 +79,7 @@ class _Reading:
         data = entry["data"] if isinstance(entry.get("data"), dict) else entry
         image = self._file(data, entry)
         stated = [size for one in results if (size := self._stated(one)) is not None]
-        size = stated[0] if stated else stated_size_hw(data.get("height"), data.get("width")) or size_hw(image)
+        size = stated[0] if stated else stated_size_hw(data.get("height"), data.get("width")) or size_hw(image, self._sources.page)
         found: list[tuple[str, str, Annotation]] = []
         for region, parts in _regions(results).items():
             dropped: list[str] = []

@@ -21,7 +21,7 @@ from PIL import Image
 from models.data import classes
 from models.data.contents import Contents, Glance, glance, natural
 from models.data.dataset import Annotation, DataError, Dataset, LabelledImage, Place, Polygon, Problem
-from models.data.images import size_hw
+from models.data.image_files import size_hw
 from models.data.json_file import parsed
 from models.data.protocol import Format, Found, Outline, Target, Writer
 from models.data.shapes import Tally, box_of, ellipse, encoded, is_around, mask_of
@@ -91,7 +91,7 @@ class _Reading:
                 "{count} images are only inside their JSON files (imageData): `labelme_export_json FILE` writes img.png"
             )
             self._tally.add(what, Place(self._file))
-        size = stated or size_hw(path)
+        size = stated or size_hw(path, self._sources.page)
         shapes = content.get("shapes")
         if not isinstance(shapes, list):
             raise BadValueError(f"shapes: expected a list, found {shown(shapes)}")

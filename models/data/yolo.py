@@ -15,7 +15,7 @@ from pathlib import Path
 
 from models.data import classes, yolo_places
 from models.data.dataset import Annotation, DataError, Dataset, LabelledImage, Place, Problem
-from models.data.images import size_hw
+from models.data.image_files import size_hw
 from models.data.protocol import Format, Writer
 from models.data.shapes import Tally, outlined
 from models.data.sources import Sources
@@ -80,7 +80,7 @@ class _Reading:
     def _image(self, image: Path | str, label: Path | None) -> LabelledImage:
         if isinstance(image, str):
             raise BadValueError(f"expected an image file, as YOLO states no sizes, found the address {image}")
-        hw = size_hw(image)
+        hw = size_hw(image, self._sources.page)
         if label is None:
             self._tally.add("{count} images have no label file: they are taken as images without objects", Place(image))
             return LabelledImage(image, hw, (), Place(image))

@@ -355,7 +355,7 @@ def test_a_detector_alone_gives_boxes_in_every_format_that_has_such(
         "azureml.jsonl", "coco.json", "cvat.xml", "journal.jsonl", "label_studio.json", "label_studio.xml", "overlays",
     }  # fmt: skip
     data = json.loads((out / "coco.json").read_text())
-    assert data["annotations"] and not any("segmentation" in one for one in data["annotations"])
+    assert data["annotations"] and not any(one["segmentation"] for one in data["annotations"])
     (line,) = map(json.loads, (out / "azureml.jsonl").read_text().splitlines())
     assert line["label"][0].keys() == {"label", "isCrowd", "topX", "topY", "bottomX", "bottomY"}
     assert (out / "cvat.xml").read_text().count("<box ") == len(data["annotations"])
