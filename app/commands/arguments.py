@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from models.data import Dataset, Problem
 
 CROWDS = ("as-crowds", "as-objects")
+ORIENTATIONS = ("upright", "stored")
 SHOWN_PROBLEMS = 3  # of one kind, by a command that wants to go on; `data check` shows more
 
 
@@ -58,6 +59,11 @@ def add_data_arguments(parser: argparse.ArgumentParser, *, skip_bad: bool = True
         "--crowds", choices=CROWDS, help="what objects are that are marked iscrowd or difficult (default: as-crowds)"
     )
     add_page(parser)
+    parser.add_argument(
+        "--orientation",
+        choices=ORIENTATIONS,
+        help="the frame of the boxes of photos that EXIF says are stored on their side (default: told by what fits)",
+    )
     if skip_bad:
         parser.add_argument(
             "--skip-bad", action="store_true", help="leave out what cannot be read, and say what, instead of stopping"
@@ -83,6 +89,7 @@ def reading(args: argparse.Namespace) -> dict[str, Any]:
         "images": args.images_root,
         "normalized": args.normalized,
         "crowds": args.crowds,
+        "orientation": args.orientation,
         "page": args.page,
     }
 

@@ -191,6 +191,7 @@ def _convert(args: argparse.Namespace) -> int:
 
 
 def _split(args: argparse.Namespace) -> int:
+    from models.atomic_files import into_folder
     from models.data import check_writable, find, split
 
     _expect_new_or_empty(args.out)
@@ -200,8 +201,9 @@ def _split(args: argparse.Namespace) -> int:
     named = list(zip(parts, ("train", "validation"), strict=True))
     for part, name in named:  # both, before the first is written
         check_writable(part, args.out / name, format, **_writing(args))
-    for part, name in named:
-        _write(args, part, args.out / name, format)
+    with into_folder(args.out) as unfinished:
+        for part, name in named:
+            _write(args, part, unfinished / name, format, args.out / name)
     return 0
 
 
@@ -260,7 +262,9 @@ def _demo(args: argparse.Namespace) -> int:
 
 
 def _expect_new_or_empty(folder: Path) -> None:
-    if os.path.lexists(folder) and (not folder.is_dir() or any(folder.iterdir())):
+    from models.atomic_files import is_unfinished
+
+    if os.path.lexists(folder) and not (folder.is_dir() and all(map(is_unfinished, folder.iterdir()))):
         raise ValueError(f"{folder} is there already: expected a new or empty folder")
 
 
@@ -271,10 +275,12 @@ def _writing(args: argparse.Namespace) -> dict[str, Any]:
     return {"images": args.images, "url_prefix": args.url_prefix, "outline": encode_polygons}
 
 
-def _write(args: argparse.Namespace, dataset: Dataset, path: Path, format: str) -> None:
+def _write(args: argparse.Namespace, dataset: Dataset, path: Path, format: str, final: Path | None = None) -> None:
+    """final: where `path` will have been moved to in the end."""
     from models.data import write
 
-    notes = write(dataset, path, format, **_writing(args))
+    notes = write(dataset, path, format, **_writing(args), final=final)
+    path = final or path
     objects = sum(1 for _ in dataset.annotations())
     print(f"{path}: {len(dataset)} images, {objects} objects, {len(dataset.class_names)} classes, {format}")
     for note in notes:

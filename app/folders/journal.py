@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from app.results import atomic_files
 from app.results.image_result import ImageResult
+from models import atomic_files
 
 NAME = "journal.jsonl"
 FAILED = "failed.jsonl"

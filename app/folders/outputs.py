@@ -11,8 +11,10 @@ from urllib.parse import quote
 
 from PIL import Image
 
-from app.results import atomic_files, azureml_jsonl, coco, cvat, label_studio, mask_pngs, overlays, yolo_seg
+from app.results import azureml_jsonl, coco, cvat, label_studio, mask_pngs, overlays, yolo_seg
 from app.results.image_result import ImageResult, Results, classes_of
+from models import atomic_files
+from models.data.sources import address
 from models.images.decoding import decode_image
 
 # Format -> what it is called in the folder.
@@ -114,5 +116,4 @@ class Outputs:
 
     def _url(self, name: str) -> str:
         assert self.image_url is not None
-        is_web = self.image_url.startswith(("http://", "https://", "/"))
-        return self.image_url.rstrip("/") + "/" + (quote(name) if is_web else name)
+        return address(self.image_url, name)

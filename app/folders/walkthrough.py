@@ -24,8 +24,8 @@ from pathlib import Path
 
 import httpx
 
-from app.results import atomic_files
 from app.settings import Settings, SettingsError
+from models import atomic_files
 
 # The photos of the published walk, with masks to measure against; training sees only their boxes.
 PUBLISHED = "odFridgeObjectsMask"

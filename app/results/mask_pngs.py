@@ -11,8 +11,8 @@ import shutil
 from pathlib import Path
 
 from app.contract import masks
-from app.results import atomic_files
 from app.results.image_result import ImageResult, mask_of
+from models import atomic_files
 
 
 def mask_path(folder: Path, image_name: str, number: int) -> Path:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from app.results import atomic_files
 from app.results.drawing import Outlined, draw
 from app.results.image_result import ImageResult, label_of, mask_of
+from models import atomic_files
 
 _QUALITY = 90
 

@@ -1,8 +1,9 @@
-"""Annotated images: COCO, Pascal VOC, AzureML JSONL and MLTable, all read into one form and written from it."""
+"""Annotated images in the formats of many tools, all read into one form and written from it."""
 
 from models.data.check import ClassCount, check, counts
 from models.data.dataset import Annotation, DataError, Dataset, LabelledImage, Place, Polygon, Problem, data_hash
 from models.data.formats import FORMATS, WRITTEN, check_writable, find, load, read, write
+from models.data.frames import ORIENTATIONS, Orientation
 from models.data.images import PLACINGS, Placing
 from models.data.kinds import shortened
 from models.data.meaning import CROWDS, Crowds
@@ -12,6 +13,8 @@ __all__ = [
     "CROWDS",
     "Crowds",
     "FORMATS",
+    "ORIENTATIONS",
+    "Orientation",
     "PLACINGS",
     "Annotation",
     "ClassCount",

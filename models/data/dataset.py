@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 from pycocotools import mask as coco_mask
@@ -119,10 +120,10 @@ class LabelledImage:
 
     @property
     def name(self) -> str:
-        """The file's name with its suffix; of a URL, the last part of its path."""
+        """The file's name with its suffix; of a URL, the last part of its path, decoded."""
         if isinstance(self.path, Path):
             return self.path.name
-        return re.split("[?#]", self.path, maxsplit=1)[0].rsplit("/", 1)[-1]
+        return unquote(re.split("[?#]", self.path, maxsplit=1)[0]).rsplit("/", 1)[-1]
 
     @property
     def boxes_xyxy(self) -> np.ndarray:

@@ -7,13 +7,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from models.atomic_files import into_folder, is_unfinished
 from models.data import detection
 from models.data.dataset import DataError, Dataset, Place, Problem
 from models.data.detection import named
-from models.data.images import Placing, occupied, place, unique_names
+from models.data.frames import Orientation, set_upright
+from models.data.images import Placing, occupied, put, references, unique_names
 from models.data.meaning import Crowds, settle
 from models.data.protocol import Outline, Target, Writer
-from models.data.sources import Sources
+from models.data.sources import Sources, address
 
 FORMATS = detection.FORMATS  # that are read
 WRITTEN = detection.WRITTEN  # those of them that are written too
@@ -27,6 +29,7 @@ def load(
     images: Path | None = None,
     normalized: bool | None = None,
     crowds: Crowds | None = None,
+    orientation: Orientation | None = None,
     page: int = 1,
 ) -> Dataset:
     """The data set at `path`, whole. Raises DataError with every problem that kept something from being read.
@@ -34,7 +37,14 @@ def load(
     What is merely odd, or is left out because the data set itself asks for it, is known to `read` alone.
     """
     dataset, problems = read(
-        path, format=format, prefixes=prefixes, images=images, normalized=normalized, crowds=crowds, page=page
+        path,
+        format=format,
+        prefixes=prefixes,
+        images=images,
+        normalized=normalized,
+        crowds=crowds,
+        orientation=orientation,
+        page=page,
     )
     if fatal := [problem for problem in problems if problem.fatal]:
         raise DataError(fatal)
@@ -49,6 +59,7 @@ def read(
     images: Path | None = None,
     normalized: bool | None = None,
     crowds: Crowds | None = None,
+    orientation: Orientation | None = None,
     page: int = 1,
 ) -> tuple[Dataset, list[Problem]]:
     """What can be read at `path`, and what cannot, or is odd.
@@ -71,7 +82,8 @@ def read(
         dataset = Dataset(dataset.class_names, tuple(replace(image, page=page) for image in dataset.images))
     problems = [*found.notes, *problems, *sources.notes(Place(found.path))]
     dataset, more = settle(dataset, found.path, crowds)
-    return dataset, problems + more + _all_empty(dataset, found.path, problems)
+    dataset, turned = set_upright(dataset, orientation)
+    return dataset, problems + more + turned + _all_empty(dataset, found.path, problems)
 
 
 def _all_empty(dataset: Dataset, found: Path, problems: list[Problem]) -> list[Problem]:
@@ -100,6 +112,7 @@ def write(
     images: Placing = "copy",
     url_prefix: str | None = None,
     outline: Outline | None = None,
+    final: Path | None = None,
 ) -> tuple[str, ...]:
     """Writes the data set, and returns a line for each kind of thing that is not there as it was.
 
@@ -109,19 +122,21 @@ def write(
     url_prefix: where the format has addresses of images: what stands before each file's name there instead, such as
         `azureml://.../images/`, for a data set that is to be uploaded there.
     outline: makes polygons in 0..1 of a mask (H, W) bool; formats without run-length encoded masks need it for them.
+    final: where `path` will have been moved to before anybody reads it; None: it stays.
 
-    Raises what `check_writable` does, before anything is written, and OSError as writing does.
+    All of it is there in the end, or nothing. Raises what `check_writable` does, before anything is written, and
+    OSError as writing does.
     """
     check_writable(dataset, path, format, images=images, url_prefix=url_prefix, outline=outline)
     writer = _writer(format)
     folder, file = _target(path, writer)
     names = unique_names(dataset)
-    folder.mkdir(parents=True, exist_ok=True)
-    references = place(dataset, names, folder / "images", folder / writer.start, images)
+    at = _target(final, writer)[0] if final else folder
+    shown_as = references(dataset, names, at / "images", at / writer.start, images)
     if url_prefix is not None:
-        references = [
-            reference if isinstance(image.path, str) else f"{url_prefix.rstrip('/')}/{name}"
-            for image, name, reference in zip(dataset.images, names, references, strict=True)
+        shown_as = [
+            reference if isinstance(image.path, str) else address(url_prefix, name)
+            for image, name, reference in zip(dataset.images, names, shown_as, strict=True)
         ]
     notes = []
     renamed = [
@@ -131,7 +146,10 @@ def write(
     ]
     if renamed and (images != "reference" or writer.renames or url_prefix is not None):
         notes.append(f"{len(renamed)} images renamed, as another has the same name: {renamed[0]}")
-    notes += writer.write(dataset, Target(folder, file, references, names, outline)) or ()
+    with into_folder(folder) as unfinished:
+        put(dataset, names, unfinished / "images", images)
+        target = Target(unfinished, unfinished / file.name, shown_as, names, outline)
+        notes += writer.write(dataset, target) or ()
     return tuple(notes)
 
 
@@ -160,15 +178,23 @@ def check_writable(
             raise ValueError(f"{text!r} cannot be written as UTF-8")
     writer.check(dataset, names, outline)
     if images != "reference":
-        wrong = [
-            Problem(image.place or Place(image.path), f"the image file {image.path} is missing")
-            for image in dataset.images
-            if isinstance(image.path, Path) and not image.path.is_file()
-        ]
+        wrong = _missing(dataset)
         reason = "is there already: images are never overwritten; write to another folder"
         wrong += [Problem(Place(taken), reason) for taken in occupied(dataset, names, folder / "images")]
         if wrong:
             raise DataError(wrong)
+
+
+def _missing(dataset: Dataset) -> list[Problem]:
+    """One line for all images that are not there."""
+    found = [image for image in dataset.images if isinstance(image.path, Path) and not image.path.is_file()]
+    if not found:
+        return []
+    first = found[0]
+    more = f" and {len(found) - 1:,} more" if len(found) > 1 else ""
+    reason = f"the image file {first.path}{more} is missing" if not more else f"{first.path}{more} are missing"
+    hint = "; --images-root DIR says where they are, and --images reference writes without them"
+    return [Problem(first.place or Place(Path(first.path)), reason + hint)]
 
 
 def _writer(format: str) -> Writer:
@@ -185,7 +211,7 @@ def _target(path: Path, writer: Writer) -> tuple[Path, Path]:
             if os.path.lexists(one):
                 raise DataError([Problem(Place(one), "is there already: expected a new file")])
         return path.parent, path
-    if path.is_dir() and any(path.iterdir()):
+    if path.is_dir() and not all(map(is_unfinished, path.iterdir())):
         raise DataError([Problem(Place(path), "is there already: expected a new or empty folder")])
     if os.path.lexists(path) and not path.is_dir():
         raise DataError([Problem(Place(path), "is a file: expected a new or empty folder")])

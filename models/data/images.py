@@ -30,34 +30,37 @@ def unique_names(dataset: Dataset) -> list[str]:
 
 
 def occupied(dataset: Dataset, names: Sequence[str], folder: Path) -> list[Path]:
-    """What stands in `folder`, if only as a link to nothing, where `place` would put images of these names."""
+    """What stands in `folder`, if only as a link to nothing, where `put` would put images of these names."""
     targets = (folder / name for image, name in zip(dataset.images, names, strict=True) if isinstance(image.path, Path))
     return [target for target in targets if os.path.lexists(target)]
 
 
-def place(dataset: Dataset, names: Sequence[str], folder: Path, start: Path, how: Placing) -> list[str]:
-    """Puts the images into `folder` under `names`, and returns for each the reference that an annotation file holds.
+def references(dataset: Dataset, names: Sequence[str], folder: Path, start: Path, how: Placing) -> list[str]:
+    """For each image what an annotation file holds: its path from `start` or its URL.
 
-    start: the folder that the references are relative to. how: `copy`; `link`, a symbolic link; `reference`, leave
-    the files where they are. A URL stays as it is.
+    folder: where `put` puts the images, unless `how` is to `reference` them where they are.
+    """
+    found = []
+    for image, name in zip(dataset.images, names, strict=True):
+        if isinstance(image.path, str):
+            found.append(image.path)
+        else:
+            target = image.path if how == "reference" else folder / name
+            found.append(Path(os.path.relpath(target.absolute(), start.absolute())).as_posix())
+    return found
+
+
+def put(dataset: Dataset, names: Sequence[str], folder: Path, how: Placing) -> None:
+    """Puts the images into `folder` under `names`: `copy`; `link`, a symbolic link; `reference`, nothing is put.
 
     Raises OSError when a file cannot be read or written, or is there already: nothing is ever overwritten.
     """
-    references = []
     for image, name in zip(dataset.images, names, strict=True):
-        if isinstance(image.path, str):
-            references.append(image.path)
+        if isinstance(image.path, str) or how == "reference":
             continue
-        source = image.path.absolute()
-        if how == "reference":
-            target = source
+        folder.mkdir(parents=True, exist_ok=True)
+        if how == "copy":
+            with image.path.open("rb") as original, (folder / name).open("xb") as copy:
+                shutil.copyfileobj(original, copy)
         else:
-            folder.mkdir(parents=True, exist_ok=True)
-            target = folder.absolute() / name
-            if how == "copy":
-                with source.open("rb") as original, target.open("xb") as copy:
-                    shutil.copyfileobj(original, copy)
-            else:
-                target.symlink_to(source.resolve(strict=True))
-        references.append(Path(os.path.relpath(target, start.absolute())).as_posix())
-    return references
+            (folder / name).symlink_to(image.path.absolute().resolve(strict=True))

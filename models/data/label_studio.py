@@ -79,7 +79,11 @@ class _Reading:
         data = entry["data"] if isinstance(entry.get("data"), dict) else entry
         image = self._file(data, entry)
         stated = [size for one in results if (size := self._stated(one)) is not None]
-        size = stated[0] if stated else stated_size_hw(data.get("height"), data.get("width")) or size_hw(image, self._sources.page)
+        size = (
+            stated[0]
+            if stated
+            else stated_size_hw(data.get("height"), data.get("width")) or size_hw(image, self._sources.page)
+        )
         found: list[tuple[str, str, Annotation]] = []
         for region, parts in _regions(results).items():
             dropped: list[str] = []

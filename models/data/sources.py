@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from models.data.dataset import Place, Problem
 from models.data.suffixes import IMAGE_SUFFIXES
@@ -137,6 +137,16 @@ def _forms(reference: str) -> Iterator[str]:
     for other in dict.fromkeys((turned, unquote(reference), unquote(turned))):
         if other != reference and "\0" not in other:
             yield other
+
+
+def address(prefix: str, name: str) -> str:
+    """The address of an image of this name behind the prefix, written so that it leads back to it.
+
+    A web address is percent-encoded, as a blank, `#` or `?` would end it; `azureml://...` and other addresses are
+    names of files to those who read them.
+    """
+    is_web = prefix.lower().startswith(("http://", "https://", "/"))
+    return f"{prefix.rstrip('/')}/{quote(name) if is_web else name}"
 
 
 class _Tree:

@@ -30,7 +30,7 @@ def turn_of(image: Image.Image, *, upright: bool) -> Image.Transpose | None:
         upright = True
     if upright == is_tiff:  # Pillow turns a TIFF upright as it loads, and no other format
         return None
-    return (_AS_STORED if is_tiff else _UPRIGHT).get(_orientation(image))
+    return (_AS_STORED if is_tiff else _UPRIGHT).get(orientation_of(image))
 
 
 def is_sideways(image: Image.Image) -> bool:
@@ -39,7 +39,7 @@ def is_sideways(image: Image.Image) -> bool:
     return as_shown != as_stored
 
 
-def _orientation(image: Image.Image) -> int:
+def orientation_of(image: Image.Image) -> int:
     """EXIF orientation 1..8 of an opened image; 1 where there is none, or none that can be read."""
     if len(image.info.get("exif") or b"") > _MAX_EXIF_BYTES:
         return 1

@@ -161,11 +161,12 @@ def test_pull_reports_and_fails_with_a_sentence(tmp_path, capsys):
 
 def test_help_is_instant_and_its_lists_are_those_of_the_package():
     from app.commands import arguments, data
-    from models.data import FORMATS, PLACINGS, WRITTEN
+    from models.data import CROWDS, FORMATS, ORIENTATIONS, PLACINGS, WRITTEN
     from models.data.pull import KNOWN
 
     assert (PLACINGS, tuple(KNOWN)) == (data.PLACINGS, data.KNOWN)
     assert (FORMATS, WRITTEN) == (arguments.FORMATS, arguments.WRITTEN)
+    assert (CROWDS, ORIENTATIONS) == (arguments.CROWDS, arguments.ORIENTATIONS)
     code = (
         "import sys; from app.cli import main\ntry: main(['data', 'convert', '--help'])\nfinally: print(*sys.modules)"
     )

@@ -45,3 +45,40 @@ def folder(path: Path) -> Iterator[Path]:
         unfinished.rename(path)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+@contextmanager
+def into_folder(path: Path) -> Iterator[Path]:
+    """A new folder to write into, whose content goes to `path` when the context is left without an error.
+
+    `path` may be there, and may be where another file system begins; what is in it stays. Files in it are never
+    replaced: raises FileExistsError. A folder that was made here, and stays empty, is removed.
+    """
+    made = not path.is_dir()
+    unfinished = path / UNFINISHED
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    try:
+        yield unfinished
+        _move_all(unfinished, path)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        if made and path.is_dir() and not any(path.iterdir()):
+            path.rmdir()
+
+
+def is_unfinished(path: Path) -> bool:
+    """Whether it is what a process that was killed left behind."""
+    return path.name.startswith(UNFINISHED)
+
+
+def _move_all(source: Path, target: Path) -> None:
+    """Folders first: the annotation file, which says that all is there, comes last."""
+    for one in sorted(source.iterdir(), key=lambda path: (not path.is_dir() or path.is_symlink(), path.name)):
+        to = target / one.name
+        if one.is_dir() and not one.is_symlink() and to.is_dir():
+            _move_all(one, to)
+        elif os.path.lexists(to):
+            raise FileExistsError(f"{to} is there already")
+        else:
+            one.rename(to)
