@@ -25,9 +25,9 @@ from models.data.shapes import Tally, box_of, ellipse, encoded, outlined, turned
 from models.data.sources import Sources
 from models.data.suffixes import IMAGE_SUFFIXES
 from models.data.values import BadValueError, Box, EmptyBoxError, box, number, polygons, shown, stated_size_hw
+from models.data.yolo_places import UPLOADED
 
 LABELS = ("rectanglelabels", "polygonlabels", "brushlabels", "ellipselabels", "labels", "choices")
-_UNIQUE = re.compile(r"^[0-9a-f]{8}-")  # before the name of an uploaded file
 _PAIRED = re.compile(r"(?:box box|mask mask|polygon mask)([0-9]+)$")  # the control, and the id
 
 
@@ -134,7 +134,7 @@ class _Reading:
         here = self._path.parent
         folders = (here, here / "images", here.parent, here.parent / "images")
         upload = entry.get("file_upload")
-        otherwise = _UNIQUE.sub("", stem) if _UNIQUE.match(stem) else upload if isinstance(upload, str) else None
+        otherwise = UPLOADED.sub("", stem) if UPLOADED.match(stem) else upload if isinstance(upload, str) else None
         return self._sources.find(local, f"data.{name}", folders, tree=here, otherwise=otherwise)
 
     def _stated(self, result: dict[str, Any]) -> tuple[int, int] | None:

@@ -22,6 +22,7 @@ from models.data.values import BadValueError, shown
 CLASS_LISTS = ("classes.txt", "obj.names", "_darknet.labels")
 SPLITS = ("train", "val", "valid", "test")
 YAML = (".yaml", ".yml")
+UPLOADED = re.compile(r"^[0-9a-f]{8}-")  # what Label Studio puts before the names of files
 _LOOKED_AT = 20  # label files, to see whether they are YOLO's
 _LINE = re.compile(r"\s*[0-9]+(?:\.0)?(?:[\s,]+[-+0-9.eE]+){4,}\s*$")
 _NO_LABELS = re.compile(r"(?:.*classes|train|val|valid|validation|test|readme.*|license.*|requirements)\.txt", re.I)
@@ -76,18 +77,24 @@ def look(path: Path, sources: Sources) -> Layout:
     for image in [*listed, *(one for root in image_roots for one in _images(root))]:
         pairs.setdefault(image, _label_of(image, image_roots, label_roots or [start / "labels"]))
     taken = set(pairs.values())
-    found.pairs += pairs.items()
     for root in label_roots:
         for label in _labels(root):
-            if label not in taken:
-                try:
-                    name = label.relative_to(root).with_suffix("").as_posix()
-                    image_found = sources.find(name, "the image of this name", image_roots or [start], tree=start)
-                except BadValueError as error:
-                    found.problems.append(Problem(Place(label), str(error)))
-                    continue
-                if image_found not in pairs:
-                    found.pairs.append((image_found, label))
+            if label in taken:
+                continue
+            name = label.relative_to(root).with_suffix("").as_posix()
+            otherwise = UPLOADED.sub("", label.stem)
+            try:
+                image_found = sources.find(
+                    name, "the image of this name", image_roots or [start], tree=start, otherwise=otherwise
+                )
+            except BadValueError as error:
+                found.problems.append(Problem(Place(label), str(error)))
+                continue
+            if not isinstance(image_found, Path) or pairs.get(image_found) is not None:
+                found.pairs.append((image_found, label))
+            else:
+                pairs[image_found] = label
+    found.pairs = [*pairs.items(), *found.pairs]
     if not found.pairs:
         reason = "not YOLO: expected images with text files of the same names, beside them or in labels/, found none"
         raise DataError([Problem(Place(path), reason)])
