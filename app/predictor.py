@@ -158,7 +158,8 @@ class _ByRequests:
         objects = []
         for start in range(0, len(prompts), at_once):
             part = slice(start, start + at_once)
-            (row,) = self._answer("/sam/score", columns | {column: prompts[part].tolist(), schemas.MULTIMASK: False})
+            asked = columns | {column: prompts[part].tolist(), schemas.MULTIMASK: False}
+            (row,) = self._answer("/sam/score", asked, coordinates="absolute")
             for box, prediction in zip(boxes_xyxy[part].tolist(), row["predictions"], strict=True):
                 (mask,) = prediction["mask_per_prediction"]
                 objects.append(PredictedObject(None, None, tuple(box), mask["rle"], mask["iou_score"]))

@@ -9,19 +9,18 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from mmap import mmap
 from typing import Any, Literal
 
 import numpy as np
 
-from app.contract.literals import LiteralError, parse_numbers
+from app.contract import causes
+from app.contract.prompts import BOXES, LABELS, POINTS, read_prompts
 from app.errors import BadRequest
-from models.types import Detections, PromptError, Prompts
+from models.types import Detections, Prompts
 
-IMAGE = "image"
-POINTS, BOXES, LABELS, MULTIMASK = "input_points", "input_boxes", "input_labels", "multimask_output"
+IMAGE, MULTIMASK = "image", "multimask_output"
 PROMPT_COLUMNS = (POINTS, BOXES, LABELS, MULTIMASK)
 DETECTOR_COLUMNS = (IMAGE,)
 SEGMENTER_COLUMNS = (IMAGE, *PROMPT_COLUMNS)
@@ -29,18 +28,9 @@ SEGMENTER_COLUMNS = (IMAGE, *PROMPT_COLUMNS)
 ResponseSchema = Literal["card", "live"]
 MaskFormat = Literal["png", "rle", "polygon"]
 
-# Texts that stand for "no prompt", as pandas and Python clients write a missing value.
-_NONE_TEXTS = frozenset({"", "none", "null", "nan"})
-_MAX_LITERAL = 1_000_000  # characters of one prompt column: some 50,000 coordinates
 _MAX_LITERALS = 8_000_000  # characters of all of them in a request; JSON's own lists have no such limit
 # Lists, objects and their entries in a body: 64 bytes of memory each, of which a body of 256 MB could hold 90 million.
 _MAX_VALUES = 4_000_000
-_LARGEST = 1e9  # of any coordinate; beyond it float32 no longer tells places apart
-_DIMENSIONS = {
-    POINTS: ("(point_batch, points_per_prompt, 2)", 3),
-    BOXES: ("(num_boxes, 4)", 2),
-    LABELS: ("(point_batch, points_per_prompt)", 2),
-}
 
 
 @dataclass(frozen=True)
@@ -51,7 +41,9 @@ class Params:
     iou_threshold: float | None = None
     max_detections: int | None = None
     multimask_output: bool = False
-    normalized: bool = False
+    coordinates: Literal["absolute", "normalized"] | None = (
+        None  # None is pixels too, but not where they look like 0..1
+    )
     mask_format: MaskFormat = "png"
     exif_orientation: bool = False
     response_schema: ResponseSchema | None = None
@@ -59,10 +51,13 @@ class Params:
 
 @dataclass(frozen=True)
 class Row:
-    """One row: its image as it was sent and, for SAM, its prompts, whose frame `Params.normalized` tells."""
+    """One row: its image as it was sent and, for SAM, its prompts, whose frame `Params.coordinates` tells.
+
+    prompts: None where the row has an empty list of them, and so wants no prediction.
+    """
 
     image: object
-    prompts: Prompts = field(default_factory=Prompts)
+    prompts: Prompts | None = field(default_factory=Prompts)
     multimask: bool = True
 
 
@@ -92,6 +87,7 @@ def parse_request(body: bytes | bytearray | mmap, max_rows: int) -> Request:
     A bytearray is emptied and an mmap closed as soon as it is text, so that a large body is not in memory for longer
     than it has to be.
     """
+    start = bytes(body[:64])
     try:
         text = str(memoryview(body), json.detect_encoding(body[:4]), "surrogatepass")
         if isinstance(body, bytearray):
@@ -106,28 +102,37 @@ def parse_request(body: bytes | bytearray | mmap, max_rows: int) -> Request:
         del text
     except (ValueError, RecursionError) as error:  # bad UTF-8 is a ValueError too
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise BadRequest(f"the body is not JSON: {reason}") from error
+        raise BadRequest(f"the body is not JSON: {reason}{causes.of_body(start, error)}") from error
     if not isinstance(content, dict):
-        raise BadRequest(f"expected a JSON object with input_data, got {_kind(content)}")
+        raise BadRequest(
+            f"expected a JSON object with input_data, got {causes.kind(content)}{causes.of_content(content)}"
+        )
     if "input_data" not in content:
-        raise BadRequest(f"expected input_data in the body, got {_names(content) or 'an empty object'}")
+        found = causes.names(content) or "an empty object"
+        raise BadRequest(f"expected input_data in the body, got {found}{causes.of_keys(content)}")
     table = content["input_data"]
     if not isinstance(table, dict):
-        raise BadRequest(f"input_data: expected an object with columns and data, got {_kind(table)}")
+        raise BadRequest(
+            f"input_data: expected an object with columns and data, got {causes.kind(table)}{causes.of_table(table)}"
+        )
     for key in ("columns", "data"):
         if key not in table:
-            raise BadRequest(f"input_data: expected columns and data, got {_names(table) or 'an empty object'}")
+            found = causes.names(table) or "an empty object"
+            raise BadRequest(f"input_data: expected columns and data, got {found}{causes.of_table(table)}")
         if not isinstance(table[key], list):
-            raise BadRequest(f"input_data.{key}: expected a list, got {_kind(table[key])}")
+            raise BadRequest(
+                f"input_data.{key}: expected a list, got {causes.kind(table[key])}{causes.of_table(table[key])}"
+            )
     columns, data, index = table["columns"], table["data"], table.get("index")
     for column in columns:
         if not isinstance(column, str):
-            raise BadRequest(f"input_data.columns: expected names, got {_kind(column)} among them")
+            cause = causes.of_column_name(column)
+            raise BadRequest(f"input_data.columns: expected names, got {causes.kind(column)} among them{cause}")
     twice = [column for column, times in Counter[str](columns).items() if times > 1]
     if twice:
-        raise BadRequest(f"input_data.columns: expected every name once, got {_names(twice)} more than once")
+        raise BadRequest(f"input_data.columns: expected every name once, got {causes.names(twice)} more than once")
     if index is not None and (not isinstance(index, list) or len(index) != len(data)):
-        found = f"{len(index)} entries" if isinstance(index, list) else _kind(index)
+        found = f"{len(index)} entries" if isinstance(index, list) else causes.kind(index)
         raise BadRequest(f"input_data.index: expected one entry per row ({len(data)}), got {found}")
     if len(data) > max_rows:
         raise BadRequest(f"input_data.data: expected at most {max_rows} rows, got {len(data)}")
@@ -139,7 +144,7 @@ def parse_params(params: object) -> Params:
     if params is None:
         return Params()
     if not isinstance(params, dict):
-        raise BadRequest(f"params: expected an object, got {_kind(params)}")
+        raise BadRequest(f"params: expected an object, got {causes.kind(params)}")
 
     def choice(name: str, *allowed: str) -> Any:
         value = params.get(name)
@@ -167,7 +172,7 @@ def parse_params(params: object) -> Params:
         iou_threshold=fraction("iou_threshold"),
         max_detections=most,
         multimask_output=flag("multimask_output"),
-        normalized=choice("coordinates", "absolute", "normalized") == "normalized",
+        coordinates=choice("coordinates", "absolute", "normalized"),
         mask_format=choice("mask_format", "png", "rle", "polygon") or "png",
         exif_orientation=flag("exif_orientation"),
         response_schema=choice("response_schema", "card", "live"),
@@ -183,17 +188,15 @@ def segmenter_rows(request: Request, max_prompts: int) -> list[Row]:
     """The rows of a request to SAM, with their prompts. Raises BadRequest that says which row and column."""
     rows = []
     table = _values(request, SEGMENTER_COLUMNS)
-    written = sum(len(row[column]) for row in table for column in _DIMENSIONS if isinstance(row[column], str))
+    written = sum(
+        len(row[column]) for row in table for column in (POINTS, BOXES, LABELS) if isinstance(row[column], str)
+    )
     if written > _MAX_LITERALS:
         raise BadRequest(f"prompts as text: expected at most {_MAX_LITERALS} characters in a request, got {written}")
     for number, values in enumerate(table):
-        points, boxes, labels = (_numbers(values[column], number, column) for column in (POINTS, BOXES, LABELS))
-        try:
-            prompts = Prompts(points, None if labels is None else labels.astype(np.int64), boxes)
-        except PromptError as error:
-            raise BadRequest(error.message, row=number, column=error.column) from error
-        if len(prompts) > max_prompts:
-            column = POINTS if points is not None else BOXES
+        prompts = read_prompts(values, number)
+        if prompts is not None and len(prompts) > max_prompts:
+            column = BOXES if prompts.points_xy is None else POINTS
             raise BadRequest(f"expected at most {max_prompts} prompts, got {len(prompts)}", row=number, column=column)
         multimask = values[MULTIMASK]
         rows.append(Row(values[IMAGE], prompts, multimask if isinstance(multimask, bool) else True))
@@ -205,8 +208,8 @@ def _values(request: Request, needed: tuple[str, ...]) -> list[dict[str, Any]]:
     missing = [column for column in needed if column not in request.columns]
     if missing:
         raise BadRequest(
-            f"input_data.columns: expected {', '.join(needed)}, got {_names(request.columns) or 'none'}: "
-            f"{', '.join(missing)} missing"
+            f"input_data.columns: expected {', '.join(needed)}, got {causes.names(request.columns) or 'none'}: "
+            f"{', '.join(missing)} missing{causes.of_missing(missing, request.columns)}"
         )
     places = [(column, request.columns.index(column)) for column in needed]
     rows = []
@@ -214,91 +217,11 @@ def _values(request: Request, needed: tuple[str, ...]) -> list[dict[str, Any]]:
         if len(request.columns) == 1 and not isinstance(row, list):
             row = [row]  # pandas takes the flat form for a single column
         if not isinstance(row, list) or len(row) != len(request.columns):
-            found = len(row) if isinstance(row, list) else _kind(row)
-            raise BadRequest(f"expected one value per column ({len(request.columns)}), got {found}", row=number)
+            found = len(row) if isinstance(row, list) else causes.kind(row)
+            expected = f"expected one value per column ({len(request.columns)})"
+            raise BadRequest(f"{expected}, got {found}{causes.of_row(row)}", row=number)
         rows.append({column: row[place] for column, place in places})
     return rows
-
-
-def _numbers(value: object, row: int, column: str) -> np.ndarray | None:
-    """A prompt column's list, or literal of a list, as float64 of the column's number of dimensions."""
-    shape, dimensions = _DIMENSIONS[column]
-
-    def fault(found: str) -> BadRequest:
-        return BadRequest(f"expected {shape}, got {found}", row=row, column=column)
-
-    if isinstance(value, str):
-        value = _literal(value, fault)
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return None
-    if not isinstance(value, list | tuple):
-        raise fault(_kind(value))
-    found = _shape(value, fault)
-    if len(found) != dimensions:
-        raise fault(str(found))
-    # Whether the last sizes fit is asked where the value is made: models.types.Prompts.
-    array = np.array(value, dtype=np.float64)
-    if column == LABELS and (array != np.round(array)).any():
-        raise fault("a label that is not a whole number")
-    return array
-
-
-def _literal(text: str, fault: Any) -> object:
-    if text.strip().lower() in _NONE_TEXTS:
-        return None
-    if len(text) > _MAX_LITERAL:
-        raise fault(f"{len(text)} characters, more than {_MAX_LITERAL}")
-    try:
-        return parse_numbers(text.strip())
-    except LiteralError as error:
-        raise fault(f"{_short(text)!r}, which is not a list of numbers") from error
-
-
-def _shape(value: list[Any] | tuple[Any, ...], fault: Any, depth: int = 0) -> tuple[int, ...]:
-    """The shape of nested lists of numbers, all of one length at each depth."""
-    if depth > 3:
-        raise fault("a list nested too deeply")
-    inner = set()
-    for item in value:
-        if isinstance(item, list | tuple):
-            inner.add(_shape(item, fault, depth + 1))
-        elif not isinstance(item, int | float) or isinstance(item, bool):
-            raise fault(f"{_kind(item)} among the numbers")
-        elif not abs(item) <= _LARGEST:  # nor is NaN
-            found = f"{item:g}" if isinstance(item, float) else "a number"  # which may have too many digits to show
-            raise fault(f"{found}, which is not from -1e9 to 1e9")
-        else:
-            inner.add(())
-    if len(inner) > 1:
-        raise fault("a ragged list of " + " and ".join(str(shape or "numbers") for shape in sorted(inner)[:3]))
-    return (len(value), *(inner.pop() if inner else ()))
-
-
-def resolve_prompts(prompts: Prompts, size_hw: tuple[int, int], *, normalized: bool, row: int) -> Prompts:
-    """Prompts in absolute pixels of an image of this size, with boxes that have an area within it.
-
-    Raises BadRequest for a reversed or empty box, and for one wholly outside the image.
-    """
-    height, width = size_hw
-    if normalized:
-        size = np.array([width, height], np.float64)
-        points, boxes = prompts.points_xy, prompts.boxes_xyxy
-        prompts = Prompts(
-            None if points is None else points * size,
-            prompts.point_labels,
-            None if boxes is None else boxes * np.tile(size, 2),
-        )
-    if prompts.boxes_xyxy is not None:
-        for number, (x1, y1, x2, y2) in enumerate(prompts.boxes_xyxy):
-            if x2 <= x1 or y2 <= y1:
-                expected = "x1 < x2 and y1 < y2"
-            elif x2 <= 0 or y2 <= 0 or x1 >= width or y1 >= height:
-                expected = f"a box that meets the image of {width} x {height} (width x height)"
-            else:
-                continue
-            found = ", ".join(f"{value:g}" for value in (x1, y1, x2, y2))
-            raise BadRequest(f"box {number}: expected {expected}, got [{found}]", row=row, column=BOXES)
-    return prompts
 
 
 # Answers
@@ -328,32 +251,9 @@ def predictions(masks: list[list[dict[str, Any]]], schema: ResponseSchema) -> di
 
 
 def _bad_param(name: str, expected: str, found: object) -> BadRequest:
-    shown = _kind(found) if isinstance(found, list | dict) else _short(json.dumps(found))
+    shown = causes.kind(found) if isinstance(found, list | dict) else causes.short(json.dumps(found))
     return BadRequest(f"params.{name}: expected {expected}, got {shown}")
 
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf
-
-
-def _names(names: Iterable[str]) -> str:
-    """The first few of the client's names for a message, which must not grow with the request."""
-    shown = [_short(name) for name in names]
-    return ", ".join(shown[:10]) + (", ..." if len(shown) > 10 else "")
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= 60 else f"{text[:60]}..."
-
-
-def _kind(value: object) -> str:
-    """What JSON calls a value of this kind."""
-    names = {
-        bool: "a boolean",
-        int: "a number",
-        float: "a number",
-        str: "a string",
-        list: "a list",
-        dict: "an object",
-    }
-    return "null" if value is None else names.get(type(value), f"a {type(value).__name__}")

@@ -11,9 +11,10 @@ import binascii
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from app.images import not_an_image
 from app.images.urls import UrlError, UrlMode, fetch
 from models.images.decoding import MAX_PIXELS, ImageError, check_pixels, opened
-from models.images.formats import FORMATS
+from models.images.formats import FORMATS, file_format
 
 if TYPE_CHECKING:
     from app.settings import Settings
@@ -71,7 +72,8 @@ def image_bytes(value: object, limits: ImageLimits = DEFAULT_LIMITS) -> bytes:
         taking megabytes apart, for a large base64 text whose first bytes say that it has more than `max_pixels`.
     """
     if not isinstance(value, str):
-        raise ImageError(f"{_EXPECTED}, got {_JSON_NAMES.get(type(value), type(value).__name__)}")
+        kind = _JSON_NAMES.get(type(value), type(value).__name__)
+        raise ImageError(f"{_EXPECTED}, got {kind}{not_an_image.of_value(value)}")
     head = value[:64].lstrip().lower()
     if is_url(value):
         try:
@@ -82,6 +84,10 @@ def image_bytes(value: object, limits: ImageLimits = DEFAULT_LIMITS) -> bytes:
         text = value.partition(",")[2] if _is_base64_data_url(value, head) else value
         _check_head(text, limits.max_pixels)
         data = _from_base64(text)
+        if not _is_image(data):  # a path may well be base64 of something
+            cause = not_an_image.of_text(text, _is_image)
+            if cause:
+                raise ImageError(f"{_EXPECTED}, got {_shown(text)}{cause}")
     if len(data) > limits.max_bytes:
         raise ImageError(f"expected an image of at most {limits.max_bytes} bytes, got {len(data)}")
     return data
@@ -122,6 +128,15 @@ def _from_base64(text: str) -> bytes:
         encoded = text.encode("ascii").translate(_URLSAFE_TO_STANDARD, delete=_WHITESPACE)
         return binascii.a2b_base64(encoded + b"=" * (-len(encoded) % 4), strict_mode=True)
     except (UnicodeEncodeError, binascii.Error) as error:
-        shown = text if len(text) <= 40 else f"{text[:40]}..."
         reason = "" if isinstance(error, UnicodeEncodeError) else f" ({error})"
-        raise ImageError(f"{_EXPECTED}, got {len(text)} characters, {shown!r}{reason}") from error
+        cause = not_an_image.of_text(text, _is_image)
+        raise ImageError(f"{_EXPECTED}, got {_shown(text)}{cause or reason}") from error
+
+
+def _is_image(data: bytes) -> bool:
+    return file_format(data) is not None
+
+
+def _shown(text: str) -> str:
+    """How a message quotes what is no image."""
+    return f"{len(text)} characters, {text if len(text) <= 40 else f'{text[:40]}...'!r}"

@@ -16,6 +16,7 @@ import numpy as np
 
 from app import timings
 from app.contract import masks, schemas
+from app.contract.prompts import resolve_prompts
 from app.contract.schemas import Params, Request, ResponseSchema, Row
 from app.engine.cache import content_key
 from app.engine.engine import FETCHES, Engine
@@ -101,20 +102,27 @@ class Scorer:
         read = timings.stage("parse")(schemas.segmenter_rows)
         rows = await self.engine.aside(read, request, self.max_prompts)
         images, of_row = await self._images(rows, request, segment=True)
+        params = request.params
         prompts = [
-            schemas.resolve_prompts(
-                row.prompts, images[of_row[number]].size_hw, normalized=request.params.normalized, row=number
+            resolve_prompts(
+                row.prompts,
+                images[of_row[number]].size_hw,
+                normalized=params.coordinates == "normalized",
+                absolute=params.coordinates == "absolute",
+                row=number,
             )
             for number, row in enumerate(rows)
         ]
         cost = AnswerCost(self.answer_limits)
         for number, row in enumerate(rows):
-            cost.plan(len(prompts[number]), row.multimask, images[of_row[number]].size_hw)
+            cost.plan(len(prompts[number] or ()), row.multimask, images[of_row[number]].size_hw)
 
         async def answer(number: int) -> dict[str, Any]:
-            embedding = await self._embedding(images[of_row[number]])
-            encoded = await self._masks(embedding, prompts[number], rows[number].multimask, request.params, cost)
-            return schemas.predictions(encoded, request.params.response_schema or self.response_schema)
+            wanted, encoded = prompts[number], []
+            if wanted is not None:
+                embedding = await self._embedding(images[of_row[number]])
+                encoded = await self._masks(embedding, wanted, rows[number].multimask, params, cost)
+            return schemas.predictions(encoded, params.response_schema or self.response_schema)
 
         return await together(answer(number) for number in range(len(rows)))
 

@@ -22,6 +22,7 @@ from tests.app.scoring_requests import (
     to_yolof,
 )
 
+SPLIT = '; pandas writes the right form by df.to_dict(orient="split")'
 FORMATS = "JPEG, PNG, WebP, BMP, GIF, TIFF, AVIF or HEIC image"
 IMAGE_EXPECTED = f"expected base64 or an http(s) URL of a {FORMATS}"
 POINTS_EXPECTED = "row 0, input_points: expected (point_batch, points_per_prompt, 2)"
@@ -50,33 +51,49 @@ BAD: dict[str, tuple[bytes | dict[str, Any], str]] = {
     ),
     "not JSON": (
         b"image=x",
-        "the body is not JSON: Expecting value: line 1 column 1 (char 0)",
+        "the body is not JSON: Expecting value: line 1 column 1 (char 0); it is a form: send JSON",
     ),
     "bad UTF-8": (
         b'{"input_data": "\xff"}',
         "the body is not JSON: 'utf-8' codec can't decode byte 0xff in position 16: invalid start byte",
     ),
     "nested too deeply": (b"[" * 100_000, "the body is not JSON: it is nested too deeply"),
-    "top-level list": (b"[]", "expected a JSON object with input_data, got a list"),
+    "top-level list": (b"[]", f"expected a JSON object with input_data, got a list{SPLIT}"),
     "top-level string": (b'"x"', "expected a JSON object with input_data, got a string"),
     "dataframe_split": (
         {"dataframe_split": {"columns": ["image"], "data": [PICTURE]}},
-        "expected input_data in the body, got dataframe_split",
+        "expected input_data in the body, got dataframe_split; "
+        "dataframe_split is MLflow's name for it: call it input_data",
     ),
-    "inputs": ({"inputs": [PICTURE]}, "expected input_data in the body, got inputs"),
-    "instances": ({"instances": [PICTURE], "params": {}}, "expected input_data in the body, got instances, params"),
+    "inputs": (
+        {"inputs": [PICTURE]},
+        "expected input_data in the body, got inputs; "
+        f"inputs is the form of Hugging Face's and TensorFlow's servers{SPLIT}",
+    ),
+    "instances": (
+        {"instances": [PICTURE], "params": {}},
+        "expected input_data in the body, got instances, params; "
+        f"instances is the form of TensorFlow's and Google's servers{SPLIT}",
+    ),
     "empty object": ({}, "expected input_data in the body, got an empty object"),
     "names that are no text": (b'{"\\ud800": 1}', "expected input_data in the body, got \ud800"),
     # the table
     "records": (
         {"input_data": [{"image": PICTURE}]},
-        "input_data: expected an object with columns and data, got a list",
+        f"input_data: expected an object with columns and data, got a list; these are records{SPLIT.replace(';', ':')}",
     ),
-    "no columns": ({"input_data": {"data": []}}, "input_data: expected columns and data, got data"),
-    "no data": ({"input_data": {"columns": ["image"]}}, "input_data: expected columns and data, got columns"),
+    "no columns": ({"input_data": {"data": []}}, f"input_data: expected columns and data, got data{SPLIT}"),
+    "no data": (
+        {"input_data": {"columns": ["image"]}},
+        f"input_data: expected columns and data, got columns{SPLIT}",
+    ),
     "columns null": (table(None, []), "input_data.columns: expected a list, got null"),  # type: ignore[arg-type]
     "data text": (table(["image"], PICTURE), "input_data.data: expected a list, got a string"),  # type: ignore[arg-type]
-    "a column's number": (table([0], []), "input_data.columns: expected names, got a number among them"),  # type: ignore[list-item]
+    "a column's number": (
+        table([0], []),  # type: ignore[list-item]
+        "input_data.columns: expected names, got a number among them; "
+        "a DataFrame without names has numbers: df.columns = [...]",
+    ),
     "a column twice": (
         table(["image", "image"], []),
         "input_data.columns: expected every name once, got image more than once",
@@ -97,7 +114,8 @@ BAD: dict[str, tuple[bytes | dict[str, Any], str]] = {
     "missing columns": (
         table(["image", "input_boxes"], [[PICTURE, ""]]),
         "input_data.columns: expected image, input_points, input_boxes, input_labels, multimask_output, "
-        "got image, input_boxes: input_points, input_labels, multimask_output missing",
+        "got image, input_boxes: input_points, input_labels, multimask_output missing; "
+        'give all of them, with "" where there is nothing',
     ),
     "a row too short": (table(COLUMNS, [[PICTURE]]), "row 0: expected one value per column (5), got 1"),
     "a row too long": (
@@ -156,19 +174,27 @@ BAD: dict[str, tuple[bytes | dict[str, Any], str]] = {
         to_sam(row(), row(), row(), row(boxes="[[1, 2, 3], [4, 5, 6]]")),
         "row 3, input_boxes: expected (num_boxes, 4), got (2, 3)",
     ),
-    "flat box": (column(boxes="[1, 2, 3, 4]"), f"{BOXES_EXPECTED}, got (4,)"),
-    "no box": (column(boxes="[]"), f"{BOXES_EXPECTED}, got (0,)"),
-    "empty box": (column(boxes="[[]]"), f"{BOXES_EXPECTED}, got (1, 0)"),
-    "flat points": (column(points="[[20, 20]]"), f"{POINTS_EXPECTED}, got (1, 2)"),
-    "points of three": (column(points="[[[1, 2, 3]]]"), f"{POINTS_EXPECTED}, got (1, 1, 3)"),
-    "flat labels": (column(points="[[[1, 2]]]", labels="[1]"), f"{LABELS_EXPECTED}, got (1,)"),
+    "flat box": (column(boxes="[1, 2, 3, 4]"), f"{BOXES_EXPECTED}, got (4,); one box is [[x1, y1, x2, y2]]"),
+    "empty boxes": (column(boxes="[[], []]"), f"{BOXES_EXPECTED}, got (2, 0); [] is none of them"),
+    "flat points": (
+        column(points="[[20, 20]]"),
+        f"{POINTS_EXPECTED}, got (1, 2); "
+        "one point is [[[x, y]]], two of one object [[[x, y], [x, y]]], of two [[[x, y]], [[x, y]]]",
+    ),
+    "points of three": (column(points="[[[1, 2, 3]]]"), f"{POINTS_EXPECTED}, got (1, 1, 3); a point is x and y alone"),
+    "flat labels": (
+        column(points="[[[1, 2]]]", labels="[1]"),
+        f"{LABELS_EXPECTED}, got (1,); "
+        "the label of one point is [[1]], those of two of one object [[1, 0]], of two [[1], [1]]",
+    ),
     "ragged boxes": (
         column(boxes="[[1, 2, 3, 4], [1, 2, 3]]"),
         f"{BOXES_EXPECTED}, got a ragged list of (3,) and (4,)",
     ),
     "ragged points": (
         column(points="[[[1, 2], [3, 4]], [[5, 6]]]"),
-        f"{POINTS_EXPECTED}, got a ragged list of (1, 2) and (2, 2)",
+        f"{POINTS_EXPECTED}, got a ragged list of (1, 2) and (2, 2); every prompt needs as many points: "
+        "fill up the shorter ones with [0, 0], which has the label -10 in input_labels",
     ),
     "half-nested": (column(boxes="[[1, 2, 3, 4], 5]"), f"{BOXES_EXPECTED}, got a ragged list of numbers and (4,)"),
     "too deep": (column(boxes="[[[[[[1]]]]]]"), f"{BOXES_EXPECTED}, got a list nested too deeply"),
@@ -182,11 +208,13 @@ BAD: dict[str, tuple[bytes | dict[str, Any], str]] = {
     ),
     "points against boxes": (
         column(points="[[[1, 2]], [[3, 4]], [[5, 6]]]", boxes="[[1, 2, 30, 40], [1, 2, 30, 40]]"),
-        "row 0, input_boxes: expected one box per point prompt (3), got 2 boxes",
+        "row 0, input_boxes: expected one box per point prompt (3), got 2 boxes; "
+        "what belongs to other objects stands in another row, which may have the same image",
     ),
     "points against labels": (
         column(points="[[[1, 2], [3, 4]]]", labels="[[1]]"),
-        "row 0, input_labels: expected (1, 2), one per point, got (1, 1)",
+        "row 0, input_labels: expected (1, 2), one per point, got (1, 1); "
+        "-10 is the label of a point that only fills up the list",
     ),
     "labels without points": (
         column(boxes="[[1, 2, 30, 40]]", labels="[[1]]"),
@@ -213,10 +241,16 @@ BAD: dict[str, tuple[bytes | dict[str, Any], str]] = {
         column(points=[[[10**400, 0]]]),
         f"{POINTS_EXPECTED}, got a number, which is not from -1e9 to 1e9",
     ),
-    "text in a list": (column(boxes=[["1", 2, 3, 4]]), f"{BOXES_EXPECTED}, got a string among the numbers"),
+    "text in a list": (
+        column(boxes=[["1", 2, 3, 4]]),
+        f"{BOXES_EXPECTED}, got a string among the numbers; write numbers without quotes",
+    ),
     "null in a list": (column(boxes=[[None, 2, 3, 4]]), f"{BOXES_EXPECTED}, got null among the numbers"),
     "true in a list": (column(boxes=[[True, 2, 3, 4]]), f"{BOXES_EXPECTED}, got a boolean among the numbers"),
-    "an object": (column(boxes={"x": 1}), f"{BOXES_EXPECTED}, got an object"),
+    "an object": (
+        column(boxes={"x": 1}),
+        f"{BOXES_EXPECTED}, got an object; write numbers in lists, and no objects",
+    ),
     "a number": (column(points=5), f"{POINTS_EXPECTED}, got a number"),
     "a literal of a number": (column(points="5"), f"{POINTS_EXPECTED}, got a number"),
     "a boolean": (column(labels=True), f"{LABELS_EXPECTED}, got a boolean"),
@@ -235,11 +269,13 @@ BAD: dict[str, tuple[bytes | dict[str, Any], str]] = {
     ),
     "reversed box": (
         column(boxes="[[1, 2, 30, 40], [90, 2, 30, 40]]"),
-        "row 0, input_boxes: box 1: expected x1 < x2 and y1 < y2, got [90, 2, 30, 40]",
+        "row 0, input_boxes: box 1: expected x1 < x2 and y1 < y2, got [90, 2, 30, 40]"
+        "; are these x, y, width, height? Send [x, y, x + width, y + height]",
     ),
     "box of no area": (
         column(boxes="[[1, 2, 30, 2]]"),
-        "row 0, input_boxes: box 0: expected x1 < x2 and y1 < y2, got [1, 2, 30, 2]",
+        "row 0, input_boxes: box 0: expected x1 < x2 and y1 < y2, got [1, 2, 30, 2]"
+        "; are these x, y, width, height? Send [x, y, x + width, y + height]",
     ),
     "box outside": (
         to_sam(row(), row(boxes="[[128, 2, 200, 40]]")),
@@ -256,12 +292,16 @@ BAD: dict[str, tuple[bytes | dict[str, Any], str]] = {
         "row 0, input_points: expected at most 1024 prompts, got 1025",
     ),
     # images
-    "image null": (to_yolof(PICTURE, None), f"row 1, image: {IMAGE_EXPECTED}, got null"),
-    "image an object": (to_yolof({"bytes": PICTURE}), f"row 0, image: {IMAGE_EXPECTED}, got an object"),
+    "image null": (to_yolof(PICTURE, None), f"row 1, image: {IMAGE_EXPECTED}, got null; every row needs an image"),
+    "image an object": (
+        to_yolof({"bytes": PICTURE}),
+        f"row 0, image: {IMAGE_EXPECTED}, got an object; send the base64 of the file alone",
+    ),
     "image empty": (to_yolof(""), f"row 0, image: expected a {FORMATS}, got 0 bytes"),
     "not base64": (
         to_yolof(PICTURE, "photo.jpg"),
-        f"row 1, image: {IMAGE_EXPECTED}, got 9 characters, 'photo.jpg' (Only base64 data is allowed)",
+        f"row 1, image: {IMAGE_EXPECTED}, got 9 characters, 'photo.jpg'; is this a path? "
+        "The service cannot see your files: send the content of the file, as base64",
     ),
     "not an image": (
         column(image=base64.b64encode(b"%PDF-1.7 and more").decode()),
