@@ -53,6 +53,11 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     add_models(mlflow, default="none")
     mlflow.add_argument("--out", type=Path, metavar="DIR", required=True, help="the folder to write, new or empty")
+    mlflow.add_argument(
+        "--image-files",
+        action="store_true",
+        help="the input is the bytes of an image file, which AzureML's batch endpoints then read themselves",
+    )
     mlflow.set_defaults(run=_mlflow)
 
 
@@ -72,7 +77,7 @@ def _mlflow(args: argparse.Namespace) -> int:
     from app.mlflow.export import ExportError, export_mlflow
 
     try:
-        written = export_mlflow(choose(settings, typed=typed(args)), args.out, settings)
+        written = export_mlflow(choose(settings, typed=typed(args)), args.out, settings, image_files=args.image_files)
     except (ExportError, *EXPLAINED) as error:
         return failed(error)
     print(f"{written.path}: {written.size / 1e6:.1f} MB; it has answered its input example")

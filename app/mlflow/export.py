@@ -64,7 +64,7 @@ _PARAMS: dict[str, tuple[frozenset[str], str, Any]] = {
     "iou_threshold": (frozenset({DETECTOR}), "double", None),
     "max_detections": (frozenset({DETECTOR}), "long", None),
     "multimask_output": (frozenset({DETECTOR, SEGMENTER}), "boolean", False),
-    "coordinates": (frozenset({SEGMENTER}), "string", "absolute"),
+    "coordinates": (frozenset({SEGMENTER}), "string", None),
     "mask_format": (frozenset({SEGMENTER}), "string", "png"),
     "exif_orientation": (frozenset(), "boolean", False),
     "response_schema": (frozenset({SEGMENTER}), "string", None),
@@ -85,12 +85,12 @@ class Exported:
     class_names: tuple[str, ...]
 
 
-def export_mlflow(choice: Choice, out: Path, settings: Settings) -> Exported:
+def export_mlflow(choice: Choice, out: Path, settings: Settings, *, image_files: bool = False) -> Exported:
     """Write an MLflow folder with these models, after they have answered its input example.
 
     choice: the models, one or both. out: must not exist, or be empty; it appears only when it is whole. settings: on
-    which device the example is answered. Raises ExportError, or one of `loading.EXPLAINED` where the models do not
-    load.
+    which device the example is answered. image_files: the input is the bytes of an image file, not text. Raises
+    ExportError, or one of `loading.EXPLAINED` where the models do not load.
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # else its import reports its use to its makers
     try:
@@ -107,13 +107,15 @@ def export_mlflow(choice: Choice, out: Path, settings: Settings) -> Exported:
     kinds = frozenset(
         kind for kind, one in ((DETECTOR, choice.detector), (SEGMENTER, choice.segmenter)) if one is not None
     )
+    if image_files and DETECTOR not in kinds:
+        raise ExportError("--image-files: expected a detector, as image files have no prompts for a segmenter alone")
     requirements = model_requirements()
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as scratch:
         weights = Path(scratch, "weights")
         for kind, files in choice.files.items():
             _stage(files, weights / kind)
-        class_names = _try_out(weights, settings, kinds)
+        class_names = _try_out(weights, settings, input_example(kinds, image_files=image_files))
         code = [_stage_code(Path(package.__path__[0]), Path(scratch, "code")) for package in (app, models)]
         # Says of every export that AzureML's packages are not installed here, where nothing is served.
         logging.getLogger("mlflow").setLevel(logging.ERROR)
@@ -123,8 +125,8 @@ def export_mlflow(choice: Choice, out: Path, settings: Settings) -> Exported:
             data_path=str(weights),
             code_paths=[str(path) for path in (*code, _stage_distribution(Path(scratch)))],
             conda_env=conda_environment(requirements),
-            signature=signature(kinds),
-            input_example=input_example(kinds),
+            signature=signature(kinds, image_files=image_files),
+            input_example=input_example(kinds, image_files=image_files),
             metadata=_metadata(choice, class_names),
             uv_project_path=scratch,  # which has none; by default that of the current directory would be taken along
         )
@@ -159,19 +161,20 @@ def conda_environment(requirements: tuple[str, ...]) -> dict[str, Any]:
     }
 
 
-def signature(kinds: frozenset[str]) -> ModelSignature:
+def signature(kinds: frozenset[str], *, image_files: bool = False) -> ModelSignature:
     """Columns in and out and params, named and typed as in the catalog's MLmodel files.
 
     An answer's column holds lists and objects, and yet is declared a string, as the catalog does: AzureML's scoring
-    script knows no other type for it, and nothing is converted by it.
+    script knows no other type for it, and nothing is converted by it. image_files: AzureML's batch endpoints hand over
+    image files to models with one column of bytes, and to no others.
     """
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 
-    inputs, outputs = [ColSpec("string", schemas.IMAGE)], []
+    inputs, outputs = [ColSpec("binary" if image_files else "string", schemas.IMAGE)], []
     if DETECTOR in kinds:
         outputs.append(ColSpec("string", "boxes"))
-    if SEGMENTER in kinds:
+    if SEGMENTER in kinds and not image_files:
         # Beside a detector prompts may be left out; an image alone is then one for both models.
         required = DETECTOR not in kinds
         types = {column: "string" for column in schemas.PROMPT_COLUMNS} | {schemas.MULTIMASK: "boolean"}
@@ -181,7 +184,7 @@ def signature(kinds: frozenset[str]) -> ModelSignature:
     return ModelSignature(Schema(inputs), Schema(outputs), ParamSchema(params))
 
 
-def input_example(kinds: frozenset[str]) -> pandas.DataFrame:
+def input_example(kinds: frozenset[str], *, image_files: bool = False) -> pandas.DataFrame:
     """One row in the form of the signature: a small picture of a square and, for SAM alone, the box around it."""
     import pandas
 
@@ -189,6 +192,8 @@ def input_example(kinds: frozenset[str]) -> pandas.DataFrame:
     ImageDraw.Draw(image).rectangle((16, 12, 47, 35), fill=(220, 200, 40))
     file = BytesIO()
     image.save(file, "PNG")
+    if image_files:
+        return pandas.DataFrame({schemas.IMAGE: [file.getvalue()]})
     row: dict[str, Any] = {schemas.IMAGE: base64.b64encode(file.getvalue()).decode("ascii")}
     if DETECTOR not in kinds:
         row |= {schemas.POINTS: "", schemas.BOXES: "[[16, 12, 48, 36]]", schemas.LABELS: "", schemas.MULTIMASK: False}
@@ -218,11 +223,11 @@ def _stage_distribution(folder: Path) -> Path:
     return path
 
 
-def _try_out(weights: Path, settings: Settings, kinds: frozenset[str]) -> tuple[str, ...]:
+def _try_out(weights: Path, settings: Settings, example: pandas.DataFrame) -> tuple[str, ...]:
     """Load the models and answer the example, so that what cannot work fails here; the detector's class names."""
     model = MlflowModel(weights, settings)
     try:
-        model.predict(input_example(kinds))
+        model.predict(example)
         return model.class_names
     finally:
         model.close()

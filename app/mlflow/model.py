@@ -7,6 +7,7 @@ that is `app.mlflow.export`.
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ from app.engine import loading
 from app.errors import BadRequest
 from app.scoring.thread import ScorerThread
 from app.settings import Settings
+from models.images.formats import file_format
 
 if TYPE_CHECKING:
     import pandas
@@ -67,7 +69,8 @@ class MlflowModel:
     def predict(self, model_input: pandas.DataFrame, params: Mapping[str, Any] | None = None) -> pandas.DataFrame:
         """One row of answer for each row of `model_input`, in order.
 
-        model_input: the columns of the folder's signature, `image` or SAM's five. params: as in a request's `params`.
+        model_input: the columns of the folder's signature, `image` or SAM's five. An image may be the bytes of its
+        file, which AzureML's batch endpoints hand over. params: as in a request's `params`.
         Returns a table whose one column is named as the key of the service's answer: `boxes`, `predictions` or
         `response`. Its records are the service's answer, value for value.
         Raises MLflow's exception for a bad request, which MLflow's server answers 400, naming row and column.
@@ -121,9 +124,11 @@ def _body(columns: list[str], table: pandas.DataFrame, params: Mapping[str, Any]
 
 
 def _plain(value: Any) -> Any:
-    """A table's cell as JSON has it: numpy's values become Python's, missing ones null. Raises TypeError."""
+    """A table's cell as JSON has it: numpy's values are Python's, missing ones null, files base64. Raises TypeError."""
     import pandas
 
+    if isinstance(value, bytes | bytearray | memoryview):
+        return _text(bytes(value))
     if isinstance(value, np.generic | np.ndarray):
         value = value.tolist()
     if isinstance(value, list | tuple):
@@ -131,5 +136,12 @@ def _plain(value: Any) -> Any:
     if value is None or value is pandas.NA or (isinstance(value, float) and math.isnan(value)):
         return None
     if not isinstance(value, str | bool | int | float):
-        raise TypeError(f"expected text, a number, true, false or a list, got {type(value).__name__}")
+        raise TypeError(f"expected text, bytes, a number, true, false or a list, got {type(value).__name__}")
     return value
+
+
+def _text(data: bytes) -> str:
+    """Bytes as a request has them: a file as its base64; base64, a URL or prompts that were left as bytes as text."""
+    if data.isascii() and file_format(data) is None:
+        return data.decode("ascii")
+    return base64.b64encode(data).decode("ascii")

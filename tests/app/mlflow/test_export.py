@@ -22,6 +22,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 from transformers import SamModel
 
@@ -332,8 +333,46 @@ def test_cells_may_be_numpys_and_missing_ones_of_any_kind(model: MlflowModel) ->
 def test_limits_hold_and_cells_that_json_has_not_are_told(model: MlflowModel) -> None:
     with pytest.raises(mlflow.MlflowException, match="at most 4 rows, got 5"):
         model.predict(pandas.DataFrame({"image": [picture(1)] * 5}))
-    with pytest.raises(mlflow.MlflowException, match=r"row 1, image: expected text, .* got bytes"):
-        model.predict(pandas.DataFrame({"image": [picture(1), b"raw"]}))
+    with pytest.raises(mlflow.MlflowException, match=r"row 1, image: expected text, .* got Timestamp"):
+        model.predict(pandas.DataFrame({"image": [picture(1), pandas.Timestamp(0)]}))
+    with pytest.raises(mlflow.MlflowException, match=r"row 1, image: expected a JPEG, .* got 4 bytes that start with"):
+        model.predict(pandas.DataFrame({"image": [picture(1), b"\xffraw"]}))
+
+
+def test_an_image_may_be_bytes_of_a_file_or_of_its_base64(model: MlflowModel) -> None:
+    """As AzureML's batch endpoints, Parquet files and `base64.encodebytes` without `decode` hand them over."""
+    file = base64.b64decode(picture(1))
+    images = [picture(1), file, bytearray(file), base64.encodebytes(file)]
+    answers = model.predict(pandas.DataFrame({"image": images}, dtype=object), FEW)["boxes"]
+    assert len(answers[0]) == 3
+    for answer in answers[1:]:
+        assert answer == answers[0]
+
+
+def test_a_folder_for_image_files_takes_one_column_of_bytes(model_folders: Any, tmp_path: Path) -> None:
+    """AzureML's batch driver reads image files for such a signature alone: a table of the file's bytes, one a call."""
+    detector, segmenter = Chosen(model_folders.detector, "d", False), Chosen(model_folders.segmenter, "s", False)
+    settings = Settings(device="cpu")  # type: ignore[call-arg]
+    with pytest.raises(ExportError, match="--image-files: expected a detector"):
+        export_mlflow(Choice(None, segmenter), tmp_path / "none", settings, image_files=True)
+    export_mlflow(Choice(detector, segmenter), tmp_path / "files", settings, image_files=True)
+    signature = mlflow.models.get_model_info(str(tmp_path / "files")).signature
+    assert [str(kind) for kind in signature.inputs.input_types()] == ["DataType.binary"]
+    name = signature.inputs.input_names()[0]
+    file = base64.b64decode(picture(1))
+    table = pandas.DataFrame({name: [file]})
+    enforced = mlflow.models.utils._enforce_schema(table, signature.inputs)
+    assert enforced[name].tolist() == [file]
+
+
+def test_the_documents_deployment_has_the_probes_of_the_others() -> None:
+    (written,) = re.findall(r"```yaml\n(.*?)```", (REPOSITORY / "docs" / "mlflow.md").read_text(), re.DOTALL)
+    other = yaml.safe_load((REPOSITORY / "docker" / "azureml" / "deployment-score.yml").read_text())
+    deployment = yaml.safe_load(written)
+    for name in ("liveness_probe", "readiness_probe"):
+        assert deployment[name] == other[name]
+    variable = "WORKER_TIMEOUT"
+    assert deployment["environment_variables"][variable] == other["environment_variables"][variable]
 
 
 def free_port() -> int:
