@@ -9,7 +9,7 @@ import { Prompt, Thing, overlap } from "./thing.js";
 const LOWEST_SCORE = 0.05;
 const EMPTY = { things: [], selected: null };
 // A photo is turned upright, as browsers show it; run lengths are the smallest exact form of a mask.
-const FRAME = { exif_orientation: true };
+const FRAME = { exif_orientation: true, coordinates: "absolute" };
 const AS_RUNS = { ...FRAME, mask_format: "rle", response_schema: "card" };
 
 /** Fires "change" whenever there is something else to see, "ask" when somebody asks for something, "mask" with the thing that has got one, "fail" with the error, "ready" once the picture is embedded. */
