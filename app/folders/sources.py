@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from models.data.contents import is_hidden
 from models.images.formats import SUFFIXES
 
 _SHOWN = 5  # names in a note
@@ -46,12 +47,15 @@ def find_images(paths: Sequence[Path], *, recursive: bool, leave_out: Path) -> S
     found: set[Path] = set()
     others: list[Path] = []
     folders: list[Path] = []
+    hidden: list[Path] = []
     for place in places:
         if place.is_file():
             found.add(place)
             continue
         for path in _entries(place, recursive, {leave_out.resolve()}):
-            if path.is_dir():
+            if is_hidden(path):
+                hidden.append(path)
+            elif path.is_dir():
                 folders.append(path)
             elif path.suffix.lower() in SUFFIXES:
                 found.add(path)
@@ -65,6 +69,8 @@ def find_images(paths: Sequence[Path], *, recursive: bool, leave_out: Path) -> S
     notes = []
     if others:
         notes.append(f"{_some(others)}: left out, as {'it has' if len(others) == 1 else 'they have'} no image's suffix")
+    if hidden:
+        notes.append(f"{_some(hidden)}: left out, as {'it is' if len(hidden) == 1 else 'they are'} hidden")
     if folders:
         notes.append(f"{_some(folders)}: not gone into; --recursive does")
     images = sorted((SourceImage(path, path.relative_to(root).as_posix()) for path in found), key=lambda one: one.name)
@@ -84,7 +90,7 @@ def _entries(folder: Path, recursive: bool, passed: set[Path]) -> Iterator[Path]
         if not entry.is_dir():
             yield entry
         elif entry.resolve() not in passed:
-            if recursive:
+            if recursive and not is_hidden(entry):
                 yield from _entries(entry, recursive, passed)
             else:
                 yield entry

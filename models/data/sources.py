@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote, unquote
 
+from models.data.contents import is_hidden
 from models.data.dataset import Place, Problem
 from models.data.suffixes import IMAGE_SUFFIXES
 from models.data.values import BadValueError, text
@@ -157,7 +158,7 @@ class _Tree:
         self._by_stem: dict[str, list[str]] = {}
         seen = 0
         for at, folders, files in os.walk(folder):
-            folders[:] = sorted(one for one in folders if not one.startswith(".") and one != "__MACOSX")
+            folders[:] = sorted(one for one in folders if not is_hidden(Path(one)))
             inside = os.path.relpath(at, folder)
             for file in files:
                 stem, suffix = os.path.splitext(file)

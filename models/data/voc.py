@@ -24,7 +24,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from models.data import classes
-from models.data.contents import Contents
+from models.data.contents import Contents, is_hidden
 from models.data.dataset import Annotation, DataError, Dataset, LabelledImage, Place, Problem
 from models.data.image_files import size_hw
 from models.data.protocol import Format, Found, Writer
@@ -122,7 +122,7 @@ def _is_xml(path: Path) -> bool:
 
 
 def _visible(folder: Path) -> Iterator[Path]:
-    return (path for path in folder.glob("[!.]*") if path.name != "__MACOSX")
+    return (path for path in folder.glob("*") if not is_hidden(path))
 
 
 def _xml_files(folder: Path) -> Iterator[Path]:
