@@ -11,4 +11,4 @@ def test_what_systems_leave_in_folders_is_passed_over_and_said(tmp_path):
         (tmp_path / name).touch()
     found = find_images([tmp_path], recursive=True, leave_out=tmp_path / "out")
     assert [image.name for image in found.images] == ["a.jpg"]
-    assert found.notes == ("._a.jpg, .DS_Store, .ipynb_checkpoints, __MACOSX: left out, as they are hidden",)
+    assert found.notes == (".DS_Store, ._a.jpg, .ipynb_checkpoints, __MACOSX: left out, as they are hidden",)
