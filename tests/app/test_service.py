@@ -126,7 +126,7 @@ def test_there_is_a_prediction_for_every_prompt_in_order(answer: Callable[..., A
 def test_masks_have_the_images_size(answer: Callable[..., Any]) -> None:
     sizes = [(128, 64), (63, 101), (1, 1), (300, 2)]  # width, height
     rows = [row(encoded(picture(*size)), points="[[[0.5, 0.5]]]", multimask=True) for size in sizes]
-    for (width, height), answered in zip(sizes, answer(to_sam(*rows)), strict=True):
+    for (width, height), answered in zip(sizes, answer(to_sam(*rows, coordinates="absolute")), strict=True):
         for mask in answered["predictions"][0]["mask_per_prediction"]:
             assert mask_of(mask).shape == (height, width)
 
