@@ -13,12 +13,12 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from app.folders.sources import SourceImage
-from models.data import coco_ids
-from models.data.coco_ids import CocoIds, as_number
-from models.data.ids import Id
+from models.data.formats.coco import image_ids as coco_ids
+from models.data.formats.coco.image_ids import CocoIds, as_number
 from models.data.image_files import size_hw
-from models.data.rle import read_rle
-from models.data.values import BadValueError, extent, polygons, shown
+from models.data.parsing.ids import Id
+from models.data.parsing.rle import read_rle
+from models.data.parsing.values import BadValueError, extent, polygons, shown
 from models.evaluation import readings
 from models.evaluation.image_names import ByName
 from models.evaluation.readings import BoxForm, Options, UnclearError, number_in_name

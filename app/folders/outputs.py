@@ -14,7 +14,7 @@ from PIL import Image
 from app.results import azureml_jsonl, coco, cvat, label_studio, mask_pngs, overlays, yolo_seg
 from app.results.image_result import ImageResult, Results, classes_of
 from models import atomic_files
-from models.data.sources import address
+from models.data.parsing.sources import address
 from models.images.decoding import decode_image
 
 # Format -> what it is called in the folder.

@@ -19,7 +19,7 @@ from typing import Any
 from app.folders.listed_prompts import read_listed
 from app.folders.sources import SourceImage
 from models.data import DataError, load
-from models.data.formats import find
+from models.data.formats.data_set import find
 from models.evaluation.predictions import read_scores
 from models.evaluation.readings import Options, UnclearError
 from models.evaluation.result_list import is_wrapped

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from models.data.contents import is_hidden
+from models.data.parsing.contents import is_hidden
 from models.images.formats import SUFFIXES
 
 _SHOWN = 5  # names in a note

@@ -14,7 +14,7 @@ from typing import Any, TextIO
 from pycocotools import mask as coco_mask
 
 from app.results.image_result import ImageResult, Results, label_of
-from models.data.coco_writing import INFO, categories
+from models.data.formats.coco.writing import INFO, categories
 
 
 def write(file: TextIO, results: Results, class_names: Sequence[str]) -> int:

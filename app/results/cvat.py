@@ -7,7 +7,7 @@ from typing import TextIO
 
 from app.predictor import PredictedObject
 from app.results.image_result import Results, label_of, mask_of
-from models.data.cvat_writing import SIDES, mask_shape, write_head, write_image
+from models.data.formats.cvat.writing import SIDES, mask_shape, write_head, write_image
 
 
 def write(file: TextIO, results: Results, class_names: Sequence[str]) -> int:

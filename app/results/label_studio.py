@@ -12,8 +12,8 @@ from typing import Any, TextIO
 
 from app.predictor import PredictedObject
 from app.results.image_result import ImageResult, Results, label_of, mask_of
-from models.data.brush import pack
-from models.data.label_studio_writing import BOX, MASK, labeling_config, rectangle, region
+from models.data.formats.label_studio.writing import BOX, MASK, labeling_config, rectangle, region
+from models.data.parsing.brush import pack
 
 __all__ = ["labeling_config", "write"]
 

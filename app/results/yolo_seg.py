@@ -22,8 +22,8 @@ import numpy as np
 from app.contract import masks
 from app.predictor import PredictedObject
 from app.results.image_result import Results, label_of, mask_of
-from models.data.shapes import joined
-from models.data.yolo_writing import fraction_text, write_yaml
+from models.data.formats.yolo.writing import fraction_text, write_yaml
+from models.data.parsing.shapes import joined
 
 VALIDATION_EVERY = 5
 _DECIMALS = 8  # of a fraction

@@ -2,7 +2,7 @@
 
 from models.data.check import ClassCount, check, counts
 from models.data.dataset import Annotation, DataError, Dataset, LabelledImage, Place, Polygon, Problem, data_hash
-from models.data.formats import FORMATS, WRITTEN, check_writable, find, load, read, write
+from models.data.formats.data_set import FORMATS, WRITTEN, check_writable, find, load, read, write
 from models.data.frames import ORIENTATIONS, Orientation
 from models.data.images import PLACINGS, Placing
 from models.data.kinds import shortened

@@ -11,7 +11,7 @@ from typing import Any
 
 from models.data.dataset import Annotation, Dataset, LabelledImage, Place, Problem
 from models.data.image_files import examine
-from models.data.values import BadValueError, extent, shortest
+from models.data.parsing.values import BadValueError, extent, shortest
 from models.images.notes import PhotoNotes
 
 TOLERANCE = 1e-6  # pixels, to which coordinates are kept

@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from models.data.values import BadValueError
+from models.data.parsing.values import BadValueError
 from models.images import decoding
 from models.images.decoding import ImageError
 from models.images.samples import Reading

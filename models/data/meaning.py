@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from models.data.dataset import Annotation, Dataset, LabelledImage, Place, Problem
-from models.data.values import Box
+from models.data.parsing.values import Box
 
 Crowds = Literal["as-crowds", "as-objects"]
 CROWDS: tuple[Crowds, ...] = get_args(Crowds)

@@ -15,11 +15,11 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
 from models import weights
-from models.data import voc
 from models.data.dataset import DataError, Dataset
+from models.data.formats import voc
 from models.data.image_files import examine
-from models.data.sources import Sources
-from models.data.values import BadValueError, shown
+from models.data.parsing.sources import Sources
+from models.data.parsing.values import BadValueError, shown
 
 LARGEST_BYTES = 2 << 30  # unpacked; the photos take 20 MB
 LARGEST_COUNT = 100_000

@@ -9,9 +9,10 @@ from itertools import groupby
 from pathlib import Path
 from urllib.parse import unquote
 
-from models.data import DataError, Dataset, LabelledImage, coco_ids
-from models.data.coco_ids import ImageEntry
-from models.data.ids import Id, Ids
+from models.data import DataError, Dataset, LabelledImage
+from models.data.formats.coco import image_ids as coco_ids
+from models.data.formats.coco.image_ids import ImageEntry
+from models.data.parsing.ids import Id, Ids
 from models.evaluation import readings
 from models.evaluation.readings import UnclearError
 

@@ -11,10 +11,10 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from models.data import Annotation, DataError, Dataset, Place, Problem
-from models.data.coco_ids import as_number
-from models.data.ids import Id, Ids
-from models.data.rle import read_rle
-from models.data.values import BadValueError, polygons
+from models.data.formats.coco.image_ids import as_number
+from models.data.parsing.ids import Id, Ids
+from models.data.parsing.rle import read_rle
+from models.data.parsing.values import BadValueError, polygons
 from models.evaluation import readings
 from models.evaluation.dataset_ids import ids_of
 from models.evaluation.image_names import ByName

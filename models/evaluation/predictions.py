@@ -9,10 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from models.data import Annotation, DataError, Dataset, Place, Problem, coco
-from models.data.ids import Id, Ids
-from models.data.sources import Sources
-from models.data.values import BadValueError
+from models.data import Annotation, DataError, Dataset, Place, Problem
+from models.data.formats.coco import reading as coco
+from models.data.parsing.ids import Id, Ids
+from models.data.parsing.sources import Sources
+from models.data.parsing.values import BadValueError
 from models.evaluation.image_names import ByName
 from models.evaluation.predicted import Predicted, Predictions
 from models.evaluation.predicted_list import read_list

@@ -12,8 +12,8 @@ from typing import Any, Generic, Literal, TypeVar
 
 import numpy as np
 
-from models.data.coco_ids import as_number
-from models.data.ids import Id, Ids
+from models.data.formats.coco.image_ids import as_number
+from models.data.parsing.ids import Id, Ids
 
 CategoryIds = Literal["ids", "from-0", "from-1"]
 ImageIds = Literal["ids", "names"]

@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from models.data.coco_ids import identity
-from models.data.ids import Id
-from models.data.values import BadValueError, coordinate, listed, number, shown
+from models.data.formats.coco.image_ids import identity
+from models.data.parsing.ids import Id
+from models.data.parsing.values import BadValueError, coordinate, listed, number, shown
 
 FIELDS = "image_id, category_id, bbox and score"
 # Lists of results within an object, by the name that tools give them.

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from models.data import Annotation, DataError, Dataset, LabelledImage, Place, Problem
 from models.data.image_files import MAX_PIXELS, size_hw
-from models.data.values import BadValueError
+from models.data.parsing.values import BadValueError
 from models.finetuning.crop import SafeCrop
 from models.images.decoding import ImageError, decode
 from models.images.notes import PhotoNotes

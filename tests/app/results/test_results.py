@@ -21,8 +21,8 @@ from app.predictor import PredictedObject
 from app.results import azureml_jsonl, coco, cvat, label_studio, mask_pngs, overlays, yolo_seg
 from app.results.drawing import Outlined, draw
 from app.results.image_result import ImageResult, classes_of
-from models.data.brush import pack
-from models.data.shapes import joined
+from models.data.parsing.brush import pack
+from models.data.parsing.shapes import joined
 
 SIZE_HW = (37, 53)
 

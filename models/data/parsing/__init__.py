@@ -1,0 +1,1 @@
+"""What annotation files are made of: numbers, boxes, outlines, masks, references to images."""
