@@ -78,6 +78,8 @@ class Sources:
                 f"{name}: expected a path, an http(s) URL or an address that a prefix maps to one of these, "
                 f"found {found!r} (say where it is with --prefix {scheme}://...=FOLDER)"
             )
+        if not _is_name(found):
+            raise BadValueError(f"{name}: expected the name of a file, found {found!r}")
         folders = [self.root] if self.root else list(folders)
         for form in _forms(found):
             for folder in folders:
@@ -131,12 +133,20 @@ def _images(found: Sequence[object]) -> str:
     return "1 image was" if len(found) == 1 else f"{len(found)} images were"
 
 
+def _is_name(reference: str) -> bool:
+    """Whether a file can be called so: without zeros, and without halves of characters."""
+    try:
+        return b"\0" not in os.fsencode(reference)
+    except UnicodeEncodeError:
+        return False
+
+
 def _forms(reference: str) -> Iterator[str]:
     """The reference, and what it may stand for: with Windows' backslashes, percent-encoded as blobs' names are."""
     yield reference
     turned = reference.replace("\\", "/")
     for other in dict.fromkeys((turned, unquote(reference), unquote(turned))):
-        if other != reference and "\0" not in other:
+        if other != reference and _is_name(other):
             yield other
 
 
