@@ -231,7 +231,7 @@ def _check(args: argparse.Namespace) -> int:
     print(f"{len(dataset)} images, {empty} of them without an object" + (f", {urls} URLs not fetched" if urls else ""))
     for note in notes.lines():
         print(f"note: {note}")
-    print(f"{len(problems):,} problems" if problems else "no problems")
+    print(f"{len(problems):,} problem{'s' if len(problems) > 1 else ''}" if problems else "no problems")
     return 1 if problems else 0
 
 

@@ -28,6 +28,7 @@ FRACTIONS = "within the first pixel: are these fractions of the image's width an
 
 Box = tuple[float, float, float, float]
 
+_EXACT = 2.0**53
 _LARGE = 1e9  # up to here a millionth is more than a float's own rounding
 _MISSING_TEXTS = frozenset({"", "nan", "none", "null", "<na>"})
 _FLAGS = {"0": False, "1": True, "false": False, "true": True, "no": False, "yes": True, "0.0": False, "1.0": True}
@@ -265,7 +266,7 @@ def shortest(value: float) -> str:
 def plain(value: float) -> int | float:
     """An int where the number is whole, else the float, to a millionth."""
     value = pixel(value)
-    return int(value) if value.is_integer() else value
+    return int(value) if value.is_integer() and abs(value) < _EXACT else value
 
 
 def shown(value: Any) -> str:

@@ -78,7 +78,7 @@ def test_a_size_that_is_not_stated_is_that_of_the_image_as_it_is_shown(tmp_path)
         ({"bbox": [1, 2, "3a", 4]}, "bbox: expected a number, found '3a'"),
         ({"bbox": [1, 2, "3,5", 4]}, "bbox: expected a number, found '3,5' (write the decimals after a point)"),
         ({"bbox": [1, 2, True, 4]}, "bbox: expected a number, found True"),
-        ({"bbox": [1, 2, 1e300, 4]}, "bbox: expected coordinates of at most 1000000 pixels, found"),
+        ({"bbox": [1, 2, 1e300, 4]}, "bbox: expected coordinates of at most 1000000 pixels, found 1 2 1e+300 6"),
         ({"segmentation": [[1, 2, 2e8, 4, 5, 6]]}, "expected coordinates of at most 1000000 pixels, found 200000000"),
         ({"segmentation": [[0, 0, 9e5, 0] * 5]}, "expected an outline of at most 4000000 pixels, found 9000000"),
         ({"bbox": [0.1, 0.2, 0.3, 0.4]}, "[0.1, 0.2, 0.3, 0.4] lies within the first pixel: are these fractions"),
