@@ -7,10 +7,11 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
@@ -54,6 +55,8 @@ def read_lines(path: Path, sources: Sources, encoding: str = "utf-8-sig") -> tup
     """The images of the file's lines, and the lines and objects that could not be read."""
     try:
         content = path.read_bytes()
+        if content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):  # no other encoding begins so; PowerShell's does
+            encoding = "utf-16"
         decoded = content.decode(encoding)
     except UnicodeDecodeError as error:
         broken = content[: error.start].count(b"\n") + 1
@@ -118,7 +121,7 @@ def write(dataset: Dataset, path: Path, references: Iterable[str], outline: Outl
 
 def _image(line: str, place: Place, sources: Sources, problems: list[Problem]) -> LabelledImage:
     try:
-        entry = json.loads(line, parse_constant=_refuse)
+        entry = json.loads(line)  # NaN, which stands for what is missing, too
     except json.JSONDecodeError as error:
         raise BadValueError(f"not JSON: {error.msg} (column {error.colno})") from error
     except RecursionError as error:
@@ -148,10 +151,6 @@ def _image(line: str, place: Place, sources: Sources, problems: list[Problem]) -
             problems.append(Problem(place, f"label[{index}]: {error}"))
         problems += (Problem(place, f"label[{index}]: {one}: this part is left out", fatal=False) for one in dropped)
     return LabelledImage(path, size, tuple(found), place)
-
-
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no number")
 
 
 def _without_unit(value: Any) -> Any:

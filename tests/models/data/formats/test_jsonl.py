@@ -88,7 +88,7 @@ def without(entry: dict[str, Any], name: str) -> dict[str, Any]:
         ("{", "not JSON: Expecting property name enclosed in double quotes (column 2)"),
         ("[1]", "expected an object, found [1]"),
         ("[" * 100_000, "not JSON: nested too deeply"),
-        ('{"image_url": NaN}', "not JSON: NaN is no number"),
+        ('{"image_url": NaN}', "image_url: expected text, found nan"),
         (line(image_url=None), "image_url: expected text, found nothing"),
         (line(image_url=" "), "image_url: expected text, found ' '"),
         (line(image_url="azureml://a/b.jpg"), "found 'azureml://a/b.jpg' (say where it is with --prefix azureml://"),
