@@ -38,9 +38,7 @@ CASES = {
     'AzureML: isCrowd as "0"': Case(one(cat(isCrowd="0")), {"a.jpg": [CAT]}),
     'AzureML: isCrowd as "true"': Case(one(cat(isCrowd="true")), {"a.jpg": [thing("cat", 10, 20, 40, 60, crowd=True)]}),
     "AzureML: isCrowd as text with Unspecified": Case(one(cat(isCrowd="Unspecified")), {"a.jpg": [CAT]}),
-    "AzureML: an export's further fields": Case(
-        one(cat(), label_confidence=[1.0]), {"a.jpg": [CAT]}
-    ),
+    "AzureML: an export's further fields": Case(one(cat(), label_confidence=[1.0]), {"a.jpg": [CAT]}),
     "AzureML: a polygon without corners": Case(
         one({"label": "cat", "isCrowd": 0, "polygon": [OUTLINE]}), {"a.jpg": [thing("cat", 10, 20, 40, 60, 1200)]}
     ),
@@ -69,9 +67,7 @@ CASES = {
         {"my cat.jpg": [CAT]},
         options={"prefixes": {"azureml://s/paths": "p"}},
     ),
-    "AzureML: a public URL": Case(
-        {"train.jsonl": line(cat(), url="https://example.org/a.jpg")}, {"a.jpg": [CAT]}
-    ),
+    "AzureML: a public URL": Case({"train.jsonl": line(cat(), url="https://example.org/a.jpg")}, {"a.jpg": [CAT]}),
     "AzureML: MLTable": Case(
         {
             "MLTable": "paths:\n  - file: ./train.jsonl\ntransformations:\n  - read_json_lines:\n      encoding: utf8\n"

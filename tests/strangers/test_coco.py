@@ -48,7 +48,10 @@ CASES = {
         one(entry(), entry(id=2, bbox=[296.65, 30, 1.13, 0])), {"a.jpg": [CAT]}, noted=("empty.*left out",)
     ),
     "COCO: only boxes without a height": Case(
-        one(entry(bbox=[1, 2, 3, 0])), {"a.jpg": []}, noted=("left out",), bad=("all 1 boxes have no width or no height",)
+        one(entry(bbox=[1, 2, 3, 0])),
+        {"a.jpg": []},
+        noted=("left out",),
+        bad=("all 1 boxes have no width or no height",),
     ),
     "COCO: captions and keypoints beside instances": Case(
         {
@@ -82,11 +85,18 @@ CASES = {
         {"a.jpg": [CAT]},
     ),
     "COCO: a crowd of runs": Case(
-        one(*[entry(id=index, bbox=[index, 1, 20, 20]) for index in range(1, 31)], entry(id=99, iscrowd=1, segmentation=RLE)),
+        one(
+            *[entry(id=index, bbox=[index, 1, 20, 20]) for index in range(1, 31)],
+            entry(id=99, iscrowd=1, segmentation=RLE),
+        ),
         {"a.jpg": [*[thing("cat", n, 1, n + 20, 21) for n in range(1, 31)], thing("cat", 10, 20, 40, 60, 1200, True)]},
     ),
     "COCO: photos in images/<subset>/": Case(
-        {"annotations/instances_Train.json": coco(entry()), "images/Train/a.jpg": Photo(), "images/Test/a.jpg": Photo(9, 9)},
+        {
+            "annotations/instances_Train.json": coco(entry()),
+            "images/Train/a.jpg": Photo(),
+            "images/Test/a.jpg": Photo(9, 9),
+        },
         {"a.jpg": [CAT]},
     ),
     # polygons
@@ -96,7 +106,9 @@ CASES = {
         bad=("segmentation.*at most 1000000 pixels",),
     ),
     "polygons: 1e300 beside a good object": Case(
-        one(entry(segmentation=[[10, 20, 1e300, 20, 40, 60]]), DOG_ENTRY), {"a.jpg": [DOG]}, bad=("segmentation.*at most",)
+        one(entry(segmentation=[[10, 20, 1e300, 20, 40, 60]]), DOG_ENTRY),
+        {"a.jpg": [DOG]},
+        bad=("segmentation.*at most",),
     ),
     "a box of 1e300": Case(one(entry(bbox=[1, 1, 1e300, 4]), DOG_ENTRY), {"a.jpg": [DOG]}, bad=("bbox.*at most",)),
     "polygons: a part of two points": Case(
@@ -192,7 +204,10 @@ CASES = {
     "Roboflow: a category 0 that has objects stays": Case(
         one(
             entry(category_id=0),
-            categories=[{"id": 0, "name": "cat", "supercategory": "none"}, {"id": 1, "name": "kitten", "supercategory": "cat"}],
+            categories=[
+                {"id": 0, "name": "cat", "supercategory": "none"},
+                {"id": 1, "name": "kitten", "supercategory": "cat"},
+            ],
         ),
         {"a.jpg": [CAT]},
     ),
@@ -212,7 +227,10 @@ CASES = {
         {"a.jpg": [CAT_MASK]},
     ),
     "FiftyOne: absolute paths of another machine": Case(
-        {"labels.json": coco(entry(), images=[image("/home/ann/fiftyone/quickstart/data/a.jpg")]), "data/a.jpg": Photo()},
+        {
+            "labels.json": coco(entry(), images=[image("/home/ann/fiftyone/quickstart/data/a.jpg")]),
+            "data/a.jpg": Photo(),
+        },
         {"a.jpg": [CAT]},
         noted=("found by name",),
     ),
@@ -271,7 +289,8 @@ CASES = {
     ),
     # Windows
     "Windows: backslashes": Case(
-        {"coco.json": coco(entry(), images=[image("images\\sub\\a.jpg")]), "images/sub/a.jpg": Photo()}, {"a.jpg": [CAT]}
+        {"coco.json": coco(entry(), images=[image("images\\sub\\a.jpg")]), "images/sub/a.jpg": Photo()},
+        {"a.jpg": [CAT]},
     ),
     "Windows: a drive's path": Case(
         {"coco.json": coco(entry(), images=[image("C:\\Users\\Ann\\data\\a.jpg")]), "images/a.jpg": Photo()},

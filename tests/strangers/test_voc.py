@@ -10,13 +10,17 @@ from tests.strangers.data_cases import Case, Photo, thing
 
 CAT = thing("cat", 10, 20, 40, 60)
 BOX = "<bndbox><xmin>10</xmin><ymin>20</ymin><xmax>40</xmax><ymax>60</ymax></bndbox>"
-OBJECT = f"<object><name>cat</name><pose>Unspecified</pose><truncated>0</truncated><difficult>0</difficult>{BOX}</object>"
+OBJECT = (
+    f"<object><name>cat</name><pose>Unspecified</pose><truncated>0</truncated><difficult>0</difficult>{BOX}</object>"
+)
 SIZE = "<size><width>100</width><height>80</height><depth>3</depth></size>"
 
 
 def xml(name: str | None = "a.jpg", objects: str = OBJECT, size: str = SIZE, more: str = "", head: str = "") -> str:
     filename = "" if name is None else f"<filename>{name}</filename>"
-    return f"{head}<annotation><folder>images</folder>{filename}{more}{size}<segmented>0</segmented>{objects}</annotation>"
+    return (
+        f"{head}<annotation><folder>images</folder>{filename}{more}{size}<segmented>0</segmented>{objects}</annotation>"
+    )
 
 
 def one(content: str | bytes) -> dict[str, object]:
@@ -45,9 +49,7 @@ CASES = {
         one(xml(objects=difficult("true"))), {"a.jpg": [thing("cat", 10, 20, 40, 60, crowd=True)]}
     ),
     "labelImg: an empty difficult": Case(one(xml(objects=difficult(""))), {"a.jpg": [CAT]}),
-    "labelImg: no difficult": Case(
-        one(xml(objects=OBJECT.replace("<difficult>0</difficult>", ""))), {"a.jpg": [CAT]}
-    ),
+    "labelImg: no difficult": Case(one(xml(objects=OBJECT.replace("<difficult>0</difficult>", ""))), {"a.jpg": [CAT]}),
     "labelImg: sizes of 0": Case(
         one(xml(size="<size><width>0</width><height>0</height><depth>0</depth></size>")), {"a.jpg": [CAT]}
     ),
@@ -69,7 +71,9 @@ CASES = {
     "labelImg: .jfif": Case({"a.xml": xml("a.jfif", size=""), "a.jfif": Photo()}, {"a.jfif": [CAT]}),
     "labelImg: .jpe": Case({"a.xml": xml("a.jpg"), "a.jpe": Photo()}, {"a.jpe": [CAT]}, noted=("found by name",)),
     "labelImg: a box of no height among others": Case(
-        one(xml(objects=OBJECT + OBJECT.replace("<ymax>60<", "<ymax>20<"))), {"a.jpg": [CAT]}, noted=("empty.*left out",)
+        one(xml(objects=OBJECT + OBJECT.replace("<ymax>60<", "<ymax>20<"))),
+        {"a.jpg": [CAT]},
+        noted=("empty.*left out",),
     ),
     "labelImg: a coordinate of 1e300": Case(
         one(xml(objects=OBJECT + OBJECT.replace("60<", "1e300<"))), {"a.jpg": [CAT]}, bad=("at most 1000000 pixels",)
@@ -118,7 +122,8 @@ CASES = {
         one(
             xml(
                 objects=OBJECT.replace(
-                    "</object>", "<attributes><attribute><name>rotation</name><value>0.0</value></attribute></attributes></object>"
+                    "</object>",
+                    "<attributes><attribute><name>rotation</name><value>0.0</value></attribute></attributes></object>",
                 )
             )
         ),
@@ -150,13 +155,24 @@ CASES = {
         bad=("robndbox.*export boxes",),
     ),
     "fractions in bndbox": Case(
-        one(xml(objects=OBJECT.replace("10<", "0.1<").replace("20<", "0.25<").replace("40<", "0.4<").replace("60<", "0.75<"))),
+        one(
+            xml(
+                objects=OBJECT.replace("10<", "0.1<")
+                .replace("20<", "0.25<")
+                .replace("40<", "0.4<")
+                .replace("60<", "0.75<")
+            )
+        ),
         {"a.jpg": []},
         bad=("are these fractions.*--normalized",),
     ),
     "macOS: companions": Case(
         one(xml())
-        | {"Annotations/._a.xml": b"\0\5\x16\7", "__MACOSX/Annotations/._a.xml": b"\0\5", "JPEGImages/._a.jpg": b"\0\5"},
+        | {
+            "Annotations/._a.xml": b"\0\5\x16\7",
+            "__MACOSX/Annotations/._a.xml": b"\0\5",
+            "JPEGImages/._a.jpg": b"\0\5",
+        },
         {"a.jpg": [CAT]},
         noted=("hidden file: passed over",),
     ),

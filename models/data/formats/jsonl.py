@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import codecs
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,6 +18,7 @@ from models.data.dataset import Annotation, DataError, Dataset, LabelledImage, P
 from models.data.formats.protocol import Format, Found, Outline, Writer
 from models.data.image_files import size_hw
 from models.data.parsing import classes
+from models.data.parsing.contents import marked
 from models.data.parsing.sources import Sources
 from models.data.parsing.values import (
     BadValueError,
@@ -55,8 +55,7 @@ def read_lines(path: Path, sources: Sources, encoding: str = "utf-8-sig") -> tup
     """The images of the file's lines, and the lines and objects that could not be read."""
     try:
         content = path.read_bytes()
-        if content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):  # no other encoding begins so; PowerShell's does
-            encoding = "utf-16"
+        encoding = marked(content) or encoding
         decoded = content.decode(encoding)
     except UnicodeDecodeError as error:
         broken = content[: error.start].count(b"\n") + 1

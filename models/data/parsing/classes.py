@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from models.data.contents import text_of
 from models.data.dataset import DataError, Dataset, LabelledImage, Place, Problem
 
 
@@ -21,7 +22,7 @@ def beside(jsonl: Path) -> Path:
 def read(path: Path) -> tuple[str, ...] | None:
     """The names in the file; None where there is none. Raises DataError for a name that is there twice, or none."""
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = text_of(path).splitlines()
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError) as error:

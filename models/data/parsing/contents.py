@@ -5,6 +5,7 @@ A JSON file may have hundreds of megabytes. What it is shows in the names at its
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -46,6 +47,20 @@ def natural(path: Path) -> list[tuple[int, str]]:
     """For sorting by name, 2 before 10."""
     parts = re.split(r"([0-9]+)", path.name)
     return [(int(one), "") if one.isdecimal() and len(one) < 1000 else (-1, one) for one in parts]
+
+
+def text_of(path: Path) -> str:
+    """The file's text: UTF-8, or UTF-16 where its mark says so, as PowerShell writes it.
+
+    Raises OSError, and UnicodeError for another encoding.
+    """
+    content = path.read_bytes()
+    return content.decode(marked(content) or "utf-8-sig")
+
+
+def marked(content: bytes) -> str | None:
+    """UTF-16, where the content begins with its mark; no other text does."""
+    return "utf-16" if content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else None
 
 
 class Glance(NamedTuple):
@@ -124,8 +139,7 @@ def glance(path: Path) -> Glance:
 
 
 def _glance(content: bytes) -> Glance:
-    encoding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8"
-    return text_glance(content.decode(encoding, "replace").lstrip("\ufeff"))
+    return text_glance(content.decode(marked(content) or "utf-8-sig", "replace"))
 
 
 def text_glance(text: str) -> Glance:

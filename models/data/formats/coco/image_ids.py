@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from models.data.contents import text_of
 from models.data.dataset import DataError, Place, Problem
 from models.data.parsing.ids import Id
 from models.data.parsing.values import BadValueError, shown
@@ -57,7 +58,7 @@ def identity(value: Any, field: str) -> Id:
 def read(path: Path) -> CocoIds:
     """The ids of the file. Raises DataError when it is no COCO file."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"), object_hook=_without_annotations)
+        content = json.loads(text_of(path), object_hook=_without_annotations)
     except (OSError, ValueError, RecursionError) as error:
         raise DataError([Problem(Place(path), f"cannot be read ({error})")]) from error
     if not isinstance(content, dict) or not isinstance(content.get("images"), list):

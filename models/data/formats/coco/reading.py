@@ -18,7 +18,8 @@ from models.data.formats.coco import files as coco_files
 from models.data.formats.coco import writing as coco_writing
 from models.data.formats.protocol import Format, Writer
 from models.data.image_files import size_hw
-from models.data.parsing import json_file, json_object
+from models.data.parsing import json_object
+from models.data.parsing.contents import text_of
 from models.data.parsing.ids import Ids, IdsSeen
 from models.data.parsing.json_object import Entries, Entry
 from models.data.parsing.rle import read_rle
@@ -230,7 +231,7 @@ class _FractionsError(BadValueError):
 
 def _parse(path: Path) -> dict[str, Any]:
     try:
-        content = json_object.parse(json_file.written(path))
+        content = json_object.parse(text_of(path))
     except json.JSONDecodeError as error:
         raise _not_json(path, error) from error
     except (OSError, ValueError, RecursionError) as error:  # not UTF-8, numbers of thousands of digits, deep nesting

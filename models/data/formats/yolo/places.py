@@ -15,7 +15,7 @@ import yaml
 from models.data.dataset import DataError, Place, Problem
 from models.data.formats.protocol import Found
 from models.data.parsing import classes
-from models.data.parsing.contents import Contents, visible, walk
+from models.data.parsing.contents import Contents, marked, text_of, visible, walk
 from models.data.parsing.sources import Sources
 from models.data.parsing.suffixes import IMAGE_SUFFIXES
 from models.data.parsing.values import BadValueError, shown
@@ -25,7 +25,8 @@ SPLITS = ("train", "val", "valid", "test")
 YAML = (".yaml", ".yml")
 UPLOADED = re.compile(r"^[0-9a-f]{8}-")  # what Label Studio puts before the names of files
 _LOOKED_AT = 20  # label files, to see whether they are YOLO's
-_LINE = re.compile(r"\s*[0-9]+(?:\.0)?(?:[\s,]+[-+0-9.eE]+){4,}\s*$")
+# A class, by its number; or a box of one that is named, which is told of where it is read.
+_LINE = re.compile(r"\s*(?:[0-9]+(?:\.0)?(?:[\s,]+[-+0-9.eE]+){4,}|[^\W\d][^\s,]*(?:[\s,]+[-+0-9.eE]+){4})\s*$")
 _NO_LABELS = re.compile(r"(?:.*classes|train|val|valid|validation|test|readme.*|license.*|requirements)\.txt", re.I)
 
 
@@ -109,7 +110,7 @@ def _is_yaml(path: Path) -> bool:
 def _parse(path: Path) -> dict[str, Any]:
     """The content; all that stands in it as text, so that `no` and `1` are names."""
     try:
-        content = yaml.load(path.read_text(encoding="utf-8-sig"), yaml.BaseLoader)
+        content = yaml.load(text_of(path), yaml.BaseLoader)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else None
         raise DataError([Problem(Place(path, line), f"not YAML: {error.problem or error.context}")]) from error
@@ -209,7 +210,7 @@ def _place(path: Path, base: Any, entry: str) -> Path | None:
 
 def _listed(file: Path) -> Iterator[Path]:
     try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
+        lines = text_of(file).splitlines()
     except (OSError, UnicodeError) as error:
         raise DataError([Problem(Place(file), f"cannot be read ({error})")]) from error
     for line in map(str.strip, lines):
@@ -276,8 +277,10 @@ def _labels(root: Path) -> Iterator[Path]:
 
 def _content(path: Path) -> str:
     try:
-        with path.open(encoding="utf-8-sig") as file:
-            return file.readline(10_000).strip()
+        with path.open("rb") as file:
+            content = file.read(10_000)
+        text = content.decode(marked(content) or "utf-8-sig", "ignore").lstrip("\ufeff")
+        return text.split("\n", 1)[0].strip()
     except (OSError, UnicodeError):
         return "unreadable"
 

@@ -19,6 +19,7 @@ from models.data.formats.yolo import places as yolo_places
 from models.data.formats.yolo.writing import check, write
 from models.data.image_files import size_hw
 from models.data.parsing import classes
+from models.data.parsing.contents import text_of
 from models.data.parsing.shapes import Tally, outlined
 from models.data.parsing.sources import Sources
 from models.data.parsing.values import BadValueError, EmptyBoxError, box, number, shortest, shown
@@ -86,7 +87,7 @@ class _Reading:
             self._tally.add("{count} images have no label file: they are taken as images without objects", Place(image))
             return LabelledImage(image, hw, (), Place(image))
         objects = []
-        text = label.read_text(encoding="utf-8-sig")
+        text = text_of(label)
         for line, written in enumerate(text.splitlines(), start=1):
             if not written.strip():
                 continue
