@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from models.data.contents import text_of
 from models.data.dataset import DataError, Dataset, LabelledImage, Place, Problem
+from models.data.parsing.contents import text_of
 
 
 def beside(jsonl: Path) -> Path:

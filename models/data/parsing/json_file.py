@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from models.data.contents import text_of
 from models.data.dataset import DataError, Place, Problem
+from models.data.parsing.contents import text_of
 
 Document = TypeVar("Document")
 

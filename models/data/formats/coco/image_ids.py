@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from models.data.contents import text_of
 from models.data.dataset import DataError, Place, Problem
+from models.data.parsing.contents import text_of
 from models.data.parsing.ids import Id
 from models.data.parsing.values import BadValueError, shown
 
