@@ -11,7 +11,8 @@ CAT_MASK = thing("cat", 10, 20, 40, 60, 1200)
 BOX = '<box label="cat" source="manual" occluded="0" xtl="10.00" ytl="20.00" xbr="40.00" ybr="60.00" z_order="0"></box>'
 POLYGON = '<polygon label="cat" source="manual" occluded="0" points="10,20;40,20;40,60;10,60" z_order="0"></polygon>'
 MASK = '<mask label="cat" source="manual" occluded="0" rle="0, 1200" left="10" top="20" width="30" height="40"></mask>'
-META = "<meta><task><labels><label><name>cat</name><color>#fff</color><attributes></attributes></label></labels></task></meta>"
+LABEL = "<label><name>cat</name><color>#fff</color><attributes></attributes></label>"
+META = f"<meta><task><labels>{LABEL}</labels></task></meta>"
 
 
 def xml(*shapes: str, image: str = 'id="0" name="a.jpg" width="100" height="80"', head: str = "") -> str:

@@ -55,7 +55,8 @@ CASES = {
     ),
     "Roboflow: data.yaml whose ../train/images is train/images": Case(
         {
-            "data.yaml": "train: ../train/images\nval: ../valid/images\n\nnc: 1\nnames: ['cat']\nroboflow:\n  version: 1\n",
+            "data.yaml": "train: ../train/images\nval: ../valid/images\n\nnc: 1\n"
+            "names: ['cat']\nroboflow:\n  version: 1\n",
             "train/images/a_jpg.rf.01.jpg": Photo(),
             "train/labels/a_jpg.rf.01.txt": LINE,
             "README.roboflow.txt": "pets - v1",
