@@ -173,3 +173,15 @@ def test_help_is_instant_and_its_lists_are_those_of_the_package():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "--url-prefix" in done.stdout
     assert not {"numpy", "torch", "PIL"} & set(done.stdout.splitlines()[-1].split())
+
+
+def test_a_conversion_that_died_does_not_stop_the_next(source, tmp_path, capsys):
+    from models.atomic_files import UNFINISHED
+
+    for command in (["convert", "--to", "voc"], ["split", "--every", "5"]):
+        out = tmp_path / command[0]
+        (out / UNFINISHED / "images").mkdir(parents=True)
+        (out / UNFINISHED / "images" / "0.png").touch()
+        assert main(["data", command[0], str(source), str(out), *command[1:]]) == 0
+        assert not (out / UNFINISHED).exists()
+    assert len(load(tmp_path / "convert")) == 10 and len(load(tmp_path / "split" / "train")) == 8
