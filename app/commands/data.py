@@ -80,7 +80,8 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     data = commands.add_parser(
         "data",
         help="convert, split, check, pull or draw annotated images",
-        description="Read annotated images in COCO JSON, Pascal VOC, AzureML JSONL or MLTable form, and convert, "
+        description="Read annotated images as COCO, Pascal VOC, AzureML, YOLO, Label Studio, CVAT or LabelMe have them, and "
+        "convert, "
         "split or check them; pull a published data set; or draw one of demo scenes.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -100,15 +101,17 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help="copy the image files, link to them, or refer to where they are (default: copy)",
     )
     target.add_argument(
-        "--url-prefix", metavar="TEXT", help="jsonl and mltable: write image_url as TEXT/NAME, for data to be uploaded"
+        "--url-prefix",
+        metavar="TEXT",
+        help="jsonl, mltable and label-studio: write addresses of images as TEXT/NAME, for data to be uploaded",
     )
 
     action = actions.add_parser(
         "convert",
         parents=[source, target],
         help="write a data set in another format",
-        description="Write the data set SRC to DST, a new folder (or, for coco and jsonl, a new file) in the format "
-        "that --to says.",
+        description="Write the data set SRC to DST, a new folder (or, for formats of one file, a new file) in the "
+        "format that --to says.",
         epilog=CONVERT_NOTES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

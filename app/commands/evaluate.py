@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from models.data import Dataset
 
 DESCRIPTION = """\
-Measure a detector's boxes and a segmenter's masks on annotated images. DATA is what `box2mask data check` reads: COCO
-JSON, a Pascal VOC folder, AzureML JSONL or an MLTable folder. Prints the figures beside the published ones, and
+Measure a detector's boxes and a segmenter's masks on annotated images. DATA is what `box2mask data check` reads: COCO,
+Pascal VOC, AzureML, YOLO, Label Studio, CVAT or LabelMe. Prints the figures beside the published ones, and
 writes DIR/evaluation.json and DIR/report.html, one file with pictures of the best, median and worst objects.
 Models are those of the service's settings unless others are named. docs/evaluation.md defines every figure.
 """

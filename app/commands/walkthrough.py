@@ -38,7 +38,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         default="odFridgeObjects",
         metavar="DATA",
         help="odFridgeObjects (default; pulled, or drawn scenes where there is no network), demo (drawn scenes), or a "
-        "data set of your own: COCO, VOC, JSONL or MLTable",
+        "data set of your own, in any format that `box2mask data` reads",
     )
     command.add_argument(
         "--out",
