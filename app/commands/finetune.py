@@ -19,7 +19,8 @@ STARTS = ("yolof", "demo-yolof")
 NOTES = """\
 DATA is what `box2mask data check` reads: COCO, Pascal VOC, AzureML, YOLO and more. Without --validation every
 fifth image is kept for validation. The result in --out is a detector folder: BOX2MASK_DETECTOR=OUT box2mask serve
-serves it. The same command again goes on with an interrupted training. docs/finetuning.md has all defaults beside Azure's.
+serves it. The same command again goes on with an interrupted training. docs/finetuning.md has all
+defaults beside Azure's.
 
 examples:
   box2mask finetune photos/ --out fridge
