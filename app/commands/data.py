@@ -80,7 +80,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     data = commands.add_parser(
         "data",
         help="convert, split, check, pull or draw annotated images",
-        description="Read annotated images as COCO, Pascal VOC, AzureML, YOLO, Label Studio, CVAT or LabelMe have them "
+        description="Read annotated images of COCO, Pascal VOC, AzureML, YOLO, Label Studio, CVAT or LabelMe, "
         "and convert, split or check them; pull a published data set; or draw one of demo scenes.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
