@@ -67,9 +67,9 @@ def into_folder(path: Path) -> Iterator[Path]:
             path.rmdir()
 
 
-def is_unfinished(path: Path) -> bool:
-    """Whether it is what a process that was killed left behind."""
-    return path.name.startswith(UNFINISHED)
+def is_empty(folder: Path) -> bool:
+    """Whether there is nothing in the folder but what processes that were killed left behind."""
+    return all(path.name.startswith(UNFINISHED) for path in folder.iterdir())
 
 
 def _move_all(source: Path, target: Path) -> None:

@@ -264,9 +264,9 @@ def _demo(args: argparse.Namespace) -> int:
 
 
 def _expect_new_or_empty(folder: Path) -> None:
-    from models.atomic_files import is_unfinished
+    from models.atomic_files import is_empty
 
-    if os.path.lexists(folder) and not (folder.is_dir() and all(map(is_unfinished, folder.iterdir()))):
+    if os.path.lexists(folder) and not (folder.is_dir() and is_empty(folder)):
         raise ValueError(f"{folder} is there already: expected a new or empty folder")
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from models.data.dataset import Annotation, Dataset, LabelledImage, Place, Problem
 from models.data.image_files import examine
-from models.data.parsing.values import BadValueError, extent, shortest
+from models.data.parsing.values import BadValueError, extent, shortest, sized
 from models.images.notes import PhotoNotes
 
 TOLERANCE = 1e-6  # pixels, to which coordinates are kept
@@ -99,14 +99,10 @@ def _file(
     if first is not image:
         yield _problem(place, f"the same content as {first.path}", str(path))
     if image.size_hw != found.size_hw:
-        reason = f"expected {_size(image.size_hw)}, as the data set says, found {_size(found.size_hw)}"
+        reason = f"expected {sized(image.size_hw)}, as the data set says, found {sized(found.size_hw)}"
         if image.size_hw == found.stored_hw:
             reason += " (after the turn that the file's EXIF orientation asks for)"
         yield _problem(place, reason, str(path))
-
-
-def _size(size_hw: tuple[int, int]) -> str:
-    return f"{size_hw[1]} x {size_hw[0]} pixels"
 
 
 def _objects(image: LabelledImage, place: Place, allowed: tuple[str, ...] | None) -> Iterator[Problem]:
@@ -130,12 +126,12 @@ def _reasons(one: Annotation, height: int, width: int) -> Iterator[str]:
         kind = "empty" if x1 == x2 or y1 == y2 else "inverted"
         yield f"expected x1 < x2 and y1 < y2, found an {kind} box"
     elif not _inside(one.box_xyxy, width, height):
-        yield f"the box reaches outside the image of {_size((height, width))}"
+        yield f"the box reaches outside the image of {sized((height, width))}"
     for part in one.polygons or ():
         if len(part) < 6:
             yield f"expected polygons of 3 points or more, found {len(part) // 2}"
         elif not _inside(extent([part]), width, height):
-            yield f"a polygon reaches outside the image of {_size((height, width))}"
+            yield f"a polygon reaches outside the image of {sized((height, width))}"
 
 
 def _what(one: Annotation, image: LabelledImage) -> str:

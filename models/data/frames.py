@@ -15,6 +15,8 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from models.data.dataset import Annotation, Dataset, LabelledImage, Place, Problem
+from models.data.parsing.shapes import encoded
+from models.data.parsing.values import sized
 from models.images.decoding import ImageError
 from models.images.sideways import stored_sideways
 
@@ -60,7 +62,7 @@ def _settled(image: LabelledImage, orientation: Orientation | None, problems: li
         means = "stored" if fits_stored and not fits_upright else "upright"
     elif fits_stored and fits_upright and image.annotations:
         reason = (
-            f"stored as {_size(found.stored_hw)}, as the data set says, and shown as {_size(found.upright_hw)}: its "
+            f"stored as {sized(found.stored_hw)}, as the data set says, and shown as {sized(found.upright_hw)}: its "
             "boxes fit both ways; --orientation upright or --orientation stored says which photo they were drawn on"
         )
         problems.append(Problem(image.place or Place(image.path), reason, about=image.name))
@@ -80,10 +82,6 @@ def _settled(image: LabelledImage, orientation: Orientation | None, problems: li
     return replace(image, size_hw=found.upright_hw, annotations=annotations)
 
 
-def _size(size_hw: tuple[int, int]) -> str:
-    return f"{size_hw[1]} x {size_hw[0]} pixels"
-
-
 def _fits(annotations: Sequence[Annotation], size_hw: tuple[int, int]) -> bool:
     height, width = size_hw
     return all(one.box_xyxy[2] <= width + _TOLERANCE and one.box_xyxy[3] <= height + _TOLERANCE for one in annotations)
@@ -99,6 +97,5 @@ def _turned(one: Annotation, point: _Point, turn: Callable[[np.ndarray], np.ndar
     )
     rle = one.rle
     if rle is not None:
-        encoded = coco_mask.encode(np.asfortranarray(turn(coco_mask.decode(rle))))
-        rle = {"size": [int(side) for side in encoded["size"]], "counts": encoded["counts"].decode("ascii")}
+        rle = encoded(turn(coco_mask.decode(rle)))
     return replace(one, box_xyxy=box, polygons=parts, rle=rle)

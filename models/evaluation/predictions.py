@@ -11,7 +11,8 @@ from typing import Any
 
 from models.data import Annotation, DataError, Dataset, Place, Problem
 from models.data.formats.coco import reading as coco
-from models.data.parsing.ids import Id, Ids
+from models.data.parsing.ids import Ids
+from models.data.parsing.json_file import not_json, parsed
 from models.data.parsing.sources import Sources
 from models.data.parsing.values import BadValueError
 from models.evaluation.image_names import ByName
@@ -38,7 +39,7 @@ def read_predictions(
     options = options or Options()
     listed = content if isinstance(content, list) else is_wrapped(content)
     if listed is None and not is_named(content):
-        return _from_dataset(path, dataset, options, skip_bad)
+        return _from_dataset(path, content, dataset, options, skip_bad)
     try:
         parsed = parse_named(content) if listed is None else parse(listed)
         return read_list(path, parsed, dataset, options, skip_bad=skip_bad)
@@ -50,8 +51,7 @@ def _content(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8-sig"))
     except json.JSONDecodeError as error:
-        reason = f"not JSON: {error.msg} (column {error.colno})"
-        raise DataError([Problem(Place(path, error.lineno), reason)]) from error
+        raise not_json(path, error) from error
     except (OSError, ValueError, RecursionError) as error:
         more = ""
         if path.suffix.lower() in (".pkl", ".pickle", ".pth", ".pt"):
@@ -59,10 +59,9 @@ def _content(path: Path) -> Any:
         raise DataError([Problem(Place(path), f"cannot be read ({error}){more}")]) from error
 
 
-def _from_dataset(path: Path, dataset: Dataset, options: Options, skip_bad: bool) -> Predictions:
+def _from_dataset(path: Path, content: Any, dataset: Dataset, options: Options, skip_bad: bool) -> Predictions:
     normalized = None if options.boxes is None else options.boxes == "xywh-fractions"
     predicted, problems = coco.read(path, Sources(normalized=normalized))
-    content = json.loads(path.read_text("utf-8-sig"))
     problems = [
         replace(problem, reason=problem.reason.replace("--normalized", "--boxes xywh-fractions"))
         for problem in problems
@@ -74,7 +73,7 @@ def _from_dataset(path: Path, dataset: Dataset, options: Options, skip_bad: bool
     if len(problems) > 1:
         notes.append(f"{path}: {len(problems) - 1} more are left out, as they cannot be read")
     problems = []
-    scores = read_scores(path, predicted, normalized=bool(normalized))
+    scores = scores_of(path, content, predicted, normalized=bool(normalized))
 
     def problem(reason: str) -> None:
         problems.append(Problem(Place(path), reason))
@@ -109,19 +108,24 @@ def _from_dataset(path: Path, dataset: Dataset, options: Options, skip_bad: bool
 
 
 def read_scores(path: Path, dataset: Dataset, *, normalized: bool = False) -> list[list[float | None]]:
+    """`scores_of` what the file holds."""
+    return scores_of(path, parsed(path, json.loads), dataset, normalized=normalized)
+
+
+def scores_of(path: Path, content: Any, dataset: Dataset, *, normalized: bool = False) -> list[list[float | None]]:
     """The scores of the annotations of every image, of a file that `coco.read` made into this data set.
 
+    content: the file's, parsed.
     None of an annotation that has none. What the data set does not have, as an empty box, is passed over here too.
     normalized: the boxes of the file are fractions. Raises DataError.
     """
-    content = json.loads(path.read_text("utf-8-sig"))
     own: Ids[list[Any]] = Ids()
     for entry in content["images"]:
-        own.add(_id(entry["id"]), [])
+        own.add(coco.identity_of(entry, "id"), [])
     for index, entry in enumerate(content["annotations"]):
         try:
-            its = own.get(_id(entry["image_id"]))
-        except (KeyError, TypeError):  # what `coco.read` has left out
+            its = own.get(coco.identity_of(entry, "image_id"))
+        except BadValueError:  # what `coco.read` has left out
             continue
         if its is not None:
             its.append((index, entry))
@@ -144,15 +148,6 @@ def read_scores(path: Path, dataset: Dataset, *, normalized: bool = False) -> li
     if problems:
         raise DataError(problems)
     return scores
-
-
-def _id(value: Any) -> Id:
-    """The id as `coco.read` takes it. Raises TypeError."""
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    if not isinstance(value, int | str):
-        raise TypeError
-    return value
 
 
 def _may_be(entry: Any, annotation: Annotation, scale_xy: tuple[int, int]) -> bool:

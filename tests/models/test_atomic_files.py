@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from models.atomic_files import UNFINISHED, into_folder, is_unfinished
+from models.atomic_files import UNFINISHED, into_folder, is_empty
 
 REPOSITORY = Path(__file__).parents[2]
 DIES = """
@@ -59,7 +59,7 @@ def test_a_process_that_is_killed_stops_nobody(tmp_path):
     out = tmp_path / "out"
     done = subprocess.run([sys.executable, "-c", DIES, str(out)], cwd=REPOSITORY)
     assert done.returncode == -signal.SIGKILL
-    assert [path.name for path in out.iterdir()] == [UNFINISHED] and all(map(is_unfinished, out.iterdir()))
+    assert [path.name for path in out.iterdir()] == [UNFINISHED] and is_empty(out)
     with into_folder(out) as unfinished:
         assert os.listdir(unfinished) == []
         (unfinished / "x.json").touch()

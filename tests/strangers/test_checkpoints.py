@@ -27,9 +27,9 @@ from models.finetuning.start import Start
 from models.model_errors import say_once
 from models.segmenter.sam import Sam
 from models.wrappers import unwrapped
+from tests.models.tiny_config import tiny_config
 from tests.strangers.tiny_models import (
     StateDict,
-    detector_config,
     detector_weights,
     sam_weights,
     write_sam_configs,
@@ -56,7 +56,7 @@ def write(folder: Path, kind: str, content: object, name: str = "weights.pth") -
         write_sam_configs(folder)
     else:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "config.py").write_text(detector_config())
+        (folder / "config.py").write_text(tiny_config())
     path = folder / name
     if isinstance(content, bytes):
         path.write_bytes(content)

@@ -18,7 +18,8 @@ from app.cli import main
 from models.checkpoints import ModelFilesError
 from models.detector.mmdetection import MMDetector
 from models.finetuning.start import Start, steps_after_loading
-from tests.strangers.tiny_models import detector_config, detector_weights
+from tests.models.tiny_config import tiny_config
+from tests.strangers.tiny_models import detector_weights
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # mmdet's own
 
@@ -67,7 +68,7 @@ def found_by(folder: Path) -> list[np.ndarray]:
 
 
 def replaced(old: str, new: str, config: str | None = None) -> str:
-    config = config or detector_config()
+    config = config or tiny_config()
     assert old in config
     return config.replace(old, new)
 
@@ -86,7 +87,7 @@ test_pipeline = [
 """
 OLD_DATA = "data = dict(samples_per_gpu=2, workers_per_gpu=2, test=dict(type='CocoDataset', pipeline=test_pipeline))\n"
 _MODEL = "model = dict(type='YOLOF', backbone=dict(type='ResNet', depth=18))\n"
-WITHOUT_TEST = detector_config().split("test_pipeline = [")[0]
+WITHOUT_TEST = tiny_config().split("test_pipeline = [")[0]
 OF_2 = r"config\.py: this config is of MMDetection 2\.x: it has "
 
 REFUSED: dict[str, tuple[Callable[[], str], str]] = {
@@ -95,7 +96,7 @@ REFUSED: dict[str, tuple[Callable[[], str], str]] = {
     ),
     "MMDetection 2, with 3's other parts": (lambda: WITHOUT_TEST + OLD_PIPELINE, OF_2 + "the step 'MultiScaleFlipAug'"),
     "MMDetection 2's data alone": (
-        lambda: detector_config() + "data = dict(samples_per_gpu=2, test=dict(classes=('a',)))\n",
+        lambda: tiny_config() + "data = dict(samples_per_gpu=2, test=dict(classes=('a',)))\n",
         OF_2 + r"data = dict\(samples_per_gpu=…\)",
     ),
     "MMDetection 2 on bases that 3 has too": (
@@ -144,7 +145,7 @@ REFUSED: dict[str, tuple[Callable[[], str], str]] = {
     "no Python": (lambda: "model = dict(\n", "cannot read the config: SyntaxError"),
     "tabs and a page": (lambda: "<!DOCTYPE html>\n<html></html>\n", "cannot read the config: SyntaxError"),
     "a module that is not there": (
-        lambda: detector_config() + "custom_imports = dict(imports=['my_own_heads'])\n",
+        lambda: tiny_config() + "custom_imports = dict(imports=['my_own_heads'])\n",
         "cannot read the config: ImportError: Failed to import my_own_heads.*PYTHONPATH",
     ),
     "classes by file": (
@@ -202,7 +203,7 @@ def _finetuning(folder: Path) -> None:
 
 def test_a_data_preprocessor_of_the_whole_config_is_the_models(make: Callable[[str], Path]) -> None:
     """As MMEngine's Runner reads it: the model is trained with it."""
-    expected = found_by(make(detector_config()))
+    expected = found_by(make(tiny_config()))
     top = "data_preprocessor = " + PREPROCESSOR.strip().removeprefix("data_preprocessor=").rstrip(",") + "\n"
     folder = make(replaced(PREPROCESSOR, "") + top)
     for one, other in zip(found_by(folder), expected, strict=True):
@@ -235,11 +236,11 @@ def as_classes(config: str) -> str:
 
 
 @pytest.mark.parametrize("with_pkg_resources", [True, False])
-@pytest.mark.parametrize("base", [detector_config, lambda: as_classes(detector_config())])
+@pytest.mark.parametrize("base", [tiny_config, lambda: as_classes(tiny_config())])
 def test_read_base_and_classes(
     make: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, with_pkg_resources: bool, base: Callable[[], str]
 ) -> None:
-    expected = found_by(make(detector_config()))
+    expected = found_by(make(tiny_config()))
     # Where there is one, it is not asked either: on newer Pythons it may be there and fail.
     broken = None if not with_pkg_resources else type(sys)("pkg_resources")
     monkeypatch.setitem(sys.modules, "pkg_resources", broken)

@@ -9,7 +9,7 @@ import json
 import struct
 import warnings
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from models.detector import mmcv_ops
 from models.images import formats, heif
 from models.images.decoding import ImageError, decode_image, image_size_hw, one_page
 from models.images.notes import PhotoNotes
+from tests.models.images.upright import UPRIGHT
 
 with warnings.catch_warnings():  # torch deprecates what MMEngine imports
     warnings.simplefilter("ignore")
@@ -373,16 +374,6 @@ def test_page_of_a_data_set_is_the_one_whose_size_is_taken(tmp_path: Path, capsy
 
 TILE = 16
 COLOURS = np.array([[(255, 0, 0), (0, 255, 0), (0, 0, 255)], [(255, 255, 255), (0, 0, 0), (255, 255, 0)]], np.uint8)
-UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
-    1: lambda stored: stored,
-    2: lambda stored: stored[:, ::-1],
-    3: lambda stored: stored[::-1, ::-1],
-    4: lambda stored: stored[::-1],
-    5: lambda stored: stored.swapaxes(0, 1),
-    6: lambda stored: np.rot90(stored, -1),
-    7: lambda stored: stored[::-1, ::-1].swapaxes(0, 1),
-    8: lambda stored: np.rot90(stored, 1),
-}
 
 
 def of_a_phone(file_format: str, orientation: int, **options: object) -> bytes:

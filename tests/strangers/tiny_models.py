@@ -13,32 +13,16 @@ from transformers import SamConfig, SamModel
 from models.detector import mmcv_ops
 from models.detector.configs import read_config
 from models.detector.files import build_model
+from tests.models.tiny_config import tiny_config
 
-DEMO_CONFIG = Path(__file__).parents[2] / "weights" / "demo" / "yolof" / "yolof_r18_demo.py"
 StateDict = dict[str, torch.Tensor]
-
-
-def detector_config() -> str:
-    """The text of a YOLOF's config, a hundredth the size of the demo's."""
-    source = DEMO_CONFIG.read_text()
-    for old, new in (
-        ("base_channels=32", "base_channels=4"),
-        ("in_channels=256", "in_channels=32"),
-        ("out_channels=128", "out_channels=32"),
-        ("block_mid_channels=64", "block_mid_channels=8"),
-        ("in_channels=128", "in_channels=32"),
-        ("scale=(256, 256)", "scale=(64, 64)"),
-    ):
-        assert old in source
-        source = source.replace(old, new)
-    return source
 
 
 def detector_weights(folder: Path) -> StateDict:
     """Weights for that config."""
     mmcv_ops.install()
     path = folder / "config.py"
-    path.write_text(detector_config())
+    path.write_text(tiny_config())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = build_model(read_config(path), path)

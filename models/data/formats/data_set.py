@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from models.atomic_files import into_folder, is_unfinished
+from models.atomic_files import into_folder, is_empty
 from models.data.dataset import DataError, Dataset, Place, Problem
 from models.data.formats import detection
 from models.data.formats.detection import named
@@ -68,10 +68,11 @@ def read(
     prefixes: what an image's address begins with (`azureml://...`) -> the folder or URL that stands for it.
     images: the folder that relative paths of images start at, in place of where the format has them.
     normalized: whether coordinates are fractions of the image's width and height, or pixels; None: as the format has
-        them. crowds: whether what is marked as a crowd is one; None: it is. page: which page or frame to take of image
-        files with several, counted from 1.
+        them. crowds: whether what is marked as a crowd is one; None: it is.
+    orientation: the frame of the boxes of photos that are stored on their side; None: told by what fits.
+    page: which page or frame to take of image files with several, counted from 1.
 
-    Image files are opened only where the data set does not state their size.
+    Of image files on this machine the first kilobytes are read, for their EXIF; more, where that or a size is wanted.
 
     Raises DataError when nothing can be read.
     """
@@ -211,7 +212,7 @@ def _target(path: Path, writer: Writer) -> tuple[Path, Path]:
             if os.path.lexists(one):
                 raise DataError([Problem(Place(one), "is there already: expected a new file")])
         return path.parent, path
-    if path.is_dir() and not all(map(is_unfinished, path.iterdir())):
+    if path.is_dir() and not is_empty(path):
         raise DataError([Problem(Place(path), "is there already: expected a new or empty folder")])
     if os.path.lexists(path) and not path.is_dir():
         raise DataError([Problem(Place(path), "is a file: expected a new or empty folder")])

@@ -13,7 +13,6 @@ the original VOC counts from 1. `difficult` is `crowd`, as it is `isCrowd` in th
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -22,13 +21,13 @@ from xml.sax.saxutils import escape
 
 import numpy as np
 from PIL import Image
-from pycocotools import mask as coco_mask
 
 from models.data.dataset import Annotation, DataError, Dataset, LabelledImage, Place, Problem
 from models.data.formats.protocol import Format, Found, Writer
 from models.data.image_files import size_hw
 from models.data.parsing import classes
-from models.data.parsing.contents import Contents, is_hidden
+from models.data.parsing.contents import Contents, natural, natural_text, visible
+from models.data.parsing.shapes import encoded
 from models.data.parsing.sources import Sources
 from models.data.parsing.suffixes import IMAGE_SUFFIXES
 from models.data.parsing.values import (
@@ -40,6 +39,7 @@ from models.data.parsing.values import (
     flag,
     number,
     shortest,
+    sized,
     stated_size_hw,
     text,
 )
@@ -58,7 +58,7 @@ def find(folder: Path, *, deep: bool = False) -> Path | None:
     candidates = [folder / name for name in ANNOTATION_FOLDERS]
     if found := next((path for path in candidates if any(_xml_files(path))), None):
         return found
-    return folder if any(_xml_files(folder) if deep else map(_is_xml, _visible(folder))) else None
+    return folder if any(_xml_files(folder) if deep else map(_is_xml, visible(folder))) else None
 
 
 def read(folder: Path, sources: Sources) -> tuple[Dataset, list[Problem]]:
@@ -71,7 +71,12 @@ def read(folder: Path, sources: Sources) -> tuple[Dataset, list[Problem]]:
         raise DataError([Problem(Place(folder), "not a VOC folder: expected XML files in annotations/, found none")])
     problems: list[Problem] = []
     images = []
-    files = sorted(_xml_files(annotations), key=lambda file: _natural(file.relative_to(annotations)))
+
+    def place(file: Path) -> tuple[list[tuple[int, str]], list[tuple[int, str]]]:
+        """For sorting: the files of a folder together."""
+        return natural_text(file.parent.relative_to(annotations).as_posix()), natural(file)
+
+    files = sorted(_xml_files(annotations), key=place)
     for file in files:
         try:
             images.append(_image(file, folder, sources, problems))
@@ -122,23 +127,13 @@ def _is_xml(path: Path) -> bool:
     return path.suffix.lower() == ".xml"
 
 
-def _visible(folder: Path) -> Iterator[Path]:
-    return (path for path in folder.glob("*") if not is_hidden(path))
-
-
 def _xml_files(folder: Path) -> Iterator[Path]:
     """In the folder and all that are in it, but not in hidden ones and those that macOS leaves behind."""
-    for path in _visible(folder):
+    for path in visible(folder):
         if path.is_dir():
             yield from _xml_files(path)
         elif _is_xml(path):
             yield path
-
-
-def _natural(path: Path) -> list[list[tuple[int, str]]]:
-    """For sorting: the files of a folder together, and numbers in the names by their value."""
-    parts = (re.split(r"([0-9]+)", part) for part in (path.parent.as_posix(), path.name))
-    return [[(int(one), "") if one.isdecimal() else (-1, one) for one in part] for part in parts]
 
 
 def _read_as_one(folder: Path, annotations: Path, files: Sequence[Path]) -> Iterator[Problem]:
@@ -156,7 +151,7 @@ def _read_as_one(folder: Path, annotations: Path, files: Sequence[Path]) -> Iter
 
 def _other_files(annotations: Path, folder: Path) -> Iterator[Problem]:
     if annotations != folder:  # else images may well stand beside the XML files
-        for file in sorted(annotations.glob("*"), key=_natural):
+        for file in sorted(annotations.glob("*"), key=natural):
             if file.name.startswith("."):
                 yield Problem(Place(file), "a hidden file: passed over", fatal=False)
             elif not _is_xml(file) and not file.is_dir():
@@ -283,9 +278,7 @@ def _masks(file: Path, hw: tuple[int, int], root: Element, problems: list[Proble
     except (OSError, Image.DecompressionBombError) as error:
         raise ElementError(root.line, f"the masks {file} cannot be read ({error})") from error
     if pixels.shape != hw:
-        raise ElementError(
-            root.line, f"the masks {file}: expected one channel of {hw[1]} x {hw[0]} pixels, found {pixels.shape}"
-        )
+        raise ElementError(root.line, f"the masks {file}: expected one channel of {sized(hw)}, found {pixels.shape}")
     values = [value for value in np.unique(pixels) if value != 0]
     objects = sum(1 for _ in root.all("object"))
     if len(values) < objects:
@@ -293,8 +286,7 @@ def _masks(file: Path, hw: tuple[int, int], root: Element, problems: list[Proble
     if len(values) > objects:
         reason = f"{len(values)} masks for the {objects} objects of {root.tag} {file.stem}: the last are not used"
         problems.append(Problem(Place(file), reason, fatal=False))
-    encoded = [coco_mask.encode(np.asfortranarray(pixels == value, dtype=np.uint8)) for value in values[:objects]]
-    return [{"size": list(hw), "counts": one["counts"].decode("ascii")} for one in encoded]
+    return [encoded(pixels == value) for value in values[:objects]]
 
 
 def _without_annotation(folder: Path, files: Sequence[Path]) -> list[Problem]:
@@ -302,7 +294,7 @@ def _without_annotation(folder: Path, files: Sequence[Path]) -> list[Problem]:
     return [
         Problem(Place(file), "an image without an XML file: it is not part of the data set", fatal=False)
         for name in IMAGE_FOLDERS
-        for file in sorted((folder / name).glob("[!.]*"), key=_natural)
+        for file in sorted((folder / name).glob("[!.]*"), key=natural)
         if file.suffix.lower() in IMAGE_SUFFIXES and file.stem not in stems
     ]
 

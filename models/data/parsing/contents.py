@@ -45,7 +45,12 @@ def walk(folder: Path) -> Iterator[Path]:
 
 def natural(path: Path) -> list[tuple[int, str]]:
     """For sorting by name, 2 before 10."""
-    parts = re.split(r"([0-9]+)", path.name)
+    return natural_text(path.name)
+
+
+def natural_text(text: str) -> list[tuple[int, str]]:
+    """For sorting texts, with the numbers in them by their value."""
+    parts = re.split(r"([0-9]+)", text)
     return [(int(one), "") if one.isdecimal() and len(one) < 1000 else (-1, one) for one in parts]
 
 

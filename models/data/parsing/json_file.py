@@ -18,7 +18,11 @@ def parsed(path: Path, parse: Callable[[str], Document]) -> Document:
     try:
         return parse(text_of(path))
     except json.JSONDecodeError as error:
-        reason = f"not JSON: {error.msg} (column {error.colno})"
-        raise DataError([Problem(Place(path, error.lineno), reason)]) from error
+        raise not_json(path, error) from error
     except (OSError, ValueError, RecursionError) as error:  # not UTF-8, numbers of thousands of digits, deep nesting
         raise DataError([Problem(Place(path), f"cannot be read ({error})")]) from error
+
+
+def not_json(path: Path, error: json.JSONDecodeError) -> DataError:
+    """What is said of a file that is no JSON, with the line."""
+    return DataError([Problem(Place(path, error.lineno), f"not JSON: {error.msg} (column {error.colno})")])

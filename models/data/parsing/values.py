@@ -269,6 +269,11 @@ def plain(value: float) -> int | float:
     return int(value) if value.is_integer() and abs(value) < _EXACT else value
 
 
+def sized(size_hw: tuple[int, int]) -> str:
+    """An image's size in a message, with the width first."""
+    return f"{size_hw[1]} x {size_hw[0]} pixels"
+
+
 def shown(value: Any) -> str:
     """The value in a message: short, and in one line."""
     if value is None:

@@ -16,13 +16,12 @@ from models.data import Annotation, Dataset, LabelledImage
 from models.demo.scenes import render_scene
 from models.demo.things import CLASS_NAMES, CLUTTER
 from models.detector import mmcv_ops
+from tests.models.tiny_config import tiny_config
 
 with warnings.catch_warnings():  # torch deprecates what MMEngine imports
     warnings.simplefilter("ignore")
     mmcv_ops.install()
     import mmdet.models  # noqa: F401
-
-DEMO_CONFIG = Path(__file__).parents[3] / "weights" / "demo" / "yolof" / "yolof_r18_demo.py"
 
 
 def make_scenes(folder: Path, count: int, size: int = 64) -> Dataset:
@@ -47,19 +46,8 @@ def make_tiny(folder: Path) -> Path:
     from models.finetuning.start import Start
 
     folder.mkdir(parents=True, exist_ok=True)
-    source = DEMO_CONFIG.read_text()
-    for old, new in (
-        ("base_channels=32", "base_channels=4"),
-        ("in_channels=256", "in_channels=32"),
-        ("out_channels=128", "out_channels=32"),
-        ("block_mid_channels=64", "block_mid_channels=8"),
-        ("in_channels=128", "in_channels=32"),
-        ("scales=[1, 2, 4, 8, 16]", "scales=[0.5, 1, 2, 4, 8]"),
-        ("scale=(256, 256)", "scale=(64, 64)"),
-    ):
-        assert old in source
-        source = source.replace(old, new)
-    (folder / "tiny.py").write_text(source)
+    config = tiny_config(("scales=[1, 2, 4, 8, 16]", "scales=[0.5, 1, 2, 4, 8]"))
+    (folder / "tiny.py").write_text(config)
     start = Start.read(folder / "tiny.py", "nothing")
     torch.manual_seed(0)
     model = start.model_for(CLASS_NAMES, start.config_for(CLASS_NAMES), lambda line: None, seed=0)

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image, ImageFile
 
 from models.images.decoding import ImageError, decode_image, image_size_hw
+from tests.models.images.upright import UPRIGHT
 
 COLOURS = np.array([[(255, 0, 0), (0, 255, 0), (0, 0, 255)], [(255, 255, 255), (0, 0, 0), (255, 255, 0)]], np.uint8)
 LUMA = np.array([[76, 150, 29], [255, 0, 226]], np.uint8)  # of COLOURS, by ITU-R 601
@@ -206,17 +207,6 @@ def test_sizes(file_format, longest, shape):
 
 
 # --- orientation
-
-UPRIGHT = {
-    1: lambda stored: stored,
-    2: lambda stored: stored[:, ::-1],
-    3: lambda stored: stored[::-1, ::-1],
-    4: lambda stored: stored[::-1],
-    5: lambda stored: stored.swapaxes(0, 1),
-    6: lambda stored: np.rot90(stored, -1),
-    7: lambda stored: stored[::-1, ::-1].swapaxes(0, 1),
-    8: lambda stored: np.rot90(stored, 1),
-}
 
 
 @pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "TIFF"])

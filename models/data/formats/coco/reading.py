@@ -11,18 +11,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pycocotools import mask as coco_mask
-
 from models.data.dataset import Annotation, DataError, Dataset, LabelledImage, Place, Problem
 from models.data.formats.coco import files as coco_files
 from models.data.formats.coco import writing as coco_writing
 from models.data.formats.protocol import Format, Writer
 from models.data.image_files import size_hw
 from models.data.parsing import json_object
-from models.data.parsing.contents import text_of
 from models.data.parsing.ids import Ids, IdsSeen
+from models.data.parsing.json_file import not_json, parsed
 from models.data.parsing.json_object import Entries, Entry
 from models.data.parsing.rle import read_rle
+from models.data.parsing.shapes import box_of
 from models.data.parsing.sources import Sources
 from models.data.parsing.values import (
     FRACTIONS,
@@ -54,7 +53,7 @@ def read(path: Path, sources: Sources) -> tuple[Dataset, list[Problem]]:
     try:
         return _Reading(path, sources).all()
     except json.JSONDecodeError as error:
-        raise _not_json(path, error) from error
+        raise not_json(path, error) from error
 
 
 class _Reading:
@@ -96,7 +95,7 @@ class _Reading:
         for index, found in enumerate(entries):
             entry = found.value
             try:
-                identity, name = _identity(entry, "id"), text(entry.get("name"), "name")
+                identity, name = identity_of(entry, "id"), text(entry.get("name"), "name")
                 if found is left_out:
                     reason = f"{name!r} is the others' supercategory and has no objects: no class"
                     self._problem("categories", index, found, reason, fatal=False)
@@ -139,7 +138,7 @@ class _Reading:
         for index, found in enumerate(self._content["images"]):
             entry = found.value
             try:
-                identity = _identity(entry, "id")
+                identity = identity_of(entry, "id")
                 if identity in self._images or identity in self._unread:
                     raise BadValueError("id: expected each image once, found it again")
                 self._unread.add(identity, True)
@@ -158,14 +157,14 @@ class _Reading:
             line, entry = one
             dropped: list[str] = []
             try:
-                identity = _identity(entry, "image_id")
+                identity = identity_of(entry, "image_id")
                 image = image_of(identity)
                 if image is None:
                     if identity in self._unread:
                         raise BadValueError("its image could not be read")
                     raise BadValueError(f"image_id: expected the id of an image, found {shown(identity)}")
                 if not is_missing(entry.get("id")):
-                    ids.add(_identity(entry, "id"), index)
+                    ids.add(identity_of(entry, "id"), index)
                 annotation = self._annotation(entry, image.size_hw, Place(path, line), dropped)
                 found[id(image)].append(annotation)
             except EmptyBoxError as error:
@@ -186,7 +185,7 @@ class _Reading:
     def _annotation(
         self, entry: dict[str, Any], size_hw: tuple[int, int], place: Place, dropped: list[str]
     ) -> Annotation:
-        label = self._classes.get(category := _identity(entry, "category_id"))
+        label = self._classes.get(category := identity_of(entry, "category_id"))
         if label is None:
             raise BadValueError(f"category_id: expected the id of a category, found {shown(category)}")
         normalized = self._sources.normalized
@@ -218,8 +217,7 @@ class _Reading:
         if xyxy is None and parts:
             xyxy = box(*extent(parts), "segmentation")
         elif xyxy is None and rle:
-            x, y, width, height = coco_mask.toBbox(rle)
-            xyxy = box(x, y, x + width, y + height, "segmentation")
+            xyxy = box_of(rle, "segmentation")
         elif xyxy is None:
             raise BadValueError("bbox: expected a box or a segmentation, found neither")
         return Annotation(label, xyxy, parts, rle, crowd, place)
@@ -230,12 +228,7 @@ class _FractionsError(BadValueError):
 
 
 def _parse(path: Path) -> dict[str, Any]:
-    try:
-        content = json_object.parse(text_of(path))
-    except json.JSONDecodeError as error:
-        raise _not_json(path, error) from error
-    except (OSError, ValueError, RecursionError) as error:  # not UTF-8, numbers of thousands of digits, deep nesting
-        raise DataError([Problem(Place(path), f"cannot be read ({error})")]) from error
+    content = parsed(path, json_object.parse)
     sections = ("images", "annotations", "categories")
     missing = [name for name in sections if not isinstance(content.get(name), Entries)]
     if missing:
@@ -243,11 +236,8 @@ def _parse(path: Path) -> dict[str, Any]:
     return content
 
 
-def _not_json(path: Path, error: json.JSONDecodeError) -> DataError:
-    return DataError([Problem(Place(path, error.lineno), f"not JSON: {error.msg} (column {error.colno})")])
-
-
-def _identity(entry: Any, field: str) -> int | str:
+def identity_of(entry: Any, field: str) -> int | str:
+    """The id in this field of an entry. Raises BadValueError."""
     if not isinstance(entry, dict):
         raise BadValueError(f"expected an object, found {shown(entry)}")
     value = entry.get(field)

@@ -20,7 +20,7 @@ from models.data.parsing import classes
 from models.data.parsing.contents import Contents
 from models.data.parsing.shapes import Tally, box_of, ellipse, encoded, outlined, turned_box
 from models.data.parsing.sources import Sources
-from models.data.parsing.values import BadValueError, EmptyBoxError, box, number, shown, stated_size_hw, text
+from models.data.parsing.values import BadValueError, EmptyBoxError, box, number, shown, sized, stated_size_hw, text
 from models.data.parsing.xml_tree import Element, ElementError, parse
 
 LEFT_OUT = ("polyline", "points", "cuboid", "skeleton", "tag")
@@ -140,7 +140,7 @@ def _mask(given: dict[str, str], size: tuple[int, int]) -> np.ndarray:
     left, top, width, height = (_whole(given.get(name), name) for name in ("left", "top", "width", "height"))
     if width < 1 or height < 1 or left + width > size[1] or top + height > size[0]:
         found = f"left {left}, top {top}, width {width}, height {height}"
-        raise BadValueError(f"expected a mask within the image of {size[1]} x {size[0]} pixels, found {found}")
+        raise BadValueError(f"expected a mask within the image of {sized(size)}, found {found}")
     runs = [_whole(one, "rle") for one in re.split(r"[\s,]+", (given.get("rle") or "").strip(" ,"))]
     if sum(runs) != width * height:
         raise BadValueError(f"rle: expected runs that fill {width * height} pixels, found {sum(runs)}")
