@@ -19,8 +19,7 @@ from typing import Any
 from app.folders.listed_prompts import read_listed
 from app.folders.sources import SourceImage
 from models.data import DataError, load
-from models.data.formats.data_set import find
-from models.evaluation.predictions import read_scores
+from models.data.parsing.contents import text_of
 from models.evaluation.readings import Options, UnclearError
 from models.evaluation.result_list import is_wrapped
 
@@ -115,7 +114,7 @@ def _parse(path: Path) -> Any:
         return found
 
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=unlike)
+        content = json.loads(text_of(path), object_pairs_hook=unlike)
     except json.JSONDecodeError as error:
         raise PromptsError(f"{path}:{error.lineno}: not JSON: {error.msg} (column {error.colno})") from error
     except (OSError, ValueError, RecursionError) as error:  # not UTF-8, numbers of thousands of digits, deep nesting
@@ -152,26 +151,18 @@ def _plain_box(entry: Any) -> BoxPrompt:
 
 def _from_dataset(path: Path, notes: list[str], fractions: bool) -> tuple[dict[str, list[BoxPrompt]], tuple[str, ...]]:
     try:
-        kind, file = find(path)
-        dataset = load(path, normalized=fractions or None)
-        scores: list[list[float | None]] = [[None] * len(image.annotations) for image in dataset.images]
-        if kind == "coco":
-            scores = read_scores(file, dataset, normalized=fractions)
+        dataset = load(path, normalized=fractions or None, scores=True)
     except DataError as error:
         raise PromptsError(str(error).replace("--normalized", "--boxes xywh-fractions")) from error
     boxes: dict[str, list[BoxPrompt]] = {}
     crowds = 0
     problems = []
-    for image, of_image in zip(dataset.images, scores, strict=True):
+    for image in dataset.images:
         key = image.path if isinstance(image.path, str) else _relative(image.path, path)
         if key in boxes:
             problems.append(f"{image.place or path}: expected one entry for {key}, found another")
         crowds += sum(one.crowd for one in image.annotations)
-        boxes[key] = [
-            BoxPrompt(one.box_xyxy, one.label, score)
-            for one, score in zip(image.annotations, of_image, strict=True)
-            if not one.crowd
-        ]
+        boxes[key] = [BoxPrompt(one.box_xyxy, one.label, one.score) for one in image.annotations if not one.crowd]
     _tell(problems)
     if crowds:
         notes.append(f"{path}: {crowds} regions of many objects (crowd) are left out")

@@ -74,7 +74,7 @@ class Annotation:
     polygons: the object's outline, in the same frame, of one part or several; or None.
     rle: the object's mask as COCO's compressed RLE, {"size": [H, W], "counts": str}; or None. Never with polygons.
     crowd: COCO's `iscrowd`: a region of many objects, which counts neither for nor against a detector.
-    place: where it was read; not part of what it is.
+    place: where it was read; score: a detector's, where one was asked for. Neither is part of what it is.
     """
 
     label: str
@@ -83,6 +83,7 @@ class Annotation:
     rle: dict[str, Any] | None = None
     crowd: bool = False
     place: Place | None = field(default=None, compare=False)
+    score: float | None = field(default=None, compare=False)
 
     @property
     def has_mask(self) -> bool:

@@ -81,6 +81,7 @@ def _joined(annotations: Sequence[Annotation]) -> Sequence[Annotation]:
             boxes.setdefault((one.label, one.crowd), []).append((one.box_xyxy, index))
     if not masks or not boxes:
         return annotations
+    scores: dict[int, float | None] = {}  # of the boxes that are gone, by the id of the mask that stands for each
     for its in boxes.values():
         its.sort()
     gone: set[int] = set()
@@ -97,7 +98,11 @@ def _joined(annotations: Sequence[Annotation]) -> Sequence[Annotation]:
                 best, overlap = index, iou
         if best >= 0:
             gone.add(best)
-    return [one for index, one in enumerate(annotations) if index not in gone] if gone else annotations
+            scores[id(one)] = annotations[best].score
+    if not gone:
+        return annotations
+    left = (one for index, one in enumerate(annotations) if index not in gone)
+    return [replace(one, score=scores.get(id(one))) if one.score is None else one for one in left]
 
 
 def _iou(one: Box, other: Box) -> float:

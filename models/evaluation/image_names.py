@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
-_SUFFIX = re.compile(r"\.(jpe?g|jpe|jfif|png|webp|bmp|gif|tiff?|heic|heif|avif)$", re.IGNORECASE)
+from models.images.formats import SUFFIXES
 
 
 class ByName:
@@ -41,4 +42,5 @@ def _parts(path: Path | str) -> list[str]:
 
 
 def _stem(name: str) -> str:
-    return _SUFFIX.sub("", name).casefold()
+    stem, suffix = os.path.splitext(name)
+    return (stem if suffix.lower() in SUFFIXES else name).casefold()

@@ -9,17 +9,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from models.data import Annotation, DataError, Dataset, Place, Problem
+from models.data import DataError, Dataset, Place, Problem
 from models.data.formats.coco import reading as coco
-from models.data.parsing.ids import Ids
-from models.data.parsing.json_file import not_json, parsed
+from models.data.parsing.json_file import parsed
 from models.data.parsing.sources import Sources
-from models.data.parsing.values import BadValueError
 from models.evaluation.image_names import ByName
 from models.evaluation.predicted import Predicted, Predictions
 from models.evaluation.predicted_list import read_list
 from models.evaluation.readings import Options, UnclearError
-from models.evaluation.result_list import four, is_named, is_wrapped, parse, parse_named, score_of
+from models.evaluation.result_list import is_named, is_wrapped, parse, parse_named
 
 
 def read_predictions(
@@ -41,27 +39,25 @@ def read_predictions(
     if listed is None and not is_named(content):
         return _from_dataset(path, content, dataset, options, skip_bad)
     try:
-        parsed = parse_named(content) if listed is None else parse(listed)
-        return read_list(path, parsed, dataset, options, skip_bad=skip_bad)
+        entries = parse_named(content) if listed is None else parse(listed)
+        return read_list(path, entries, dataset, options, skip_bad=skip_bad)
     except UnclearError as error:
         raise DataError([Problem(Place(path), str(error))]) from error
 
 
 def _content(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
-    except json.JSONDecodeError as error:
-        raise not_json(path, error) from error
-    except (OSError, ValueError, RecursionError) as error:
-        more = ""
-        if path.suffix.lower() in (".pkl", ".pickle", ".pth", ".pt"):
-            more = "; expected JSON: MMDetection writes a list of results where its CocoMetric has an `outfile_prefix`"
-        raise DataError([Problem(Place(path), f"cannot be read ({error}){more}")]) from error
+        return parsed(path, json.loads)
+    except DataError as error:
+        if path.suffix.lower() not in (".pkl", ".pickle", ".pth", ".pt"):
+            raise
+        more = "expected JSON: MMDetection writes a list of results where its CocoMetric has an `outfile_prefix`"
+        raise DataError([Problem(Place(path), f"{error.problems[0].reason}; {more}")]) from error
 
 
 def _from_dataset(path: Path, content: Any, dataset: Dataset, options: Options, skip_bad: bool) -> Predictions:
     normalized = None if options.boxes is None else options.boxes == "xywh-fractions"
-    predicted, problems = coco.read(path, Sources(normalized=normalized))
+    predicted, problems = coco.read(path, Sources(normalized=normalized, scores=True))
     problems = [
         replace(problem, reason=problem.reason.replace("--normalized", "--boxes xywh-fractions"))
         for problem in problems
@@ -73,7 +69,6 @@ def _from_dataset(path: Path, content: Any, dataset: Dataset, options: Options, 
     if len(problems) > 1:
         notes.append(f"{path}: {len(problems) - 1} more are left out, as they cannot be read")
     problems = []
-    scores = scores_of(path, content, predicted, normalized=bool(normalized))
 
     def problem(reason: str) -> None:
         problems.append(Problem(Place(path), reason))
@@ -81,7 +76,7 @@ def _from_dataset(path: Path, content: Any, dataset: Dataset, options: Options, 
     found: list[list[Predicted] | None] = [None] * len(dataset)
     by_name = ByName(image.path for image in dataset.images)
     names = [entry["file_name"] for entry in content["images"]]
-    for place, (name, answered, its_scores) in enumerate(zip(names, predicted.images, scores, strict=True)):
+    for place, (name, answered) in enumerate(zip(names, predicted.images, strict=True)):
         meant = by_name.find(name)
         if not meant:
             continue
@@ -96,8 +91,8 @@ def _from_dataset(path: Path, content: Any, dataset: Dataset, options: Options, 
             )
             continue
         found[meant[0]] = [
-            Predicted(one.label, 1.0 if score is None else score, one.box_xyxy, one.to_rle(image.size_hw))
-            for one, score in zip(answered.annotations, its_scores, strict=True)
+            Predicted(one.label, 1.0 if one.score is None else one.score, one.box_xyxy, one.to_rle(image.size_hw))
+            for one in answered.annotations
         ]
     for image, its in zip(dataset.images, found, strict=True):
         if its is None and not problems:
@@ -105,60 +100,3 @@ def _from_dataset(path: Path, content: Any, dataset: Dataset, options: Options, 
     if problems:
         raise DataError(problems)
     return Predictions([its or [] for its in found], tuple(notes))
-
-
-def read_scores(path: Path, dataset: Dataset, *, normalized: bool = False) -> list[list[float | None]]:
-    """`scores_of` what the file holds."""
-    return scores_of(path, parsed(path, json.loads), dataset, normalized=normalized)
-
-
-def scores_of(path: Path, content: Any, dataset: Dataset, *, normalized: bool = False) -> list[list[float | None]]:
-    """The scores of the annotations of every image, of a file that `coco.read` made into this data set.
-
-    content: the file's, parsed.
-    None of an annotation that has none. What the data set does not have, as an empty box, is passed over here too.
-    normalized: the boxes of the file are fractions. Raises DataError.
-    """
-    own: Ids[list[Any]] = Ids()
-    for entry in content["images"]:
-        own.add(coco.identity_of(entry, "id"), [])
-    for index, entry in enumerate(content["annotations"]):
-        try:
-            its = own.get(coco.identity_of(entry, "image_id"))
-        except BadValueError:  # what `coco.read` has left out
-            continue
-        if its is not None:
-            its.append((index, entry))
-    problems: list[Problem] = []
-    scores: list[list[float | None]] = []
-    for image, entries in zip(dataset.images, own.values(), strict=True):
-        height, width = image.size_hw
-        scale = (width, height) if normalized else (1, 1)
-        start = 0
-        scores.append([])
-        for one in image.annotations:
-            at = next((at for at in range(start, len(entries)) if _may_be(entries[at][1], one, scale)), None)
-            index, entry = (0, {}) if at is None else entries[at]
-            start = start if at is None else at + 1
-            try:
-                known = entry.get("score")
-                scores[-1].append(None if known is None else score_of(known))
-            except BadValueError as error:
-                problems.append(Problem(Place(path), f"annotations[{index}]: {error}"))
-    if problems:
-        raise DataError(problems)
-    return scores
-
-
-def _may_be(entry: Any, annotation: Annotation, scale_xy: tuple[int, int]) -> bool:
-    """Whether the annotation was read from the entry: it has its box, or one of its mask."""
-    try:
-        x, y, width, height = four(entry.get("bbox"), "bbox")
-    except (BadValueError, AttributeError):
-        return annotation.has_mask
-    if width <= 0 or height <= 0:
-        return annotation.has_mask
-    box = (x, y, x + width, y + height)
-    return all(
-        abs(ours - its * side) < 1e-4 for ours, its, side in zip(annotation.box_xyxy, box, scale_xy * 2, strict=True)
-    )

@@ -13,7 +13,7 @@ from typing import Any
 
 from models.data.formats.coco.image_ids import identity
 from models.data.parsing.ids import Id
-from models.data.parsing.values import BadValueError, coordinate, listed, number, shown
+from models.data.parsing.values import BadValueError, coordinate, listed, score_of, shown
 
 FIELDS = "image_id, category_id, bbox and score"
 # Lists of results within an object, by the name that tools give them.
@@ -132,15 +132,6 @@ def four(value: Any, field: str, expected: str = "[x, y, width, height]") -> Fou
         raise BadValueError(f"{field}: expected {expected}, found {shown(value)}")
     x, y, z, w = (coordinate(one, field) for one in value)
     return x, y, z, w
-
-
-def score_of(value: Any) -> float:
-    """A score in 0..1. Raises BadValueError, for what is a percentage too."""
-    score = number(value, "score")
-    if not 0 <= score <= 1 + 1e-6:  # sums of float32 end a little above
-        hint = " (percent? divide all scores by 100)" if 1 < score <= 100 else ""
-        raise BadValueError(f"score: expected a number from 0 to 1, found {shown(value)}{hint}")
-    return min(score, 1.0)
 
 
 def _first_text(entry: dict[str, Any], names: Sequence[str]) -> str | None:

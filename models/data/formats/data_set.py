@@ -31,6 +31,7 @@ def load(
     crowds: Crowds | None = None,
     orientation: Orientation | None = None,
     page: int = 1,
+    scores: bool = False,
 ) -> Dataset:
     """The data set at `path`, whole. Raises DataError with every problem that kept something from being read.
 
@@ -45,6 +46,7 @@ def load(
         crowds=crowds,
         orientation=orientation,
         page=page,
+        scores=scores,
     )
     if fatal := [problem for problem in problems if problem.fatal]:
         raise DataError(fatal)
@@ -61,6 +63,7 @@ def read(
     crowds: Crowds | None = None,
     orientation: Orientation | None = None,
     page: int = 1,
+    scores: bool = False,
 ) -> tuple[Dataset, list[Problem]]:
     """What can be read at `path`, and what cannot, or is odd.
 
@@ -70,14 +73,15 @@ def read(
     normalized: whether coordinates are fractions of the image's width and height, or pixels; None: as the format has
         them. crowds: whether what is marked as a crowd is one; None: it is.
     orientation: the frame of the boxes of photos that are stored on their side; None: told by what fits.
-    page: which page or frame to take of image files with several, counted from 1.
+    page: which page or frame to take of image files with several, counted from 1. scores: whether objects have
+    scores, as predictions have.
 
     Of image files on this machine the first kilobytes are read, for their EXIF; more, where that or a size is wanted.
 
     Raises DataError when nothing can be read.
     """
     kind, found = detection.find(Path(path), format)
-    sources = Sources(images, prefixes or {}, normalized, page)
+    sources = Sources(images, prefixes or {}, normalized, page, scores)
     dataset, problems = kind.read(found.path, sources)
     if page != 1:
         dataset = Dataset(dataset.class_names, tuple(replace(image, page=page) for image in dataset.images))

@@ -26,7 +26,7 @@ from models.data.dataset import Annotation, DataError, Dataset, LabelledImage, P
 from models.data.formats.protocol import Format, Found, Writer
 from models.data.image_files import size_hw
 from models.data.parsing import classes
-from models.data.parsing.contents import Contents, natural, natural_text, visible
+from models.data.parsing.contents import Contents, natural, visible, walk
 from models.data.parsing.shapes import encoded
 from models.data.parsing.sources import Sources
 from models.data.parsing.suffixes import IMAGE_SUFFIXES
@@ -71,12 +71,7 @@ def read(folder: Path, sources: Sources) -> tuple[Dataset, list[Problem]]:
         raise DataError([Problem(Place(folder), "not a VOC folder: expected XML files in annotations/, found none")])
     problems: list[Problem] = []
     images = []
-
-    def place(file: Path) -> tuple[list[tuple[int, str]], list[tuple[int, str]]]:
-        """For sorting: the files of a folder together."""
-        return natural_text(file.parent.relative_to(annotations).as_posix()), natural(file)
-
-    files = sorted(_xml_files(annotations), key=place)
+    files = list(_xml_files(annotations))
     for file in files:
         try:
             images.append(_image(file, folder, sources, problems))
@@ -129,11 +124,7 @@ def _is_xml(path: Path) -> bool:
 
 def _xml_files(folder: Path) -> Iterator[Path]:
     """In the folder and all that are in it, but not in hidden ones and those that macOS leaves behind."""
-    for path in visible(folder):
-        if path.is_dir():
-            yield from _xml_files(path)
-        elif _is_xml(path):
-            yield path
+    return filter(_is_xml, walk(folder))
 
 
 def _read_as_one(folder: Path, annotations: Path, files: Sequence[Path]) -> Iterator[Problem]:

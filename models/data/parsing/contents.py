@@ -6,6 +6,7 @@ A JSON file may have hundreds of megabytes. What it is shows in the names at its
 from __future__ import annotations
 
 import codecs
+import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -35,12 +36,25 @@ def visible(folder: Path) -> list[Path]:
 
 
 def walk(folder: Path) -> Iterator[Path]:
-    """The files in the folder and all that are in it, sorted as people count, without what is hidden."""
-    paths = sorted(visible(folder), key=natural)
-    yield from (path for path in paths if not path.is_dir())
-    for path in paths:
-        if path.is_dir() and not path.is_symlink():
-            yield from walk(path)
+    """The files in the folder and all that are in it, sorted as people count, without what is hidden.
+
+    Links to folders are followed, but no folder is gone through twice.
+    """
+    yield from _walk(folder, set())
+
+
+def _walk(folder: Path, seen: set[str]) -> Iterator[Path]:
+    if (real := os.path.realpath(folder)) in seen:
+        return
+    seen.add(real)
+    folders = []
+    for path in sorted(visible(folder), key=natural):
+        if path.is_dir():
+            folders.append(path)
+        else:
+            yield path
+    for one in folders:
+        yield from _walk(one, seen)
 
 
 def natural(path: Path) -> list[tuple[int, str]]:

@@ -37,12 +37,14 @@ class Sources:
     normalized: whether coordinates are fractions of the image's width and height (True) or pixels (False); None: as
         the format has them.
     page: which page or frame to take of image files with several, counted from 1.
+    scores: whether objects have scores, as predictions have; else what seems to be one is passed over.
     """
 
     root: Path | None = None
     prefixes: Mapping[str, str] = field(default_factory=dict)
     normalized: bool | None = None
     page: int = 1
+    scores: bool = False
     _trees: dict[Path, _Tree] = field(default_factory=dict, init=False, repr=False)
     _moved: list[tuple[str, Path]] = field(default_factory=list, init=False, repr=False)
     _missing: list[tuple[str, tuple[Path, ...], Path | None]] = field(default_factory=list, init=False, repr=False)

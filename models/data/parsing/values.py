@@ -131,6 +131,15 @@ def flag(value: Any, field: str) -> bool:
     raise BadValueError(f"{field}: expected 0 or 1, found {shown(value)}")
 
 
+def score_of(value: Any) -> float:
+    """A score in 0..1. Raises BadValueError, for what is a percentage too."""
+    score = number(value, "score")
+    if not 0 <= score <= 1 + 1e-6:  # sums of float32 end a little above
+        hint = " (percent? divide all scores by 100)" if 1 < score <= 100 else ""
+        raise BadValueError(f"score: expected a number from 0 to 1, found {shown(value)}{hint}")
+    return min(score, 1.0)
+
+
 def listed(value: Any) -> Any:
     """The list or object that a text holds, as a table of pandas or a spreadsheet has it; else the value as it is."""
     if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):

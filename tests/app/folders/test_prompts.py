@@ -212,3 +212,14 @@ def test_voc_and_jsonl_data_sets_are_prompts_too(tmp_path: Path) -> None:
         found = read_prompts(target, images("one.jpg", root=path.parent))
         (box,) = found.of_image["one.jpg"]
         assert (box.label, box.score) == ("can", None) and box.box_xyxy == pytest.approx((4, 5, 24, 25), abs=1e-6)
+
+
+def test_the_scores_of_yolos_predictions_are_read(tmp_path: Path) -> None:
+    for name in ("images", "labels"):
+        (tmp_path / name).mkdir()
+    Image.new("RGB", (100, 80)).save(tmp_path / "images" / "a.png")
+    (tmp_path / "classes.txt").write_text("can\n")
+    outline = "0 0.5 0.25 0.8 0.25 0.8 0.75 0.5 0.75"
+    (tmp_path / "labels" / "a.txt").write_text(f"0 0.25 0.5 0.3 0.5 0.9\n{outline} 0.2\n{outline}\n")
+    found = read_prompts(tmp_path, images("images/a.png", root=tmp_path), 0.5).of_image["images/a.png"]
+    assert [(one.box_xyxy, one.score) for one in found] == [((10, 20, 40, 60), 0.9), ((50, 20, 80, 60), None)]

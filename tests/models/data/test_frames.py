@@ -92,3 +92,10 @@ def test_a_photo_without_objects_is_upright(tmp_path):
     photo(tmp_path / "a.png", 8)
     dataset, problems = read(coco(tmp_path, STORED_WH))
     assert problems == [] and dataset.images[0].size_hw == (64, 40)
+
+
+def test_a_box_that_is_turned_keeps_its_score(tmp_path):
+    photo(tmp_path / "a.png", 6)
+    path = coco(tmp_path, STORED_WH, {"bbox": [45, 10, 15, 7], "score": 0.4}, {"bbox": [1, 2, 10, 10]})
+    assert [one.score for _, one in load(path, scores=True).annotations()] == [0.4, None]
+    assert [one.score for _, one in load(path).annotations()] == [None, None]  # a data set has none

@@ -78,3 +78,16 @@ def test_what_does_not_fit_is_said(changes: dict[str, Any], reasons: list[str], 
     assert len(lines) == len(reasons)
     for line, reason in zip(lines, reasons, strict=True):
         assert line.startswith(str(path)) and reason in line
+
+
+def test_the_file_may_be_utf_16(tmp_path: Path) -> None:
+    path = tmp_path / "coco.json"
+    path.write_text(json.dumps(content()), encoding="utf-16")
+    assert [one.score for one in read_predictions(path, DATASET).found[0]] == [0.5, 1.0]
+
+
+def test_an_empty_box_takes_no_other_boxs_score(tmp_path: Path) -> None:
+    boxes = [BOX | {"score": score, "bbox": [1, 2, 3, 4 - score]} for score in (0.5, 0.25, 0.75)]
+    path = tmp_path / "coco.json"
+    path.write_text(json.dumps(content(annotations=[boxes[0], BOX | {"bbox": [1, 2, 0, 4]}, *boxes[1:]])))
+    assert [one.score for one in read_predictions(path, DATASET).found[0]] == [0.5, 0.25, 0.75]

@@ -35,6 +35,7 @@ from models.data.parsing.values import (
     listed,
     number,
     polygons,
+    score_of,
     shown,
     stated_size_hw,
     text,
@@ -220,7 +221,9 @@ class _Reading:
             xyxy = box_of(rle, "segmentation")
         elif xyxy is None:
             raise BadValueError("bbox: expected a box or a segmentation, found neither")
-        return Annotation(label, xyxy, parts, rle, crowd, place)
+        known = entry.get("score") if self._sources.scores else None
+        score = None if known is None else score_of(known)
+        return Annotation(label, xyxy, parts, rle, crowd, place, score)
 
 
 class _FractionsError(BadValueError):

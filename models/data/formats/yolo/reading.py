@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from models.data.dataset import Annotation, DataError, Dataset, LabelledImage, Place, Problem
@@ -22,7 +23,7 @@ from models.data.parsing import classes
 from models.data.parsing.contents import text_of
 from models.data.parsing.shapes import Tally, outlined
 from models.data.parsing.sources import Sources
-from models.data.parsing.values import BadValueError, EmptyBoxError, box, number, shortest, shown
+from models.data.parsing.values import BadValueError, EmptyBoxError, box, number, score_of, shortest, shown
 
 FAR_OUTSIDE = 4.0  # in widths and heights of the image: no box reaches there
 _RIGHT_ANGLE = 0.02  # cosine of an angle that is nearly right
@@ -107,7 +108,10 @@ class _Reading:
         if (keypoints := self._found.keypoints) and len(values) == 4 + keypoints:
             values = values[:4]
             self._tally.add("the keypoints of {count} objects are left out", place)
-        if len(values) == 5:
+        score = None
+        if self._sources.scores and len(values) % 2:  # a score ends a line, of a box or an outline
+            score = score_of(values.pop())
+        elif len(values) == 5:
             values = values[:4]
             self._tally.add("{count} lines end with a sixth number, a detector's score: it is left out", place)
         absolute = self._sources.normalized is False
@@ -120,7 +124,8 @@ class _Reading:
             x, y, width, height = values
             left, right = (x - width / 2) * scale_x, (x + width / 2) * scale_x
             top, bottom = (y - height / 2) * scale_y, (y + height / 2) * scale_y
-            return Annotation(name, box(left, top, right, bottom, "x y width height, in pixels"), place=place)
+            edges = box(left, top, right, bottom, "x y width height, in pixels")
+            return Annotation(name, edges, place=place, score=score)
         if len(values) < 6 or len(values) % 2:
             hint = " (keypoints? a data.yaml with kpt_shape says how many)" if len(values) > 6 else ""
             raise BadValueError(
@@ -133,7 +138,7 @@ class _Reading:
             self._first_turned = self._first_turned or place
         elif len(values) != 8 or not _is_box(outline):
             self._straight += 1
-        return outlined(name, outline, "the outline, in pixels", place)
+        return replace(outlined(name, outline, "the outline, in pixels", place), score=score)
 
     def _class(self, written: str, rest: Sequence[str]) -> str:
         try:
