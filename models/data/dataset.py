@@ -16,6 +16,7 @@ from pycocotools import mask as coco_mask
 
 Polygon = tuple[float, ...]  # x1, y1, x2, y2, ... in absolute pixels
 
+_LONGEST_REASON = 1000  # characters
 # Of a reason: what is quoted, and words with a digit or a slash in them.
 _PARTICULAR = re.compile(r"'[^']*'|\"[^\"]*\"|\[[^\]]*\]|\S*[\d/]\S*")
 
@@ -35,6 +36,7 @@ class Place:
 class Problem:
     """What is wrong with a data set, and where.
 
+    reason: of a long one, whatever it quotes, the beginning and the end are kept.
     fatal: what it is about could not be read at all. about: which image or object it is, said before the reason.
     """
 
@@ -42,6 +44,11 @@ class Problem:
     reason: str
     fatal: bool = True
     about: str = ""
+
+    def __post_init__(self) -> None:
+        if len(self.reason) > _LONGEST_REASON:
+            kept = _LONGEST_REASON // 2
+            object.__setattr__(self, "reason", f"{self.reason[:kept]} ... {self.reason[-kept:]}")
 
     def __str__(self) -> str:
         return f"{self.place}: {self.what}"

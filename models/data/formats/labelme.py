@@ -7,7 +7,6 @@ lists the classes; where there is none, they are those of the shapes, sorted.
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import math
 import os
@@ -18,11 +17,12 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from pycocotools import mask as coco_mask
 
 from models.data.dataset import Annotation, DataError, Dataset, LabelledImage, Place, Polygon, Problem
 from models.data.formats.protocol import Format, Found, Outline, Target, Writer
 from models.data.image_files import size_hw
-from models.data.parsing import classes
+from models.data.parsing import classes, mask_picture
 from models.data.parsing.contents import Contents, Glance, glance, natural
 from models.data.parsing.json_file import parsed
 from models.data.parsing.shapes import Tally, box_of, ellipse, encoded, is_around, mask_of
@@ -99,8 +99,9 @@ class _Reading:
         groups: dict[Any, list[tuple[int, Any]]] = {}
         for index, shape in enumerate(shapes):
             group = shape.get("group_id") if isinstance(shape, dict) else None
-            alone = group is None or isinstance(group, list | dict)
-            groups.setdefault(("", index) if alone else (str(shape.get("label")), group), []).append((index, shape))
+            label = shape.get("label") if isinstance(shape, dict) else None
+            alone = group is None or isinstance(group, list | dict) or not isinstance(label, str)
+            groups.setdefault(("", index) if alone else (label, group), []).append((index, shape))
         found = [one for parts in groups.values() if (one := self._object(parts, size)) is not None]
         return LabelledImage(path, size, tuple(found), Place(self._file))
 
@@ -129,9 +130,8 @@ class _Reading:
         if len(read) == 1:
             return first
         if any(one.has_mask for one in read):
-            masks = [one.mask(size) if one.has_mask else _filled(one.box_xyxy, size) for one in read]
-            whole = np.logical_or.reduce([mask for mask in masks if mask is not None])
-            rle = encoded(whole)
+            whole = coco_mask.merge([one.to_rle(size) or _filled(one.box_xyxy, size) for one in read])
+            rle = {"size": list(size), "counts": whole["counts"].decode("ascii")}
             return Annotation(first.label, box_of(rle, "the group"), rle=rle, crowd=crowd, place=place)
         self._tally.add("{count} groups of rectangles are read as the boxes around them", place)
         corners = np.array([one.box_xyxy for one in read])
@@ -175,11 +175,12 @@ class _Reading:
         raise BadValueError(f"shape_type: expected polygon, rectangle, circle or mask, found {shown(kind)}")
 
 
-def _filled(box_xyxy: tuple[float, ...], size: tuple[int, int]) -> np.ndarray:
+def _filled(box_xyxy: tuple[float, ...], size: tuple[int, int]) -> dict[str, Any]:
+    """The box's pixels as a mask."""
+    mask = np.zeros(size, bool, order="F")
     x1, y1, x2, y2 = (max(0, round(value)) for value in box_xyxy)
-    mask = np.zeros(size, bool)
     mask[y1:y2, x1:x2] = True
-    return mask
+    return encoded(mask)
 
 
 def _points(points: Any, count: int) -> list[tuple[float, float]]:
@@ -196,19 +197,15 @@ def _mask(written: Any, corners: Sequence[tuple[float, float]], size: tuple[int,
         raise BadValueError(f"mask: expected a picture in base64, found {shown(written)}")
     left, top = (round(value) for value in corners[0])
     try:
-        with Image.open(BytesIO(base64.b64decode(written, validate=True))) as picture:
-            width, height = picture.size
-            if left < 0 or top < 0 or left + width > size[1] or top + height > size[0]:
-                found = f"{width} x {height} at {left}, {top}"
-                raise BadValueError(f"mask: expected one within the image of {size[1]} x {size[0]}, found {found}")
-            pixels = np.asarray(picture)
-    except (OSError, binascii.Error, SyntaxError, Image.DecompressionBombError) as error:
-        raise BadValueError(f"mask: expected a picture in base64, found another text ({error})") from error
+        content = base64.b64decode(written, validate=True)
     except ValueError as error:
-        raise error if isinstance(error, BadValueError) else BadValueError(f"mask: cannot be read ({error})") from error
-    mask = np.zeros(size, bool)
-    inside = pixels.reshape(height, width, -1)[..., 0] if pixels.ndim == 3 else pixels
-    mask[top : top + height, left : left + width] = inside != 0
+        raise BadValueError(f"mask: expected a picture in base64, found another text ({error})") from error
+    height, width = mask_picture.header(content, "mask").size_hw
+    if left < 0 or top < 0 or left + width > size[1] or top + height > size[0]:
+        found = f"{width} x {height} at {left}, {top}"
+        raise BadValueError(f"mask: expected one within the image of {size[1]} x {size[0]}, found {found}")
+    mask = np.zeros(size, bool, order="F")
+    np.not_equal(mask_picture.values(content, "mask"), 0, out=mask[top : top + height, left : left + width])
     return mask
 
 

@@ -12,7 +12,7 @@ from models.data.dataset import DataError, Dataset, Place, Problem
 from models.data.formats import jsonl
 from models.data.formats.protocol import Format, Found, Outline, Writer
 from models.data.parsing import classes
-from models.data.parsing.contents import Contents
+from models.data.parsing.contents import Contents, text_of
 from models.data.parsing.sources import Sources
 from models.data.parsing.values import BadValueError, shown, text
 
@@ -56,7 +56,9 @@ def read(folder: Path, sources: Sources) -> tuple[Dataset, list[Problem]]:
     encoding, drop = _transformations(content.get("transformations"), file, lines)
     paths = content.get("paths")
     if not isinstance(paths, list) or not paths:
-        raise DataError([Problem(Place(file, lines.get("paths", 1)), f"paths: expected a list, found {shown(paths)}")])
+        raise DataError(
+            [Problem(Place(file, lines.get("paths", 1)), f"paths: expected a list, found {shown(paths or None)}")]
+        )
     problems: list[Problem] = []
     images = []
     names: list[str] | None = []
@@ -82,7 +84,7 @@ def read(folder: Path, sources: Sources) -> tuple[Dataset, list[Problem]]:
             if known is None or names is None:
                 names = None
             else:
-                names += [name for name in known if name not in names]
+                names = list(dict.fromkeys([*names, *known]))
                 listed.append(str(classes.beside(path)))
     return classes.dataset(tuple(names) if names else None, images, problems, ", ".join(listed)), problems
 
@@ -97,13 +99,13 @@ def write(dataset: Dataset, folder: Path, references: Iterable[str], outline: Ou
 def _parse(file: Path) -> tuple[dict[str, Any], dict[str, int]]:
     """The content, and the line of each key and of each element of a list at the top."""
     try:
-        loader = yaml.SafeLoader(file.read_text(encoding="utf-8-sig"))
+        loader = yaml.BaseLoader(text_of(file))  # all values are text: `2001-99-99` is no date that there is not
         node = loader.get_single_node()
         content = loader.construct_document(node) if node is not None else None
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else None
         raise DataError([Problem(Place(file, line), f"not YAML: {error.problem or error.context}")]) from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+    except (OSError, UnicodeError, yaml.YAMLError, RecursionError) as error:
         raise DataError([Problem(Place(file), f"cannot be read ({error})")]) from error
     if not isinstance(content, dict):
         raise DataError([Problem(Place(file, 1), f"expected paths and transformations, found {shown(content)}")])

@@ -20,12 +20,11 @@ from typing import Any
 from xml.sax.saxutils import escape
 
 import numpy as np
-from PIL import Image
 
 from models.data.dataset import Annotation, DataError, Dataset, LabelledImage, Place, Problem
 from models.data.formats.protocol import Format, Found, Writer
 from models.data.image_files import size_hw
-from models.data.parsing import classes
+from models.data.parsing import classes, mask_picture
 from models.data.parsing.contents import Contents, natural, visible, walk
 from models.data.parsing.shapes import encoded
 from models.data.parsing.sources import Sources
@@ -264,20 +263,26 @@ def _masks(file: Path, hw: tuple[int, int], root: Element, problems: list[Proble
     if not file.is_file():
         return None
     try:
-        with Image.open(file) as image:
-            pixels = np.asarray(image)
-    except (OSError, Image.DecompressionBombError) as error:
+        content = file.read_bytes()
+        found = mask_picture.header(content, f"the masks {file}")
+        if found != (hw, 1):
+            shape = found.size_hw if found.channels == 1 else (*found.size_hw, found.channels)
+            raise ElementError(root.line, f"the masks {file}: expected one channel of {sized(hw)}, found {shape}")
+        pixels = mask_picture.values(content, f"the masks {file}")
+    except (OSError, BadValueError) as error:
         raise ElementError(root.line, f"the masks {file} cannot be read ({error})") from error
-    if pixels.shape != hw:
-        raise ElementError(root.line, f"the masks {file}: expected one channel of {sized(hw)}, found {pixels.shape}")
-    values = [value for value in np.unique(pixels) if value != 0]
+    values = sorted(set().union(*(np.unique(row).tolist() for row in pixels)) - {0})
     objects = sum(1 for _ in root.all("object"))
     if len(values) < objects:
         raise ElementError(root.line, f"the masks {file}: expected {objects}, one for each object, found {len(values)}")
     if len(values) > objects:
         reason = f"{len(values)} masks for the {objects} objects of {root.tag} {file.stem}: the last are not used"
         problems.append(Problem(Place(file), reason, fatal=False))
-    return [encoded(pixels == value) for value in values[:objects]]
+    mask = np.empty(hw, bool, order="F")
+    try:
+        return [encoded(np.equal(pixels, value, out=mask)) for value in values[:objects]]
+    except BadValueError as error:
+        raise ElementError(root.line, f"the masks {file}: {error}") from error
 
 
 def _without_annotation(folder: Path, files: Sequence[Path]) -> list[Problem]:

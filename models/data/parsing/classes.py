@@ -12,6 +12,7 @@ from pathlib import Path
 
 from models.data.dataset import DataError, Dataset, LabelledImage, Place, Problem
 from models.data.parsing.contents import text_of
+from models.data.parsing.values import few, shown
 
 
 def beside(jsonl: Path) -> Path:
@@ -27,12 +28,12 @@ def read(path: Path) -> tuple[str, ...] | None:
         return None
     except (OSError, UnicodeDecodeError) as error:
         raise DataError([Problem(Place(path), f"cannot be read ({error})")]) from error
-    names: list[str] = []
+    names: dict[str, None] = {}
     for line, name in enumerate(map(str.strip, lines), start=1):
         if name in names:
-            raise DataError([Problem(Place(path, line), f"expected each class once, found {name!r} again")])
+            raise DataError([Problem(Place(path, line), f"expected each class once, found {shown(name)} again")])
         if name:
-            names.append(name)
+            names[name] = None
     if not names:
         raise DataError([Problem(Place(path), "expected the name of a class on each line, found none")])
     return tuple(names)
@@ -60,12 +61,12 @@ def dataset(
     images = list(images)
     if names is None:
         return Dataset(tuple(sorted({one.label for image in images for one in image.annotations})), tuple(images))
-    known = []
+    known, wanted = [], set(names)
     for image in images:
         for one in image.annotations:
-            if one.label not in names:
-                reason = f"expected a class of {listed_in} ({', '.join(names)}), found {one.label!r}"
+            if one.label not in wanted:
+                reason = f"expected a class of {listed_in} ({few(names)}), found {shown(one.label)}"
                 problems.append(Problem(one.place or Place(Path(listed_in)), reason))
-        kept = tuple(one for one in image.annotations if one.label in names)
+        kept = tuple(one for one in image.annotations if one.label in wanted)
         known.append(LabelledImage(image.path, image.size_hw, kept, image.place))
     return Dataset(names, tuple(known))

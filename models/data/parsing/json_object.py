@@ -35,10 +35,19 @@ class Entries:
         return len(self._starts)
 
     def __iter__(self) -> Iterator[Entry]:
+        """Raises json.JSONDecodeError for an element that cannot be made."""
         text, line, counted, decode = self._text, 1, 0, _DECODER.raw_decode
         for at in self._starts:
             line, counted = line + text.count("\n", counted, at), at
-            yield Entry(line, decode(text, at)[0])
+            try:
+                value = decode(text, at)[0]
+            except json.JSONDecodeError:
+                raise
+            except ValueError as error:  # a number of thousands of digits
+                raise json.JSONDecodeError(str(error), text, at) from error
+            except RecursionError as error:  # which `parse` did not meet, as it was called from less deep
+                raise json.JSONDecodeError("Nested too deeply", text, at) from error
+            yield Entry(line, value)
 
 
 def parse(text: str) -> dict[str, Any]:

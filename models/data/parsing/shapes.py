@@ -11,14 +11,16 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from models.data.dataset import Annotation, Place, Polygon, Problem
-from models.data.parsing.values import Box, box, extent, polygons
+from models.data.parsing.values import BadValueError, Box, box, extent, polygons
 
 ELLIPSE_POINTS = 128  # off by less than a third of a pixel where the radius is a thousand
+MOST_RUNS = 4_000_000  # of equal pixels in a mask, down its columns
+_PART = 2**22  # pixels that are counted at a time
 _MOST_CANDIDATES = 64  # corners of a part that are tried for its cut; more would make it only a little shorter
 
 
 class Tally:
-    """What was taken in another way than it stands, or left out: one line for each kind, with a count."""
+    """What was taken in another way than it stands, or left out: one line for each kind, with a `{count}`."""
 
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
@@ -31,7 +33,8 @@ class Tally:
     def notes(self) -> list[Problem]:
         """In the order in which they first came, each where it first did."""
         return [
-            Problem(self._first[what], what.format(count=count), fatal=False) for what, count in self._counts.items()
+            Problem(self._first[what], what.replace("{count}", str(count)), fatal=False)
+            for what, count in self._counts.items()
         ]
 
 
@@ -65,9 +68,24 @@ def outlined(label: str, outline: Sequence[Any], field: str, place: Place) -> An
 
 
 def encoded(mask: np.ndarray) -> dict[str, Any]:
-    """A mask (H, W) bool as COCO's compressed RLE."""
-    rle = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
+    """A mask (H, W) bool as COCO's compressed RLE. Best of one in Fortran's order, which is not copied.
+
+    Raises BadValueError for a mask of more than `MOST_RUNS`: a checkerboard of a few kilobytes would take gigabytes.
+    """
+    flat = np.asfortranarray(mask).view(np.uint8)
+    if mask.size > MOST_RUNS and (runs := _runs(flat.ravel(order="F"))) > MOST_RUNS:
+        raise BadValueError(f"expected a mask of at most {MOST_RUNS} runs of pixels, found {runs}")
+    rle = coco_mask.encode(flat)
     return {"size": [int(side) for side in rle["size"]], "counts": rle["counts"].decode("ascii")}
+
+
+def _runs(flat: np.ndarray) -> int:
+    """How often the mask changes from pixel to pixel."""
+    total = 1
+    for at in range(0, len(flat) - 1, _PART):
+        part = flat[at : at + _PART + 1]
+        total += int(np.count_nonzero(part[1:] != part[:-1]))
+    return total
 
 
 def box_of(rle: dict[str, Any], field: str) -> Box:

@@ -29,6 +29,7 @@ FRACTIONS = "within the first pixel: are these fractions of the image's width an
 Box = tuple[float, float, float, float]
 
 _EXACT = 2.0**53
+_MOST_NAMES = 12  # that a message has
 _LARGE = 1e9  # up to here a millionth is more than a float's own rounding
 _MISSING_TEXTS = frozenset({"", "nan", "none", "null", "<na>"})
 _FLAGS = {"0": False, "1": True, "false": False, "true": True, "no": False, "yes": True, "0.0": False, "1.0": True}
@@ -281,6 +282,12 @@ def plain(value: float) -> int | float:
 def sized(size_hw: tuple[int, int]) -> str:
     """An image's size in a message, with the width first."""
     return f"{size_hw[1]} x {size_hw[0]} pixels"
+
+
+def few(names: Sequence[str]) -> str:
+    """Names in a message: the first, each cut where it is long, and how many more there are."""
+    first = [name if len(name) <= 60 else f"{name[:57]}..." for name in names[:_MOST_NAMES]]
+    return ", ".join(first) + (f" and {len(names) - len(first)} more" if len(names) > len(first) else "")
 
 
 def shown(value: Any) -> str:

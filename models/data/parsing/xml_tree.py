@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -55,38 +56,43 @@ def parse(file: Path) -> Element:
         if name.lower().startswith(_WIDE):  # it could not be read as ASCII if it were: .NET's writers leave this behind
             encoding = "utf-8"
         elif name.lower() not in _PARSERS_OWN:
-            content, encoding = _decoded(content, name).encode("utf-8"), "utf-8"
+            content, encoding = _decoded(content, name), "utf-8"
     parser = expat.ParserCreate(encoding)
     parser.buffer_text = True
-    stack: list[Element] = [Element("", 0)]
+    stack: list[tuple[Element, list[str]]] = [(Element("", 0), [])]  # what is open, with the pieces of its text
 
     def start(tag: str, attributes: dict[str, str]) -> None:
         element = Element(tag, parser.CurrentLineNumber, attributes=attributes)
-        stack[-1].children.append(element)
-        stack.append(element)
+        stack[-1][0].children.append(element)
+        stack.append((element, []))
+
+    def end(tag: str) -> None:
+        element, pieces = stack.pop()
+        element.text = "".join(pieces)
 
     def characters(content: str) -> None:
-        stack[-1].text += content
+        stack[-1][1].append(content)
 
     def entity(name: str, *rest: object) -> None:
         raise ElementError(parser.CurrentLineNumber, f"expected plain XML, found the definition of an entity {name!r}")
 
     parser.StartElementHandler = start
-    parser.EndElementHandler = lambda tag: stack.pop()
+    parser.EndElementHandler = end
     parser.CharacterDataHandler = characters
     parser.EntityDeclHandler = entity
     try:
         parser.Parse(content, True)
     except expat.ExpatError as error:
         raise ElementError(error.lineno, f"not XML: {expat.ErrorString(error.code)}") from error
-    return stack[0].children[0]
+    return stack[0][0].children[0]
 
 
-def _decoded(content: bytes, encoding: str) -> str:
+def _decoded(content: bytes, encoding: str) -> bytes:
+    """The same text in UTF-8."""
     try:
-        if encoding.lower().replace("-", "_") in _NO_ENCODINGS_OF_FILES:
+        if codecs.lookup(encoding).name.replace("-", "_") in _NO_ENCODINGS_OF_FILES:  # whatever it is called by
             raise LookupError
-        return content.decode(encoding)
+        return content.decode(encoding).encode("utf-8")
     except LookupError as error:
         reason = f"expected an encoding that Python knows, found {encoding!r}: save the file as UTF-8"
         raise ElementError(1, reason) from error

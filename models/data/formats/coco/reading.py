@@ -7,6 +7,7 @@ be integers or text.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -105,8 +106,8 @@ class _Reading:
             except BadValueError as error:
                 self._problem("categories", index, found, error)
         names = list(self._classes.values())
-        for name in dict.fromkeys(names):
-            if (times := names.count(name)) > 1:
+        for name, times in Counter(names).items():
+            if times > 1:
                 reason = f"categories: {times} of them are named {name!r}: they are one class"
                 self._problems.append(Problem(Place(self._path), reason, fatal=False))
         return tuple(dict.fromkeys(names))

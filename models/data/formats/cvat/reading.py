@@ -7,6 +7,7 @@ A mask is stored of its own extent: `left`, `top`, `width` and `height` in pixel
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -20,10 +21,20 @@ from models.data.parsing import classes
 from models.data.parsing.contents import Contents
 from models.data.parsing.shapes import Tally, box_of, ellipse, encoded, outlined, turned_box
 from models.data.parsing.sources import Sources
-from models.data.parsing.values import BadValueError, EmptyBoxError, box, number, shown, sized, stated_size_hw, text
+from models.data.parsing.values import (
+    BadValueError,
+    EmptyBoxError,
+    box,
+    number,
+    shown,
+    sized,
+    stated_size_hw,
+    text,
+)
 from models.data.parsing.xml_tree import Element, ElementError, parse
 
 LEFT_OUT = ("polyline", "points", "cuboid", "skeleton", "tag")
+_MOST = 2**53  # of what a run may be; what fits is seen later
 _SIDES = ("xtl", "ytl", "xbr", "ybr")
 
 
@@ -64,9 +75,9 @@ def _names(root: Element) -> tuple[str, ...] | None:
     """The labels of the task or project, in order; parts of a skeleton are none."""
     found: list[str] = []
     meta = root.first("meta")
-    waiting = [] if meta is None else [meta]
+    waiting = deque([] if meta is None else [meta])
     while waiting:
-        element = waiting.pop(0)
+        element = waiting.popleft()
         if element.tag == "labels":
             for label in element.all("label"):
                 name, parent = label.first("name"), label.first("parent")
@@ -144,7 +155,7 @@ def _mask(given: dict[str, str], size: tuple[int, int]) -> np.ndarray:
     runs = [_whole(one, "rle") for one in re.split(r"[\s,]+", (given.get("rle") or "").strip(" ,"))]
     if sum(runs) != width * height:
         raise BadValueError(f"rle: expected runs that fill {width * height} pixels, found {sum(runs)}")
-    mask = np.zeros(size, bool)
+    mask = np.zeros(size, bool, order="F")
     flat = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
     mask[top : top + height, left : left + width] = flat.reshape(height, width)
     return mask
@@ -152,7 +163,7 @@ def _mask(given: dict[str, str], size: tuple[int, int]) -> np.ndarray:
 
 def _whole(value: str | None, field: str) -> int:
     found = number(value, field)
-    if found < 0 or found != int(found):
+    if not 0 <= found <= _MOST or found != int(found):
         raise BadValueError(f"{field}: expected a whole number of pixels, found {shown(value)}")
     return int(found)
 

@@ -6,12 +6,13 @@ and its label. A rectangle and a mask that `write` made of one object (`box7`, `
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 from models.data.dataset import Annotation, Dataset, LabelledImage, Place, Problem
 from models.data.formats.label_studio import writing as label_studio_writing
@@ -21,7 +22,7 @@ from models.data.image_files import size_hw
 from models.data.parsing import classes
 from models.data.parsing.brush import unpack
 from models.data.parsing.contents import Contents, Glance
-from models.data.parsing.json_file import parsed
+from models.data.parsing.json_file import not_json, parsed
 from models.data.parsing.json_object import Entry, parse_list
 from models.data.parsing.shapes import Tally, box_of, ellipse, encoded, outlined, turned_box
 from models.data.parsing.sources import Sources
@@ -39,7 +40,10 @@ def read(path: Path, sources: Sources) -> tuple[Dataset, list[Problem]]:
     that was skipped, is left out; where no task has one, the predictions are read. The classes are those of the
     labelling interface beside the file (`NAME.xml`), if it is there, else those of the regions, sorted.
     """
-    return _Reading(path, sources).all()
+    try:
+        return _Reading(path, sources).all()
+    except json.JSONDecodeError as error:  # within a task
+        raise not_json(path, error) from error
 
 
 class _Reading:
@@ -120,7 +124,7 @@ class _Reading:
         if len(answers) > 1:
             what = "{count} tasks have several annotations: the one that is ground truth is read, or else the last"
             self._tally.add(what, place)
-        chosen = max(answers, key=lambda one: (bool(one.get("ground_truth")), str(one.get("created_at") or "")))
+        chosen = max(answers, key=lambda one: (bool(one.get("ground_truth")), _written(one.get("created_at"))))
         result = chosen.get("result")
         if not isinstance(result, list):
             raise BadValueError(f"result: expected a list of regions, found {shown(result)}")
@@ -151,10 +155,9 @@ class _Reading:
         """The object; None where it is none, a text or a choice for all of the image say."""
         shape = next((one for one in parts if _shape(_value(one))), None)
         if shape is None:
-            kind = str(parts[0].get("type") or "unknown")
-            self._tally.add(
-                f"{{count}} results of type {kind[:40].replace('{', '')} are no boxes or masks: left out", place
-            )
+            kind = parts[0].get("type")
+            name = kind[:40].replace("{count}", "") if isinstance(kind, str) and kind else "unknown"
+            self._tally.add(f"{{count}} results of type {name} are no boxes or masks: left out", place)
             return None
         value = _value(shape)
         stated = stated_size_hw(
@@ -217,6 +220,10 @@ def _answers(entry: Any) -> bool:
     return isinstance(entry, dict) and ("data" not in entry or bool(_of(entry, "annotations", "completions")))
 
 
+def _written(value: Any) -> str:
+    return str(value) if isinstance(value, str | int | float) else ""
+
+
 def _value(result: dict[str, Any]) -> dict[str, Any]:
     value = result.get("value")
     return value if isinstance(value, dict) else {}
@@ -236,11 +243,11 @@ def _geometry(value: dict[str, Any]) -> list[Any]:
 def _regions(results: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     """The results of each region, by its id."""
     found: dict[str, list[dict[str, Any]]] = {}
+    shapes: dict[str, list[Any]] = {}
     for index, one in enumerate(results):
-        identity = one.get("id")
+        identity, value = one.get("id"), _value(one)
         name = identity if isinstance(identity, str) and identity else f"number {index}"
-        others = [_geometry(_value(other)) for other in found.get(name, ()) if _shape(_value(other))]
-        if others and _shape(_value(one)) and _geometry(_value(one)) not in others:
+        if _shape(value) and shapes.setdefault(name, geometry := _geometry(value)) != geometry:
             name = f"{name} (number {index})"  # two shapes are two regions, whatever their ids
         found.setdefault(name, []).append(one)
     return found
@@ -282,7 +289,7 @@ def _reference(data: dict[str, Any]) -> tuple[str, str]:
         if name in texts:
             return name, texts[name]
     for name, value in texts.items():
-        if Path(urlsplit(value).path).suffix.lower() in IMAGE_SUFFIXES or _is_ours(value):
+        if Path(_split(value).path).suffix.lower() in IMAGE_SUFFIXES or _is_ours(value):
             return name, value
     raise BadValueError(f"data: expected an image's address, found {shown(list(data))}")
 
@@ -291,11 +298,18 @@ def _is_ours(reference: str) -> bool:
     return "/data/local-files/" in reference or "/data/upload/" in reference
 
 
+def _split(address: str) -> SplitResult:
+    try:
+        return urlsplit(address)
+    except ValueError:  # a bracket that is open, as if of an IPv6 address
+        return SplitResult("", "", address, "", "")
+
+
 def _local(reference: str) -> str:
     """The path in an address of Label Studio's own server; another address as it is."""
     if not _is_ours(reference):
         return reference
-    parts = urlsplit(reference)
+    parts = _split(reference)
     if "/local-files/" in parts.path and (named := parse_qs(parts.query).get("d")):
         return named[0]
     return unquote(parts.path[parts.path.index("/data/upload/") + len("/data/upload/") :])

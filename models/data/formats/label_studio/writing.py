@@ -75,10 +75,10 @@ def class_names(config: Path) -> tuple[str, ...] | None:
     found: list[str] = []
     waiting = [root]
     while waiting:
-        element = waiting.pop(0)
+        element = waiting.pop()
         if element.tag == "Label" and (name := element.attributes.get("value")):
             found.append(name)
-        waiting = element.children + waiting
+        waiting += reversed(element.children)
     return tuple(dict.fromkeys(found)) or None
 
 

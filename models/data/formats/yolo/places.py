@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import yaml
 
@@ -141,18 +142,23 @@ def _take_names(found: Layout, path: Path, content: dict[str, Any]) -> None:
         reason = f"names: expected a list of names, or numbers with names, found {shown(written)} ({error})"
         raise DataError([Problem(Place(path), reason)]) from error
     names = list((found.names or {}).values())
-    for name in dict.fromkeys(names):
-        if (times := names.count(name)) > 1:
+    for name, times in Counter(names).items():
+        if times > 1:
             found.problems.append(
                 Problem(Place(path), f"names: {times} of them are {name!r}: they are one class", fatal=False)
             )
     count = content.get("nc")
-    if found.names is not None and isinstance(count, str) and count.isdecimal() and int(count) != len(names):
+    if found.names is not None and _is_count(count) and int(count) != len(names):
         reason = f"nc: expected the number of names, {len(names)}, found {count}: it is not used"
         found.problems.append(Problem(Place(path), reason, fatal=False))
     shape = content.get("kpt_shape")
-    if isinstance(shape, list) and all(isinstance(one, str) and one.isdecimal() for one in shape) and len(shape) == 2:
+    if isinstance(shape, list) and len(shape) == 2 and all(map(_is_count, shape)):
         found.keypoints = int(shape[0]) * int(shape[1])
+
+
+def _is_count(value: Any) -> TypeGuard[str]:
+    """Whether it is the text of a number that is not beyond all counts."""
+    return isinstance(value, str) and value.isdecimal() and len(value) <= 9
 
 
 def _name(value: Any) -> str:
@@ -164,7 +170,7 @@ def _name(value: Any) -> str:
 def _named_places(found: Layout, path: Path, content: dict[str, Any]) -> tuple[list[Path], list[Path]]:
     """The folders of images, and the images that a list has, of `train`, `val` and `test`."""
     roots: list[Path] = []
-    listed: list[Path] = []
+    listed: dict[Path, None] = {}
     parts = []
     for split in SPLITS:
         written = content.get(split)
@@ -183,13 +189,13 @@ def _named_places(found: Layout, path: Path, content: dict[str, Any]) -> tuple[l
             elif place.suffix.lower() == ".txt":
                 more = [one for one in _listed(place) if one not in listed]
                 parts += [f"{split}: {entry}"] if more else []
-                listed += more
+                listed.update(dict.fromkeys(more))
             else:
-                listed.append(place)
+                listed[place] = None
     if len(parts) > 1:
         reason = f"{len(parts)} parts are read as one data set ({', '.join(parts)}); name the folder of one to read it"
         found.problems.append(Problem(Place(path), f"{reason} alone", fatal=False))
-    return roots, listed
+    return roots, list(listed)
 
 
 def _place(path: Path, base: Any, entry: str) -> Path | None:

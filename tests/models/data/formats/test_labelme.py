@@ -106,7 +106,7 @@ def test_classes_are_those_that_the_folder_lists(labelled):
         (shape("polygon", [[1, 2], [3, 4], [5, 9]], label=None), "label: expected text, found nothing"),
         (shape("mask", [[0, 0], [2, 1]]), "mask: expected a picture in base64, found nothing"),
         (shape("mask", [[0, 0], [2, 1]], mask="%%"), "mask: expected a picture in base64"),
-        (shape("mask", [[0, 0], [2, 1]], mask="AAAA"), "mask: expected a picture in base64"),
+        (shape("mask", [[0, 0], [2, 1]], mask="AAAA"), "mask: expected a picture"),
         (
             shape("mask", [[199, 0], [202, 1]], mask=picture(PICTURE)),
             "mask: expected one within the image of 200 x 100",

@@ -92,7 +92,7 @@ def test_lines_are_dropped_where_the_table_says_so_and_told_all_the_same(folder)
         ("encoding: utf8", "encoding: [utf8]", 4, "encoding: expected one of utf8, "),
         ("invalid_lines: error", "invalid_lines: ignore", 4, "invalid_lines: expected error or drop, found 'ignore'"),
         (SAMPLE[SAMPLE.index("  - read") :], "", 3, "transformations: expected read_json_lines, found none"),
-        (SAMPLE, "- 1\n", 1, "expected paths and transformations, found [1]"),
+        (SAMPLE, "- 1\n", 1, "expected paths and transformations, found ['1']"),
         (SAMPLE, "", 1, "expected paths and transformations, found nothing"),
     ],
 )
