@@ -25,7 +25,7 @@ from models.data.image_files import size_hw
 from models.data.parsing import classes, mask_picture
 from models.data.parsing.contents import Contents, Glance, glance, natural
 from models.data.parsing.json_file import parsed
-from models.data.parsing.shapes import Tally, box_of, ellipse, encoded, is_around, mask_of
+from models.data.parsing.shapes import Tally, box_of, ellipse, encoded, filled, is_around, mask_of
 from models.data.parsing.sources import Sources
 from models.data.parsing.values import (
     BadValueError,
@@ -130,7 +130,7 @@ class _Reading:
         if len(read) == 1:
             return first
         if any(one.has_mask for one in read):
-            whole = coco_mask.merge([one.to_rle(size) or _filled(one.box_xyxy, size) for one in read])
+            whole = coco_mask.merge([one.to_rle(size) or filled(one.box_xyxy, size) for one in read])
             rle = {"size": list(size), "counts": whole["counts"].decode("ascii")}
             return Annotation(first.label, box_of(rle, "the group"), rle=rle, crowd=crowd, place=place)
         self._tally.add("{count} groups of rectangles are read as the boxes around them", place)
@@ -173,14 +173,6 @@ class _Reading:
             rle = encoded(_mask(shape.get("mask"), _points(points, 2), size))
             return Annotation(label, box_of(rle, "mask"), rle=rle, crowd=crowd, place=place)
         raise BadValueError(f"shape_type: expected polygon, rectangle, circle or mask, found {shown(kind)}")
-
-
-def _filled(box_xyxy: tuple[float, ...], size: tuple[int, int]) -> dict[str, Any]:
-    """The box's pixels as a mask."""
-    mask = np.zeros(size, bool, order="F")
-    x1, y1, x2, y2 = (max(0, round(value)) for value in box_xyxy)
-    mask[y1:y2, x1:x2] = True
-    return encoded(mask)
 
 
 def _points(points: Any, count: int) -> list[tuple[float, float]]:

@@ -12,8 +12,8 @@ from models.data.dataset import DataError, Dataset, Place, Problem
 from models.data.formats import jsonl
 from models.data.formats.protocol import Format, Found, Outline, Writer
 from models.data.parsing import classes
-from models.data.parsing.contents import Contents, text_of
-from models.data.parsing.sources import Sources
+from models.data.parsing.contents import Contents, yaml_text
+from models.data.parsing.sources import Sources, is_everything, is_name
 from models.data.parsing.values import BadValueError, shown, text
 
 FILE = "MLTable"
@@ -99,7 +99,7 @@ def write(dataset: Dataset, folder: Path, references: Iterable[str], outline: Ou
 def _parse(file: Path) -> tuple[dict[str, Any], dict[str, int]]:
     """The content, and the line of each key and of each element of a list at the top."""
     try:
-        loader = yaml.BaseLoader(text_of(file))  # all values are text: `2001-99-99` is no date that there is not
+        loader = yaml.BaseLoader(yaml_text(file))  # all values are text: `2001-99-99` is no date that there is not
         node = loader.get_single_node()
         content = loader.construct_document(node) if node is not None else None
     except yaml.MarkedYAMLError as error:
@@ -152,6 +152,8 @@ def _files(entry: Any, folder: Path, sources: Sources) -> list[Path]:
     mapped = sources.mapped(text(value, kind)).removeprefix("file://")
     if "://" in mapped:
         raise BadValueError(f"{kind}: expected a path here, found {mapped!r} (say where it is with --prefix FROM=TO)")
+    if not is_name(mapped):
+        raise BadValueError(f"{kind}: expected the name of a file or folder, found {shown(mapped)}")
     if kind == "file":
         return [folder / mapped]
     start, pattern = folder, mapped
@@ -161,6 +163,8 @@ def _files(entry: Any, folder: Path, sources: Sources) -> list[Path]:
         start = Path(Path(mapped).anchor)
         pattern = str(Path(mapped).relative_to(start))
     try:
+        if is_everything(start) and "*" in Path(pattern).parts[0]:
+            raise ValueError("to go through all folders there are takes hours")
         if any("**" in part and part != "**" for part in Path(pattern).parts):
             raise ValueError("`**` is a whole part of a path")  # which pathlib says up to Python 3.12
         found = sorted(start.glob(pattern))

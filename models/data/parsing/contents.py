@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 FIRST_BYTES = 4096
 MORE_BYTES = 262_144  # where those do not say what it is
+MOST_YAML = 1_000_000  # bytes; twenty thousand names of classes take half of it
 DEEPEST, LONGEST_NAME = 12, 80  # of what is remembered of it
 
 # What operating systems and notebooks leave in folders.
@@ -49,7 +50,7 @@ def _walk(folder: Path, seen: set[str]) -> Iterator[Path]:
     seen.add(real)
     folders = []
     for path in sorted(visible(folder), key=natural):
-        if path.is_dir():
+        if os.path.isdir(path):  # which is no error where it may not be looked at
             folders.append(path)
         else:
             yield path
@@ -75,6 +76,13 @@ def text_of(path: Path) -> str:
     """
     content = path.read_bytes()
     return content.decode(marked(content) or "utf-8-sig")
+
+
+def yaml_text(path: Path) -> str:
+    """The text of a YAML file, whose parser takes a minute for a megabyte. Raises OSError for a larger one, too."""
+    if (size := path.stat().st_size) > MOST_YAML:
+        raise OSError(f"expected at most {MOST_YAML} bytes of YAML, found {size}")
+    return text_of(path)
 
 
 def marked(content: bytes) -> str | None:

@@ -88,6 +88,21 @@ def _runs(flat: np.ndarray) -> int:
     return total
 
 
+def filled(box_xyxy: Box, size_hw: tuple[int, int]) -> dict[str, Any]:
+    """The pixels of a box as COCO's compressed RLE, rounded to whole ones; those outside the image are left out."""
+    height, width = size_hw
+    x1, x2 = (min(max(round(value), 0), width) for value in box_xyxy[::2])
+    y1, y2 = (min(max(round(value), 0), height) for value in box_xyxy[1::2])
+    counts = [x1 * height + y1]
+    for _ in range(x1, x2):
+        counts += [y2 - y1, height - (y2 - y1)]
+    counts[-1] += (width - x2) * height - y1
+    if x1 >= x2:
+        counts = [width * height]
+    rle = coco_mask.frPyObjects({"size": list(size_hw), "counts": counts}, *size_hw)
+    return {"size": list(size_hw), "counts": rle["counts"].decode("ascii")}
+
+
 def box_of(rle: dict[str, Any], field: str) -> Box:
     """The box around the pixels of a mask. Raises BadValueError where it has none."""
     x, y, width, height = coco_mask.toBbox(rle)

@@ -21,6 +21,7 @@ from models.data.parsing.suffixes import IMAGE_SUFFIXES
 from models.data.parsing.values import BadValueError, text
 
 MOST_FILES = 1_000_000  # that a search by name looks at
+LONGEST_PATH, LONGEST_NAME = 4095, 255  # bytes
 
 _WINDOWS_DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 # A photo of one of these is never taken for one of another.
@@ -80,7 +81,7 @@ class Sources:
                 f"{name}: expected a path, an http(s) URL or an address that a prefix maps to one of these, "
                 f"found {found!r} (say where it is with --prefix {scheme}://...=FOLDER)"
             )
-        if not _is_name(found):
+        if not is_name(found):
             raise BadValueError(f"{name}: expected the name of a file, found {found!r}")
         folders = [self.root] if self.root else list(folders)
         for form in _forms(found):
@@ -135,12 +136,19 @@ def _images(found: Sequence[object]) -> str:
     return "1 image was" if len(found) == 1 else f"{len(found)} images were"
 
 
-def _is_name(reference: str) -> bool:
-    """Whether a file can be called so: without zeros, and without halves of characters."""
+def is_name(reference: str) -> bool:
+    """Whether a file can be called so: without zeros and halves of characters, and no longer than files' names are."""
     try:
-        return b"\0" not in os.fsencode(reference)
+        name = os.fsencode(reference)
     except UnicodeEncodeError:
         return False
+    return b"\0" not in name and len(name) <= LONGEST_PATH and all(len(one) <= LONGEST_NAME for one in name.split(b"/"))
+
+
+def is_everything(folder: Path) -> bool:
+    """Whether it is the folder that all others are in, which nobody means: to go through it takes hours."""
+    whole = Path(os.path.abspath(folder))
+    return whole == whole.parent
 
 
 def _forms(reference: str) -> Iterator[str]:
@@ -148,7 +156,7 @@ def _forms(reference: str) -> Iterator[str]:
     yield reference
     turned = reference.replace("\\", "/")
     for other in dict.fromkeys((turned, unquote(reference), unquote(turned))):
-        if other != reference and _is_name(other):
+        if other != reference and is_name(other):
             yield other
 
 

@@ -16,8 +16,8 @@ import yaml
 from models.data.dataset import DataError, Place, Problem
 from models.data.formats.protocol import Found
 from models.data.parsing import classes
-from models.data.parsing.contents import Contents, marked, text_of, visible, walk
-from models.data.parsing.sources import Sources
+from models.data.parsing.contents import Contents, marked, text_of, visible, walk, yaml_text
+from models.data.parsing.sources import Sources, is_everything, is_name
 from models.data.parsing.suffixes import IMAGE_SUFFIXES
 from models.data.parsing.values import BadValueError, shown
 
@@ -111,7 +111,7 @@ def _is_yaml(path: Path) -> bool:
 def _parse(path: Path) -> dict[str, Any]:
     """The content; all that stands in it as text, so that `no` and `1` are names."""
     try:
-        content = yaml.load(text_of(path), yaml.BaseLoader)
+        content = yaml.load(yaml_text(path), yaml.BaseLoader)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else None
         raise DataError([Problem(Place(path, line), f"not YAML: {error.problem or error.context}")]) from error
@@ -187,7 +187,7 @@ def _named_places(found: Layout, path: Path, content: dict[str, Any]) -> tuple[l
                     parts.append(f"{split}: {entry}")
                     roots.append(place)
             elif place.suffix.lower() == ".txt":
-                more = [one for one in _listed(place) if one not in listed]
+                more = [one for one in _listed(place, found.problems) if one not in listed]
                 parts += [f"{split}: {entry}"] if more else []
                 listed.update(dict.fromkeys(more))
             else:
@@ -209,19 +209,22 @@ def _place(path: Path, base: Any, entry: str) -> Path | None:
     for one in bases:
         # Roboflow writes `../train/images` and means the folder beside the file.
         for written in (entry, re.sub(r"^(\.\./)+", "", entry)):
-            if os.path.exists(one / written):
-                return one / written
+            place = one / written
+            if is_name(str(place)) and os.path.exists(place) and not is_everything(place):
+                return place
     return None
 
 
-def _listed(file: Path) -> Iterator[Path]:
+def _listed(file: Path, problems: list[Problem]) -> Iterator[Path]:
     try:
         lines = text_of(file).splitlines()
     except (OSError, UnicodeError) as error:
         raise DataError([Problem(Place(file), f"cannot be read ({error})")]) from error
-    for line in map(str.strip, lines):
-        if line:
+    for number, line in enumerate(map(str.strip, lines), start=1):
+        if line and is_name(line):
             yield file.parent / line.replace("\\", "/")
+        elif line:
+            problems.append(Problem(Place(file, number), f"expected the name of an image, found {shown(line)}"))
 
 
 def _find_names(found: Layout, start: Path) -> None:
