@@ -18,8 +18,8 @@ SHOWN_PROBLEMS = 3  # of one kind, by a command that wants to go on; `data check
 
 
 # As in `models.data`, which takes a moment to import: formats that are read, and those of them that are written too.
-FORMATS = ("coco", "voc", "jsonl", "mltable", "yolo", "label-studio", "cvat", "labelme")
-WRITTEN = FORMATS
+WRITTEN = ("coco", "voc", "jsonl", "mltable", "yolo", "label-studio", "cvat", "labelme")
+FORMATS = (*WRITTEN, "via", "supervisely", "datumaro")
 
 
 def add_data_arguments(parser: argparse.ArgumentParser, *, skip_bad: bool = True) -> None:

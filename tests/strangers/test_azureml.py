@@ -125,6 +125,73 @@ CASES = {
         noted=("20 images were not found.*--images-root",),
         lost=True,
     ),
+    # its SDK and its models
+    "AzureML: an MLTable as the SDK saves it": Case(
+        {
+            "MLTable": "paths:\n- file: ./train.jsonl\ntransformations:\n- read_json_lines:\n    encoding: utf8\n"
+            "    include_path_column: false\n    invalid_lines: error\n    partition_size: 20971520\n"
+            "    path_column: Path\ntype: mltable\n",
+            **one(cat()),
+        },
+        {"a.jpg": [CAT]},
+    ),
+    "AzureML: several parts, and no isCrowd": Case(
+        one(
+            {
+                "label": "cat",
+                "bbox": "null",
+                "polygon": [[0.1, 0.25, 0.2, 0.25, 0.2, 0.75, 0.1, 0.75], [0.3, 0.25, 0.4, 0.25, 0.4, 0.75, 0.3, 0.75]],
+            }
+        ),
+        {"a.jpg": [thing("cat", 10, 20, 40, 60, 800)]},
+    ),
+    "AzureML: classes of whole images": Case(
+        {"train.jsonl": json.dumps({"image_url": "a.jpg", "label": "cat"}) + "\n", "a.jpg": Photo()},
+        bad=("classes of whole images, without boxes.*label objects",),
+    ),
+    "AzureML: several classes of whole images": Case(
+        {"train.jsonl": (json.dumps({"image_url": "a.jpg", "label": ["cat", "dog"]}) + "\n") * 30, "a.jpg": Photo()},
+        bad=("classes of whole images, without boxes.*label objects",),
+    ),
+    "AzureML: predictions of a batch": Case(
+        {
+            "predictions.jsonl": json.dumps(
+                {"filename": "a.jpg", "boxes": [{"box": CORNERS, "label": "cat", "score": 0.9}]}
+            )
+        },
+        bad=("predictions.*--prompts",),
+    ),
+    "AzureML: its labelling project's COCO export, with fractions": Case(
+        {
+            "labels.json": {
+                "images": [
+                    {
+                        "id": 1,
+                        "width": 100.0,
+                        "height": 80.0,
+                        "file_name": "UI/2026/a.jpg",
+                        "coco_url": "AmlDatastore://data/UI/2026/a.jpg",
+                        "absolute_url": "https://x.example/a.jpg",
+                    }
+                ],
+                "annotations": [
+                    {
+                        "id": 1,
+                        "category_id": 1,
+                        "image_id": 1,
+                        "area": 0.15,
+                        "bbox": [0.1, 0.25, 0.3, 0.5],
+                        "segmentation": [OUTLINE],
+                    }
+                ],
+                "categories": [{"id": 1, "name": "cat"}],
+            },
+            "a.jpg": Photo(),
+        },
+        {"a.jpg": [thing("cat", 10, 20, 40, 60, 1200)]},
+        noted=("found by name",),
+        options={"normalized": True},
+    ),
 }
 
 

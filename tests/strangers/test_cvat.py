@@ -24,6 +24,13 @@ def one(*shapes: str, **changes: str) -> dict[str, object]:
     return {"annotations.xml": xml(*shapes, **changes), "images/a.jpg": Photo()}
 
 
+WEB = (
+    "<annotation><filename>a.jpg</filename><folder></folder><source><sourceImage></sourceImage></source>"
+    "<imagesize><nrows>80</nrows><ncols>100</ncols></imagesize><object><name>cat</name><deleted>0</deleted><id>0</id>"
+    "<polygon><pt><x>10.00</x><y>20.00</y></pt><pt><x>40</x><y>20</y></pt><pt><x>40</x><y>60</y></pt></polygon></object>"
+    "</annotation>"
+)
+
 CASES = {
     "a box": Case(one(BOX), {"a.jpg": [CAT]}),
     "a polygon": Case(one(POLYGON), {"a.jpg": [CAT_MASK]}),
@@ -98,6 +105,77 @@ CASES = {
         {"annotations.xml": xml(BOX)}, {"a.jpg": [CAT]}, noted=("not found.*--images-root",), lost=True
     ),
     "macOS: companions": Case(one(BOX) | {"._annotations.xml": b"\0\5"}, {"a.jpg": [CAT]}),
+    # tasks of other kinds
+    "frames of a video, without suffixes": Case(
+        {
+            "annotations.xml": xml(BOX, image='id="0" name="frame_000000" width="100" height="80"'),
+            "images/frame_000000.PNG": Photo(),
+        },
+        {"frame_000000.PNG": [CAT]},
+        noted=("found by name",),
+    ),
+    "attributes, groups and a job": Case(
+        {
+            "annotations.xml": xml(BOX.replace("</box>", '<attribute name="color">red</attribute></box>'))
+            .replace("<task>", "<job>")
+            .replace("</task>", "</job>")
+            .replace('z_order="0"', 'z_order="0" group_id="3"'),
+            "images/a.jpg": Photo(),
+        },
+        {"a.jpg": [CAT]},
+    ),
+    "cuboids and skeletons": Case(
+        one(
+            BOX,
+            '<cuboid label="cat" xtl1="1" ytl1="1" xbl1="1" ybl1="9"/>',
+            '<skeleton label="cat" z_order="0"><points label="1" outside="0" points="1,1"></points></skeleton>',
+        ),
+        {"a.jpg": [CAT]},
+        noted=("type cuboid", "type skeleton"),
+    ),
+    "two shapes of a group are two objects": Case(
+        one(
+            POLYGON.replace("z_order", 'group_id="1" z_order'),
+            BOX.replace("10.00", "50.00").replace("40.00", "70.00").replace("z_order", 'group_id="1" z_order'),
+        ),
+        {"a.jpg": [CAT_MASK, thing("cat", 50, 20, 70, 60)]},
+    ),
+    # its other formats
+    "YOLO 1.1: subsets, and folders with a blank": Case(
+        {
+            "obj.data": "classes = 1\nTrain = data/Train.txt\nnames = data/obj.names\nbackup = backup/\n",
+            "obj.names": "cat\n",
+            "Train.txt": "data/obj_Train_data/day 1/a.jpg\n",
+            "Validation.txt": "data/obj_Validation_data/b.jpg\n",
+            "obj_Train_data/day 1/a.jpg": Photo(),
+            "obj_Train_data/day 1/a.txt": "0 0.25 0.5 0.3 0.5\n",
+            "obj_Validation_data/b.jpg": Photo(),
+            "obj_Validation_data/b.txt": "0 0.25 0.5 0.3 0.5\n",
+        },
+        {"a.jpg": [CAT], "b.jpg": [CAT]},
+    ),
+    "Ultralytics YOLO Detection 1.0": Case(
+        {
+            "data.yaml": "names:\n  0: cat\npath: .\ntrain: train.txt\n",
+            "train.txt": "data/images/train/a.jpg\n",
+            "images/train/a.jpg": Photo(),
+            "labels/train/a.txt": "0 0.25 0.5 0.3 0.5\n",
+        },
+        {"a.jpg": [CAT]},
+    ),
+    "LabelMe 3.0: XML files of the web's LabelMe": Case(
+        {"a.xml": WEB, "b.xml": WEB.replace("a.jpg", "b.jpg"), "a.jpg": Photo(), "b.jpg": Photo()},
+        bad=("LabelMe's XML.*export it as COCO",),
+    ),
+    "Segmentation mask 1.1": Case(
+        {
+            "SegmentationObject/a.png": Photo(),
+            "SegmentationClass/a.png": Photo(),
+            "labelmap.txt": "# label:color_rgb:parts:actions\ncat:1,2,3::\n",
+            "ImageSets/Segmentation/default.txt": "a\n",
+        },
+        bad=("masks as PNG files.*export it as COCO",),
+    ),
 }
 
 

@@ -7,8 +7,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import numpy as np
 import pytest
 
+from models.data.parsing.brush import pack
 from tests.strangers.data_cases import Case, Photo, thing
 
 CAT = thing("cat", 10, 20, 40, 60)
@@ -36,6 +38,10 @@ def polygon(points: Any) -> dict[str, Any]:
 
 
 FOUND = "found by name"
+HOLE = np.zeros((80, 100), bool)
+HOLE[20:60, 10:40] = True
+HOLE[30:50, 20:30] = False
+
 CASES = {
     "JSON: a rectangle of an upload": Case(one(region(BOX)), {"a.jpg": [CAT]}, noted=(FOUND,)),
     "JSON: local files": Case(one(region(BOX), image="/data/local-files/?d=images%2Fa.jpg"), {"a.jpg": [CAT]}),
@@ -135,6 +141,97 @@ CASES = {
         {"p.json": json.dumps([task(region(BOX))]).encode("utf-16"), "a.jpg": Photo()}, {"a.jpg": [CAT]}
     ),
     "macOS: companions": Case(one(region(BOX)) | {"._project-1.json": b"\0\5"}, {"a.jpg": [CAT]}),
+    # several things in a task
+    "JSON: a rectangle and a choice for it": Case(
+        one(
+            region(BOX),
+            {
+                "id": "r1",
+                "type": "choices",
+                "from_name": "pose",
+                "to_name": "image",
+                "value": {"x": 10, "y": 25, "width": 30, "height": 50, "choices": ["sitting"]},
+            },
+        ),
+        {"a.jpg": [CAT]},
+        noted=(FOUND,),
+    ),
+    "JSON: two images in a task": Case(
+        one(region(BOX), region(BOX | {"x": 50}, id="r2", to_name="image2"), data={"image": "a.jpg", "image2": "b.jpg"})
+        | {"images/b.jpg": Photo(shade=9)},
+        bad=("regions of several images.*image, image2.*one image for each task",),
+    ),
+    "JSON: the pages of a task": Case(
+        one(
+            region(BOX, item_index=0),
+            region(BOX | {"x": 50}, id="r2", item_index=1),
+            data={"pages": ["a.jpg", "b.jpg"]},
+        )
+        | {"images/b.jpg": Photo(shade=9)},
+        bad=("regions of several images.*one image for each task",),
+    ),
+    "JSON: a brush with a hole, as its SDK packs it": Case(
+        one(region({"format": "rle", "rle": list(pack(HOLE)), "brushlabels": ["dog"]}, "brushlabels")),
+        {"a.jpg": [thing("dog", 10, 20, 40, 60, 1000)]},
+        noted=(FOUND,),
+    ),
+    # its exports
+    "VOC export: Annotations/ of uploads": Case(
+        {
+            "Annotations/0a1b2c3d-a.xml": '<?xml version="1.0" encoding="utf-8"?>\n<annotation><folder>images</folder>'
+            "<filename>0a1b2c3d-a.jpg</filename><owner><flickrid>NULL</flickrid><name>Label Studio</name></owner>"
+            "<size><width>100</width><height>80</height><depth>3</depth></size><object><name>cat</name><bndbox>"
+            "<xmin>10</xmin><ymin>20</ymin><xmax>40</xmax><ymax>60</ymax></bndbox></object></annotation>",
+            "images/a.jpg": Photo(),
+        },
+        {"a.jpg": [CAT]},
+        noted=(FOUND,),
+    ),
+    "COCO export of brushes: contours through the pixels' centres": Case(
+        {
+            "result_coco.json": {
+                "images": [
+                    {
+                        "id": 0,
+                        "file_name": "0a1b2c3d-a.jpg",
+                        "path": "/data/upload/1/0a1b2c3d-a.jpg",
+                        "width": 100,
+                        "height": 80,
+                    }
+                ],
+                "annotations": [
+                    {
+                        "id": 0,
+                        "image_id": 0,
+                        "category_id": 1,
+                        "area": 1131,
+                        "bbox": [10, 20, 30, 40],
+                        "segmentation": [[10, 20, 10, 59, 39, 59, 39, 20]],
+                        "iscrowd": 0,
+                        "annotator": "unknown",
+                    }
+                ],
+                "categories": [{"id": 1, "name": "cat", "supercategory": "", "color": "#86fc52", "metadata": {}}],
+                "info": {},
+            },
+            "images/0a1b2c3d-a.jpg": Photo(),
+        },
+        {"0a1b2c3d-a.jpg": [thing("cat", 10, 20, 40, 60, 1131)]},
+    ),
+    "COCO export: photos without the prefix of uploads": Case(
+        {
+            "result.json": {
+                "images": [{"id": 0, "file_name": "images/0a1b2c3d-a.jpg", "width": 100, "height": 80}],
+                "annotations": [
+                    {"id": 0, "image_id": 0, "category_id": 0, "bbox": [10, 20, 30, 40], "segmentation": []}
+                ],
+                "categories": [{"id": 0, "name": "cat"}],
+            },
+            "a.jpg": Photo(),
+        },
+        {"a.jpg": [CAT]},
+        noted=(FOUND,),
+    ),
 }
 
 

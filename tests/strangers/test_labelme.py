@@ -36,6 +36,8 @@ def one(*shapes: Any, **changes: Any) -> dict[str, Any]:
     return {"a.json": labelme(*shapes, **changes), "a.jpg": Photo()}
 
 
+TURNED = 400  # a rectangle with sides of 28.28 and 14.14
+
 CASES = {
     "a polygon": Case(one(shape(POINTS)), {"a.jpg": [CAT_MASK]}),
     "a rectangle, drawn from its lower right corner": Case(
@@ -106,6 +108,66 @@ CASES = {
         {"a.jpg": [CAT_MASK]},
     ),
     "macOS: companions": Case(one(shape(POINTS)) | {"._a.json": b"\0\5"}, {"a.jpg": [CAT_MASK]}),
+    # releases, and tools around it
+    "version 6: a turned rectangle": Case(
+        one(shape([[30, 20], [50, 40], [40, 50], [20, 30]], "oriented_rectangle")),
+        {"a.jpg": [thing("cat", 20, 20, 50, 50, TURNED)]},
+        noted=("turned rectangles",),
+    ),
+    "version 5: descriptions, flags of the image, no shape": Case(
+        one(flags={"indoor": True})
+        | {"b.json": labelme(shape(POINTS, description="", mask=None), imagePath="b.jpg"), "b.jpg": Photo(shade=9)},
+        {"a.jpg": [], "b.jpg": [CAT_MASK]},
+    ),
+    "X-AnyLabeling: scores, difficult, attributes and chats": Case(
+        one(
+            shape(POINTS, score=0.9, difficult=True, attributes={"color": "red"}, kie_linking=[], description=None),
+            version="3.2.1",
+            description="",
+            vqaData={},
+            chat_history=[],
+        ),
+        {"a.jpg": [CAT_MASK]},
+    ),
+    "X-AnyLabeling: a quadrilateral": Case(one(shape(POINTS, "quadrilateral")), {"a.jpg": [CAT_MASK]}),
+    "labelme2coco.py: annotations.json and JPEGImages/": Case(
+        {
+            "annotations.json": {
+                "info": {"description": None, "url": None, "version": None, "year": 2026, "contributor": None},
+                "licenses": [{"url": None, "id": 0, "name": None}],
+                "images": [
+                    {
+                        "license": 0,
+                        "url": None,
+                        "file_name": "JPEGImages/a.jpg",
+                        "height": 80,
+                        "width": 100,
+                        "date_captured": None,
+                        "id": 0,
+                    }
+                ],
+                "type": "instances",
+                "annotations": [
+                    {
+                        "id": 0,
+                        "image_id": 0,
+                        "category_id": 1,
+                        "segmentation": [[10, 20, 40, 20, 40, 60, 10, 60]],
+                        "area": 1200.0,
+                        "bbox": [10.0, 20.0, 30.0, 40.0],
+                        "iscrowd": 0,
+                    }
+                ],
+                "categories": [
+                    {"supercategory": None, "id": 0, "name": "_background_"},
+                    {"supercategory": None, "id": 1, "name": "cat"},
+                ],
+            },
+            "JPEGImages/a.jpg": Photo(),
+            "Visualization/a.jpg": Photo(shade=9),
+        },
+        {"a.jpg": [CAT_MASK]},
+    ),
 }
 
 

@@ -38,6 +38,8 @@ BAD = one(xml(head='<?xml version="1.0" encoding="klingon"?>')) | {
 CHINESE = xml(head='<?xml version="1.0" encoding="gb2312"?>').replace("cat", "猫").encode("gb2312")
 JAPANESE = xml(head='<?xml version="1.0" encoding="shift_jis"?>').replace("cat", "猫").encode("shift_jis")
 
+OUTLINE = "<polygon><x1>10</x1><y1>20</y1><x2>40</x2><y2>20</y2><x3>40</x3><y3>60</y3><x4>10</x4><y4>60</y4></polygon>"
+
 CASES = {
     # labelImg
     "labelImg: beside the photos": Case({"a.xml": xml(), "a.jpg": Photo()}, {"a.jpg": [CAT]}),
@@ -178,6 +180,58 @@ CASES = {
     ),
     "notebooks: checkpoints": Case(
         one(xml()) | {"Annotations/.ipynb_checkpoints/a-checkpoint.xml": xml("other.jpg")}, {"a.jpg": [CAT]}
+    ),
+    # exports
+    "VOC 2012: masks in SegmentationObject": Case(
+        one(xml()) | {"SegmentationClass/a.png": Photo(), "SegmentationObject/a.png": Photo()},
+        {"a.jpg": [CAT]},
+        noted=("SegmentationObject.*masks are not read.*export",),
+    ),
+    "labelImg: verified, a filename without suffix, another machine's path, a class with &": Case(
+        {
+            "a.xml": xml(
+                "a", objects=OBJECT.replace(">cat<", ">cat &amp; dog<"), more="<path>C:\\Users\\Ann\\a.jpg</path>"
+            ).replace("<annotation>", '<annotation verified="yes">'),
+            "a.jpg": Photo(),
+        },
+        {"a.jpg": [thing("cat & dog", 10, 20, 40, 60)]},
+        noted=("found by name",),
+    ),
+    "ImageNet: Annotations/ and Data/ with a folder for each class": Case(
+        {
+            "Annotations/CLS-LOC/train/n01/n01_18.xml": xml("n01_18"),
+            "Data/CLS-LOC/train/n01/n01_18.JPEG": Photo(),
+            "ImageSets/CLS-LOC/train_cls.txt": "n01/n01_18 1\n",
+        },
+        {"n01_18.JPEG": [CAT]},
+        noted=("found by name",),
+    ),
+    "supervision: the outline of a mask beside its box": Case(
+        {
+            "annotations/a.xml": xml(objects=OBJECT.replace("</object>", f"{OUTLINE}</object>")),
+            "images/a.jpg": Photo(),
+        },
+        {"a.jpg": [thing("cat", 10, 20, 40, 60, 1200)]},
+    ),
+    "supervision: an outline of two points": Case(
+        one(
+            xml(
+                objects=OBJECT.replace(
+                    "</object>", "<polygon><x1>1</x1><y1>2</y1><x2>3</x2><y2>4</y2></polygon></object>"
+                )
+            )
+        ),
+        {"a.jpg": [CAT]},
+        noted=("polygon.*at least 3 points.*left out",),
+    ),
+    "labelme2voc: data_dataset_voc/ with class_names.txt": Case(
+        {
+            "data_dataset_voc/Annotations/a.xml": xml(),
+            "data_dataset_voc/JPEGImages/a.jpg": Photo(),
+            "data_dataset_voc/AnnotationsVisualization/a.jpg": Photo(shade=9),
+            "data_dataset_voc/class_names.txt": "_background_\ncat\n",
+        },
+        {"a.jpg": [CAT]},
     ),
 }
 

@@ -26,6 +26,8 @@ def one(label: str | bytes, **more: object) -> dict[str, object]:
     return {"images/a.jpg": Photo(), "labels/a.txt": label, "classes.txt": "cat\ndog\n", **more}
 
 
+TRIANGLE = 1000  # half of 50 x 40
+
 CASES = {
     # detect
     "Ultralytics: images/train and labels/train, names by number": Case(
@@ -144,6 +146,46 @@ CASES = {
             },
         ),
         {"a.jpg": [CAT]},
+    ),
+    # what programs write
+    "Ultralytics: a list of folders, and names with gaps": Case(
+        {
+            "data.yaml": "train:\n  - day/images\n  - night/images\nnames:\n  0: cat\n  5: dog\n",
+            "day/images/a.jpg": Photo(),
+            "day/labels/a.txt": LINE,
+            "night/images/b.jpg": Photo(),
+            "night/labels/b.txt": LINE.replace("0 ", "5 ", 1),
+        },
+        {"a.jpg": [CAT], "b.jpg": [thing("dog", 10, 20, 40, 60)]},
+        noted=("2 parts are read as one data set",),
+    ),
+    "Ultralytics: a sample's data.yaml, with the download's script": Case(
+        {
+            "coco8.yaml": "# COCO8\npath: coco8 # root\ntrain: images/train\nval: # none\n\nnames:\n  0: cat\n\n"
+            "download: |\n  from ultralytics.utils import x\n  names: 3\n",
+            "images/train/a.jpg": Photo(),
+            "labels/train/a.txt": LINE,
+        },
+        {"a.jpg": [CAT]},
+    ),
+    "Ultralytics segment: an outline, and the score of save_conf": Case(
+        one("0 0.1 0.25 0.4 0.25 0.4 0.75 0.1 0.75 0.91\n"), {"a.jpg": [CAT_MASK]}, noted=("a detector's score",)
+    ),
+    "Ultralytics track: a score and the number of the track": Case(
+        one("0 0.25 0.5 0.3 0.5 0.91 1\n1 0.6 0.25 0.2 0.25 0.8 7\n"),
+        {"a.jpg": [CAT, thing("dog", 50, 10, 70, 30)]},
+        noted=("2 lines end with a detector's score and the number of a track",),
+    ),
+    "Ultralytics segment: a triangle with a corner in the image's": Case(
+        one("0 0.5 0.5 1 0.5 0.5 1\n"), {"a.jpg": [thing("cat", 50, 40, 100, 80, TRIANGLE)]}
+    ),
+    "Ultralytics convert_coco: two parts made into one ring": Case(
+        one("0 0.1 0.25 0.1 0.75 0.2 0.75 0.2 0.25 0.3 0.25 0.4 0.25 0.4 0.75 0.3 0.75 0.3 0.25 0.2 0.25 0.1 0.25\n"),
+        {"a.jpg": [thing("cat", 10, 20, 40, 60, 800)]},
+    ),
+    "keras-yolo3: one list of images with boxes": Case(
+        {"train.txt": "a.jpg 10,20,40,60,0 50,10,70,30,1\n", "classes.txt": "cat\ndog\n", "a.jpg": Photo()},
+        bad=("train.txt.*keras-yolo3.*one text file for each image",),
     ),
 }
 

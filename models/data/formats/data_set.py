@@ -205,7 +205,7 @@ def _missing(dataset: Dataset) -> list[Problem]:
 def _writer(format: str) -> Writer:
     writer = named(format).writer
     if writer is None:
-        raise ValueError(f"{format} is only read: expected one of {', '.join(WRITTEN)}")
+        raise ValueError(f"{format} is only read, not written: name another format with --to ({', '.join(WRITTEN)})")
     return writer
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from models.data.dataset import DataError, Place, Problem
-from models.data.formats import jsonl, labelme, mltable, other_tools, voc
+from models.data.formats import datumaro, jsonl, labelme, mltable, other_tools, supervisely, via, voc
 from models.data.formats.coco import reading as coco
 from models.data.formats.cvat import reading as cvat
 from models.data.formats.label_studio import reading as label_studio
@@ -23,6 +23,9 @@ KNOWN: tuple[Format, ...] = (
     label_studio.FORMAT,
     cvat.FORMAT,
     labelme.FORMAT,
+    via.FORMAT,
+    supervisely.FORMAT,
+    datumaro.FORMAT,
 )
 FORMATS: tuple[str, ...] = tuple(one.name for one in KNOWN)
 WRITTEN: tuple[str, ...] = tuple(one.name for one in KNOWN if one.writer is not None)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ from models.data.parsing.values import (
 )
 
 CORNERS = ("topX", "topY", "bottomX", "bottomY")
+_LOOKED_AT = 5  # lines
 FAR_OUTSIDE = 4.0  # in widths and heights of the image: no box reaches there
 
 
@@ -64,7 +66,10 @@ def read_lines(path: Path, sources: Sources, encoding: str = "utf-8-sig") -> tup
         raise DataError([Problem(Place(path), f"cannot be read ({error})")]) from error
     images: list[LabelledImage] = []
     problems: list[Problem] = []
-    for line_number, line in enumerate(decoded.split("\n"), start=1):
+    lines = decoded.split("\n")
+    if (other := _other_lines(lines)) is not None:
+        raise DataError([Problem(Place(path), other)])
+    for line_number, line in enumerate(lines, start=1):
         if line.strip():
             place = Place(path, line_number)
             try:
@@ -72,6 +77,36 @@ def read_lines(path: Path, sources: Sources, encoding: str = "utf-8-sig") -> tup
             except BadValueError as error:
                 problems.append(Problem(place, str(error)))
     return images, problems
+
+
+def _other_lines(lines: Iterable[str]) -> str | None:
+    """What the first lines are, if all of them are not of AzureML's objects, with the way out."""
+    reasons = [_other_line(line) for line in islice(filter(str.strip, lines), _LOOKED_AT)]
+    return reasons[0] if reasons and all(reasons) else None
+
+
+def _other_line(line: str) -> str | None:
+    try:
+        entry = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(entry, dict):
+        return None
+    label = listed(entry.get("label"))
+    texts = label if isinstance(label, list) else [label]
+    if "image_url" in entry and texts and all(isinstance(one, str) and one.strip() for one in texts):
+        return (
+            f"label: {shown(label)} are classes of whole images, without boxes: "
+            "label objects in a project for object detection, or instance segmentation"
+        )
+    if "filename" in entry and "boxes" in entry and "image_url" not in entry:
+        return (
+            "this is AutoML's predictions, not a data set: "
+            "`run --prompts` and `evaluate --predictions` read predictions as COCO's list of results"
+        )
+    if {"image", "prefix", "suffix"} <= entry.keys():
+        return "this is prompts and answers (PaliGemma, Florence): export COCO, YOLO or Pascal VOC from the same tool"
+    return None
 
 
 def check(dataset: Dataset, outline: Outline | None) -> None:

@@ -153,7 +153,7 @@ class _Reading:
         flags = shape.get("flags")
         crowd = isinstance(flags, dict) and flags.get("crowd") is True
         points = shape.get("points")
-        if kind in ("polygon", "oriented_rectangle", "rotation"):
+        if kind in ("polygon", "oriented_rectangle", "rotation", "quadrilateral"):
             if kind != "polygon":
                 self._tally.add("{count} turned rectangles are read as polygons", place)
             outline = polygons([points], "points")

@@ -13,6 +13,7 @@ the original VOC counts from 1. `difficult` is `crowd`, as it is `isCrowd` in th
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -21,7 +22,7 @@ from xml.sax.saxutils import escape
 
 import numpy as np
 
-from models.data.dataset import Annotation, DataError, Dataset, LabelledImage, Place, Problem
+from models.data.dataset import Annotation, DataError, Dataset, LabelledImage, Place, Polygon, Problem
 from models.data.formats.protocol import Format, Found, Writer
 from models.data.image_files import size_hw
 from models.data.parsing import classes, mask_picture
@@ -37,6 +38,7 @@ from models.data.parsing.values import (
     box,
     flag,
     number,
+    polygons,
     shortest,
     sized,
     stated_size_hw,
@@ -47,6 +49,7 @@ from models.data.parsing.xml_tree import Element, ElementError, parse
 IMAGE_FOLDERS = ("images", "JPEGImages")
 ANNOTATION_FOLDERS = ("annotations", "Annotations")
 MASK_FOLDER = "segmentation-masks"
+_POINT = re.compile(r"[xy][0-9]+")
 
 
 def find(folder: Path, *, deep: bool = False) -> Path | None:
@@ -54,7 +57,7 @@ def find(folder: Path, *, deep: bool = False) -> Path | None:
 
     deep: whether XML files anywhere in `folder` will do, as in a folder of several VOC folders.
     """
-    candidates = [folder / name for name in ANNOTATION_FOLDERS]
+    candidates = [folder / name for name in (*ANNOTATION_FOLDERS, "labels")]  # FiftyOne: labels/ and data/
     if found := next((path for path in candidates if any(_xml_files(path))), None):
         return found
     return folder if any(_xml_files(folder) if deep else map(_is_xml, visible(folder))) else None
@@ -134,6 +137,9 @@ def _read_as_one(folder: Path, annotations: Path, files: Sequence[Path]) -> Iter
             f"the XML files of {len(folders)} folders are read as one data set ({names}); name one to read it alone"
         )
         yield Problem(Place(annotations), reason, fatal=False)
+    if (masks := folder / "SegmentationObject").is_dir():
+        reason = "its masks are not read, only the boxes of the XML files: export the data set as COCO for the masks"
+        yield Problem(Place(masks), reason, fatal=False)
     if (lists := folder / "ImageSets" / "Main").is_dir():
         reason = "all XML files are read, whatever is listed here; `data split` makes a training and a validation set"
         yield Problem(Place(lists), reason, fatal=False)
@@ -152,6 +158,9 @@ def _image(file: Path, folder: Path, sources: Sources, problems: list[Problem]) 
     root = parse(file)
     if root.tag != "annotation":
         raise ElementError(root.line, f"expected <annotation>, found <{root.tag}>")
+    if root.first("imagesize") is not None and root.first("size") is None:
+        reason = "this is LabelMe's XML (of the web, or CVAT's LabelMe 3.0), not Pascal VOC: export it as COCO there"
+        raise DataError([Problem(Place(file, root.line), reason)])
     path = _path(root, file, folder, sources)
     size = root.first("size")
     try:
@@ -163,7 +172,7 @@ def _image(file: Path, folder: Path, sources: Sources, problems: list[Problem]) 
     for index, element in enumerate(root.all("object")):
         try:
             rle = masks[index] if masks else None
-            found.append(_object(element, hw, rle, Place(file, element.line), sources.normalized))
+            found.append(_object(element, hw, rle, Place(file, element.line), sources.normalized, problems))
         except ElementError as error:
             fatal = not isinstance(error, _EmptyObjectError)
             problems.append(Problem(Place(file, error.line), str(error), fatal))
@@ -180,7 +189,7 @@ def _path(root: Element, file: Path, folder: Path, sources: Sources) -> Path | s
         is_url = other.startswith(("http://", "https://"))
         if (is_url or os.path.isfile(file.parent / other)) and not _beside(folder, reference):
             return _found(sources, other, "path", [file.parent], stated.line)
-    folders = [*(folder / one for one in IMAGE_FOLDERS), folder, file.parent]
+    folders = [*(folder / one for one in (*IMAGE_FOLDERS, "data")), folder, file.parent]
     line = root.line if name is None else name.line
     return _found(sources, reference or file.stem, "filename", folders, line, folder, file.stem)
 
@@ -213,7 +222,12 @@ def _stated_size_hw(size: Element | None) -> tuple[int, int] | None:
 
 
 def _object(
-    element: Element, size_hw: tuple[int, int], rle: dict[str, Any] | None, place: Place, normalized: bool | None
+    element: Element,
+    size_hw: tuple[int, int],
+    rle: dict[str, Any] | None,
+    place: Place,
+    normalized: bool | None,
+    problems: list[Problem],
 ) -> Annotation:
     try:
         name = element.first("name")
@@ -228,16 +242,34 @@ def _object(
             x1, y1, x2, y2 = x1 * width, y1 * height, x2 * width, y2 * height
         elif are_fractions((x1, y1, x2, y2), size_hw):
             raise BadValueError(f"bndbox: {x1:g} {y1:g} {x2:g} {y2:g} lies {FRACTIONS}")
-        difficult = element.first("difficult")
-        try:
-            crowd = flag(None if difficult is None else difficult.text.strip(), "difficult")
-        except BadValueError as error:
-            raise ElementError(difficult.line if difficult else element.line, error) from error
-        return Annotation(label, box(x1, y1, x2, y2, "bndbox"), rle=rle, crowd=crowd, place=place)
+        crowd = _flag(element, "difficult") or _flag(element, "iscrowd")  # which FiftyOne writes
+        outline = None if rle else _outline(element, size_hw if normalized else (1, 1), place, problems)
+        return Annotation(label, box(x1, y1, x2, y2, "bndbox"), outline, rle, crowd, place)
     except EmptyBoxError as error:
         raise _EmptyObjectError(element.line, f"{error}: left out") from error
     except BadValueError as error:
         raise ElementError(element.line, error) from error
+
+
+def _flag(element: Element, tag: str) -> bool:
+    """Raises ElementError, with the child's line."""
+    child = element.first(tag)
+    try:
+        return child is not None and flag(child.text.strip(), tag)
+    except BadValueError as error:
+        raise ElementError(child.line if child else element.line, error) from error
+
+
+def _outline(
+    element: Element, scale_hw: tuple[int, int], place: Place, problems: list[Problem]
+) -> tuple[Polygon, ...] | None:
+    """The outline in `polygon` as Roboflow and supervision write it beside the box: x1, y1, x2, y2, ..."""
+    written = element.first("polygon")
+    numbers = [] if written is None else [one.text.strip() for one in written.children if _POINT.fullmatch(one.tag)]
+    dropped: list[str] = []
+    found = polygons([numbers], "polygon", scale_hw[::-1], dropped) if numbers else None
+    problems += (Problem(place, f"{reason}: this part is left out", fatal=False) for reason in dropped)
+    return found or None
 
 
 class _EmptyObjectError(ElementError):

@@ -67,6 +67,20 @@ def outlined(label: str, outline: Sequence[Any], field: str, place: Place) -> An
     return Annotation(label, box(*extent(parts), field), parts, place=place)
 
 
+def merged(parts: Sequence[Annotation], size_hw: tuple[int, int]) -> Annotation:
+    """The object of these parts, which all have masks: of their outlines, or else of all their pixels."""
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+    crowd = any(one.crowd for one in parts)
+    if all(one.polygons is not None for one in parts):
+        outline = tuple(part for one in parts for part in one.polygons or ())
+        return Annotation(first.label, extent(outline), outline, None, crowd, first.place)
+    whole = coco_mask.merge([one.to_rle(size_hw) for one in parts])
+    rle = {"size": list(size_hw), "counts": whole["counts"].decode("ascii")}
+    return Annotation(first.label, box_of(rle, "the parts"), None, rle, crowd, first.place)
+
+
 def encoded(mask: np.ndarray) -> dict[str, Any]:
     """A mask (H, W) bool as COCO's compressed RLE. Best of one in Fortran's order, which is not copied.
 

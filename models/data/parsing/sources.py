@@ -23,6 +23,7 @@ from models.data.parsing.values import BadValueError, text
 MOST_FILES = 1_000_000  # that a search by name looks at
 LONGEST_PATH, LONGEST_NAME = 4095, 255  # bytes
 
+UPLOADED = re.compile(r"^[0-9a-f]{8}-")  # what Label Studio puts before the names of files
 _WINDOWS_DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 # A photo of one of these is never taken for one of another.
 _SUBSET = re.compile(r"(?:^|[^a-z])(train|val|valid|validation|test)(?:ing)?(?=$|[^a-z])")
@@ -59,6 +60,7 @@ class Sources:
         tree: Path | None = None,
         hint: str = "",
         otherwise: str | None = None,
+        url: str | None = None,
     ) -> Path | str:
         """The image's file, or its URL as text.
 
@@ -66,7 +68,7 @@ class Sources:
         there is a root; a file that is nowhere is said to be in the first. tree: the folder in which it is looked for
         by name; None: the first of `folders`. hint: the annotation file's name, which may say which of two folders
         with such an image is meant (`val2017` of `instances_val2017`). otherwise: an image's name without suffix to
-        look for where the reference leads to none.
+        look for where the reference leads to none. url: the image's address, for where there is no such file.
 
         Raises BadValueError for a reference that nothing on this machine can follow, or that may mean several files.
         """
@@ -92,10 +94,14 @@ class Sources:
         tree = self.root or tree or folders[0]
         if tree not in self._trees:
             self._trees[tree] = _Tree(tree)
-        for wanted in (found, otherwise):
+        last = re.split(r"[\\/]", found)[-1]
+        uploaded = UPLOADED.sub("", last) if UPLOADED.match(last) else None
+        for wanted in (found, otherwise, uploaded):
             if wanted is not None and (path_found := self._trees[tree].find(wanted, name, hint)) is not None:
                 self._moved.append((found, path_found))
                 return path_found
+        if url is not None:
+            return url
         self._missing.append((found, tuple(folders), tree))
         return folders[0] / found
 

@@ -24,16 +24,29 @@ def is_coco(glance: Glance) -> bool:
 
 
 def kind(path: Path, glance: Glance) -> str:
-    """What its annotations are: `instances`, `keypoints`, `stuff`, `captions` or `panoptic`."""
-    if not any(one.startswith("annotations[].") for one in glance.paths):
+    """What its annotations are: `instances`, `keypoints`, `stuff`, `captions` or `panoptic`; or `labels`, which are
+    classes of whole images, or `images`, where there are none.
+    """
+    if not _is_known(glance):
         glance = _annotations(path)
     if glance.has("annotations[].segments_info"):
         return "panoptic"
     if glance.has("annotations[].caption"):
         return "captions"
+    if not _is_known(glance):  # a list without entries, or none
+        named = next((one for one in ("captions", "panoptic") if path.name.startswith(one)), None)
+        return named or (
+            "images" if not glance.has("annotations") or path.name.startswith("image_info") else "instances"
+        )
     if glance.has("annotations[].num_keypoints") and "keypoints" in path.name:
         return "keypoints"
+    if not glance.has_any("annotations[].bbox", "annotations[].segmentation", "annotations[].keypoints"):
+        return "labels"
     return "stuff" if path.name.startswith("stuff") else "instances"
+
+
+def _is_known(glance: Glance) -> bool:
+    return any(one.startswith("annotations[].") for one in glance.paths)
 
 
 def find(contents: Contents) -> Iterator[Found]:
@@ -43,7 +56,7 @@ def find(contents: Contents) -> Iterator[Found]:
     """
     files = list(contents.json_files(FOLDERS))
     coco = [(path, kind(path, glance)) for path, glance in files if is_coco(glance)]
-    for wanted in ("instances", "keypoints", "stuff"):
+    for wanted in ("instances", "keypoints", "stuff", "labels"):
         if not (chosen := [path for path, its in coco if its == wanted]):
             continue
         others = [path for path, its in coco if its != wanted]

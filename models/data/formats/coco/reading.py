@@ -22,7 +22,7 @@ from models.data.parsing.ids import Ids, IdsSeen
 from models.data.parsing.json_file import not_json, parsed
 from models.data.parsing.json_object import Entries, Entry
 from models.data.parsing.rle import read_rle
-from models.data.parsing.shapes import box_of
+from models.data.parsing.shapes import Tally, box_of
 from models.data.parsing.sources import Sources
 from models.data.parsing.values import (
     FRACTIONS,
@@ -66,6 +66,7 @@ class _Reading:
         self._sources = sources
         self._content = _parse(path)
         self._problems: list[Problem] = []
+        self._tally = Tally()
         self._classes: Ids[str] = Ids()
         self._images: Ids[LabelledImage] = Ids()
         self._unread: Ids[bool] = Ids()
@@ -104,7 +105,11 @@ class _Reading:
                 elif not self._classes.add(identity, name):
                     raise BadValueError(f"id: expected each id once, found {shown(identity)} again")
             except BadValueError as error:
-                self._problem("categories", index, found, error)
+                if self._is_unused(entry):
+                    reason = "it has no name and no objects: no class"
+                    self._problem("categories", index, found, reason, fatal=False)
+                else:
+                    self._problem("categories", index, found, error)
         names = list(self._classes.values())
         for name, times in Counter(names).items():
             if times > 1:
@@ -128,6 +133,15 @@ class _Reading:
             return None
         return first
 
+    def _is_unused(self, category: Any) -> bool:
+        """Whether a category has no name, and no annotation is of it. VIA writes such for options without a text."""
+        if not isinstance(category, dict) or not is_missing(category.get("name")) or "id" not in category:
+            return False
+        return not any(
+            isinstance(entry.value, dict) and entry.value.get("category_id") == category["id"]
+            for entry in self._content["annotations"]
+        )
+
     def _read_images(self) -> None:
         folders = (
             self._path.parent,
@@ -144,7 +158,10 @@ class _Reading:
                 if identity in self._images or identity in self._unread:
                     raise BadValueError("id: expected each image once, found it again")
                 self._unread.add(identity, True)
-                file = self._sources.find(entry.get("file_name"), "file_name", folders, tree=tree, hint=self._path.stem)
+                name, url = entry.get("file_name"), None
+                if is_missing(name) and isinstance(address := entry.get("coco_url"), str) and "://" in address:
+                    name, url = "/".join(address.split("/")[-2:]), address  # LVIS: the folder and the file
+                file = self._sources.find(name, "file_name", folders, tree=tree, hint=self._path.stem, url=url)
                 size = stated_size_hw(entry.get("height"), entry.get("width")) or size_hw(file, self._sources.page)
                 self._images.add(identity, LabelledImage(file, size, place=Place(self._path, found.line)))
                 self._unread.remove(identity)
@@ -169,6 +186,9 @@ class _Reading:
                     ids.add(identity_of(entry, "id"), index)
                 annotation = self._annotation(entry, image.size_hw, Place(path, line), dropped)
                 found[id(image)].append(annotation)
+            except _OnlyKeypointsError:
+                self._tally.add("{count} annotations have keypoints, and no box or mask: left out", Place(path, line))
+                continue
             except EmptyBoxError as error:
                 self._problem("annotations", index, one, f"{error}: left out", fatal=False)
             except BadValueError as error:
@@ -182,6 +202,7 @@ class _Reading:
                 if index in again:
                     reason = "id: expected each id once, found it again"
                     self._problem("annotations", index, one, reason, fatal=False)
+        self._problems += self._tally.notes()
         return fractions
 
     def _annotation(
@@ -221,10 +242,16 @@ class _Reading:
         elif xyxy is None and rle:
             xyxy = box_of(rle, "segmentation")
         elif xyxy is None:
+            if isinstance(entry.get("keypoints"), list) and entry["keypoints"]:
+                raise _OnlyKeypointsError
             raise BadValueError("bbox: expected a box or a segmentation, found neither")
         known = entry.get("score") if self._sources.scores else None
         score = None if known is None else score_of(known)
         return Annotation(label, xyxy, parts, rle, crowd, place, score)
+
+
+class _OnlyKeypointsError(BadValueError):
+    """An annotation that has points, and neither a box nor a mask."""
 
 
 class _FractionsError(BadValueError):

@@ -17,7 +17,6 @@ from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 from models.data.dataset import Annotation, Dataset, LabelledImage, Place, Problem
 from models.data.formats.label_studio import writing as label_studio_writing
 from models.data.formats.protocol import Format, Found, Writer
-from models.data.formats.yolo.places import UPLOADED
 from models.data.image_files import size_hw
 from models.data.parsing import classes
 from models.data.parsing.brush import unpack
@@ -25,7 +24,7 @@ from models.data.parsing.contents import Contents, Glance
 from models.data.parsing.json_file import not_json, parsed
 from models.data.parsing.json_object import Entry, parse_list
 from models.data.parsing.shapes import Tally, box_of, ellipse, encoded, outlined, turned_box
-from models.data.parsing.sources import Sources
+from models.data.parsing.sources import UPLOADED, Sources
 from models.data.parsing.suffixes import IMAGE_SUFFIXES
 from models.data.parsing.values import BadValueError, Box, EmptyBoxError, box, number, polygons, shown, stated_size_hw
 
@@ -81,6 +80,7 @@ class _Reading:
         results = self._results(entry, predicted, place)
         if results is None:
             return None
+        _check_one_image(results)
         data = entry["data"] if isinstance(entry.get("data"), dict) else entry
         image = self._file(data, entry)
         stated = [size for one in results if (size := self._stated(one)) is not None]
@@ -235,9 +235,19 @@ def _shape(value: dict[str, Any]) -> bool:
 
 
 def _geometry(value: dict[str, Any]) -> list[Any]:
-    return [
-        value.get(name) for name in ("rle", "points", "x", "y", "width", "height", "radiusX", "radiusY", "rotation")
-    ]
+    names = ("rle", "points", "x", "y", "width", "height", "radiusX", "radiusY")
+    return [*(value.get(name) for name in names), value.get("rotation") or 0]
+
+
+def _check_one_image(results: list[dict[str, Any]]) -> None:
+    """Raises BadValueError for regions in several images, or pages: which photo each of them has is nowhere said."""
+    shapes = [one for one in results if _shape(_value(one))]
+    for field, what in (("to_name", ""), ("item_index", "pages ")):
+        if len(found := {str(one[field]) for one in shapes if field in one}) > 1:
+            raise BadValueError(
+                f"regions of several images ({what}{', '.join(sorted(found))}): expected one image for each task; "
+                "make tasks of one image in Label Studio"
+            )
 
 
 def _regions(results: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:

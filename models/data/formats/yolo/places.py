@@ -17,14 +17,13 @@ from models.data.dataset import DataError, Place, Problem
 from models.data.formats.protocol import Found
 from models.data.parsing import classes
 from models.data.parsing.contents import Contents, marked, text_of, visible, walk, yaml_text
-from models.data.parsing.sources import Sources, is_everything, is_name
+from models.data.parsing.sources import UPLOADED, Sources, is_everything, is_name
 from models.data.parsing.suffixes import IMAGE_SUFFIXES
 from models.data.parsing.values import BadValueError, shown
 
 CLASS_LISTS = ("classes.txt", "obj.names", "_darknet.labels")
 SPLITS = ("train", "val", "valid", "test")
 YAML = (".yaml", ".yml")
-UPLOADED = re.compile(r"^[0-9a-f]{8}-")  # what Label Studio puts before the names of files
 _LOOKED_AT = 20  # label files, to see whether they are YOLO's
 # A class, by its number; or a box of one that is named, which is told of where it is read.
 _LINE = re.compile(r"\s*(?:[0-9]+(?:\.0)?(?:[\s,]+[-+0-9.eE]+){4,}|[^\W\d][^\s,]*(?:[\s,]+[-+0-9.eE]+){4})\s*$")
@@ -82,7 +81,7 @@ def look(path: Path, sources: Sources) -> Layout:
     taken = set(pairs.values())
     for root in label_roots:
         for label in _labels(root):
-            if label in taken:
+            if label in taken or _is_list(label):
                 continue
             name = label.relative_to(root).with_suffix("").as_posix()
             otherwise = UPLOADED.sub("", label.stem)
@@ -222,14 +221,22 @@ def _listed(file: Path, problems: list[Problem]) -> Iterator[Path]:
         raise DataError([Problem(Place(file), f"cannot be read ({error})")]) from error
     for number, line in enumerate(map(str.strip, lines), start=1):
         if line and is_name(line):
-            yield file.parent / line.replace("\\", "/")
+            yield _led_to(file.parent, line.replace("\\", "/"))
         elif line:
             problems.append(Problem(Place(file, number), f"expected the name of an image, found {shown(line)}"))
 
 
+def _led_to(folder: Path, line: str) -> Path:
+    """The image of a line of a list; its first folders may be those of another place, as CVAT's `data/` is."""
+    parts = Path(line).parts
+    candidates = (folder.joinpath(*parts[index:]) for index in range(len(parts)))
+    return next((path for path in candidates if os.path.isfile(path)), folder / line)
+
+
 def _find_names(found: Layout, start: Path) -> None:
-    """In the folder of the labels or, where that is deeper in, in one of the two around it."""
-    for folder in (start, start / "labels", start.parent, start.parent.parent):
+    """In the folder of the labels, in those in it, as Roboflow's `train/`, or in one of the two around it."""
+    inside = (folder for folder in visible(start) if folder.is_dir()) if _class_list(start) is None else ()
+    for folder in (start, start / "labels", *inside, start.parent, start.parent.parent):
         for path in visible(folder):
             if _is_yaml(path) and _has_names(path):
                 _take_names(found, path, _parse(path))
@@ -292,6 +299,11 @@ def _content(path: Path) -> str:
         return text.split("\n", 1)[0].strip()
     except (OSError, UnicodeError):
         return "unreadable"
+
+
+def _is_list(path: Path) -> bool:
+    """Whether it names images, one on a line."""
+    return Path(_content(path)).suffix.lower() in IMAGE_SUFFIXES
 
 
 def _is_label(path: Path) -> bool:

@@ -88,22 +88,35 @@ class _Reading:
             self._tally.add("{count} images have no label file: they are taken as images without objects", Place(image))
             return LabelledImage(image, hw, (), Place(image))
         objects = []
-        text = text_of(label)
-        for line, written in enumerate(text.splitlines(), start=1):
-            if not written.strip():
-                continue
+        lines = [
+            (line, re.split(r"[\s,]+", written.strip()))
+            for line, written in enumerate(text_of(label).splitlines(), start=1)
+            if written.strip()
+        ]
+        exact = self._sources.normalized is False or self._found.keypoints
+        more = 0 if exact else _more([fields[1:] for _, fields in lines])
+        for line, fields in lines:
             place = Place(label, line)
             try:
-                objects.append(self._object(written, hw, place))
+                objects.append(self._object(fields, hw, place, more))
             except EmptyBoxError as error:
                 self._problems.append(Problem(place, f"{error}: left out", fatal=False))
             except BadValueError as error:
                 self._problems.append(Problem(place, str(error)))
         return LabelledImage(image, hw, tuple(objects), Place(label, 1))
 
-    def _object(self, written: str, hw: tuple[int, int], place: Place) -> Annotation:
-        first, *rest = re.split(r"[\s,]+", written.strip())
+    def _object(self, fields: Sequence[str], hw: tuple[int, int], place: Place, more: int) -> Annotation:
+        """more: how many numbers at the end of each line of the file are no coordinates."""
+        first, *rest = fields
         name = self._class(first, rest)
+        if more == 2:
+            rest = rest[:-2]
+            self._tally.add(
+                "{count} lines end with a detector's score and the number of a track: they are left out", place
+            )
+        elif more and len(rest) > 5:
+            rest = rest[:-1]
+            self._tally.add("{count} outlines end with one more number, a detector's score: it is left out", place)
         values = [number(one, f"number {index}") for index, one in enumerate(rest, start=2)]
         if (keypoints := self._found.keypoints) and len(values) == 4 + keypoints:
             values = values[:4]
@@ -157,6 +170,26 @@ class _Reading:
             known = f"{len(self._names)} classes of {self._found.listed_in}, counted from 0"
             raise BadValueError(f"expected one of the {known}, found {index}")
         return self._names[index]
+
+
+def _more(rows: Sequence[Sequence[str]]) -> int:
+    """How many numbers at the end of the lines are no coordinates: a score, or a score and the number of a track.
+
+    It is so for all lines of a file, or for none: a line alone may be an outline that is cut off.
+    """
+    if not rows or not all(len(row) > 5 for row in rows):
+        return 1 if rows and all(len(row) % 2 and len(row) > 4 for row in rows) else 0
+    if all(len(row) % 2 for row in rows):
+        return 1
+    tracked = all(len(row) % 2 == 0 and row[-1].isdecimal() and _is_fraction(row[-2]) for row in rows)
+    return 2 if tracked and any(int(row[-1]) > 1 for row in rows) else 0
+
+
+def _is_fraction(written: str) -> bool:
+    try:
+        return 0 <= float(written) <= 1
+    except ValueError:
+        return False
 
 
 def _is_word(values: Iterable[str]) -> bool:

@@ -74,10 +74,9 @@ def test_what_systems_leave_behind_is_passed_over(tmp_path, left_behind):
     ("content", "reason"),
     [
         ([{"image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4], "score": 0.5}], "detector's results .*--predictions"),
-        ({"a.jpg12": {"filename": "a.jpg", "regions": [{"shape_attributes": {}}]}}, "VIA.*export it as COCO"),
-        ({"_via_settings": {}, "_via_img_metadata": {}}, "VIA"),
-        ({"info": {}, "categories": {"label": {"labels": []}}, "items": [{"id": "a"}]}, "Datumaro's: `datum convert"),
-        ({"description": "", "tags": [], "size": {"height": 1, "width": 1}, "objects": []}, "Supervisely's"),
+        ({"project": {"pname": "a"}, "config": {}, "attribute": {}}, "VIA 3.*export it as COCO"),
+        ({"tags": [], "size": {"height": 1, "width": 1}, "objects": []}, "Supervisely's: name the folder around ann/"),
+        ({"images": [{"id": 1, "file_name": "a.jpg"}], "categories": []}, "no annotations.*take the instances file"),
         ([{"image": "a.jpg", "annotations": [{"label": "x", "coordinates": {"x": 1}}]}], "Create ML's"),
         ({"samples": []}, "FiftyOne's"),
         ({"version": "2.0", "item": {"name": "a"}, "annotations": []}, "V7 Darwin's"),

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from app.contract.masks import encode_polygons
-from models.data import FORMATS, Annotation, DataError, Dataset, LabelledImage, data_hash, find, load, read, write
+from models.data import Annotation, DataError, Dataset, LabelledImage, data_hash, find, load, read, write
+from models.data.formats.data_set import WRITTEN
 
 SEEDS = range(12)
 ALL_BOXES = ("coco", "voc", "jsonl", "mltable")  # that hold every box: a crowd, one that reaches outside its image
@@ -85,7 +86,7 @@ def test_boxes_survive_every_pair_of_formats_and_back(scatter, tmp_path, first, 
     assert said(load(tmp_path / "c")) == said(dataset)
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", WRITTEN)
 @pytest.mark.parametrize("images", ["copy", "link", "reference"])
 def test_images_are_where_they_were_asked_for(scatter, tmp_path, format, images):
     dataset = scatter(3, boxes_only=True)
@@ -106,7 +107,7 @@ def test_urls_stay_urls_with_the_size_that_the_data_set_states(tmp_path, format)
     assert load(tmp_path / "out").images == dataset.images
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", WRITTEN)
 def test_images_of_one_name_all_stay(tmp_path, format):
     images = []
     for index, name in enumerate(("a/cat.png", "b/cat.png", "b/cat.jpg")):
@@ -247,7 +248,7 @@ def test_the_name_of_an_address_is_the_last_part_of_its_path(url):
 
 def test_the_format_is_seen_from_what_is_there(scatter, tmp_path):
     dataset = scatter(6, boxes_only=True)
-    for format in FORMATS:
+    for format in WRITTEN:
         write(dataset, tmp_path / format, format)
         assert find(tmp_path / format)[0] == format
     assert find(tmp_path / "mltable", "jsonl") == ("jsonl", tmp_path / "mltable" / "annotations.jsonl")
