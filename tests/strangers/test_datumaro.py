@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from pycocotools import mask as coco_mask
 
+from models.data import read
 from tests.strangers.data_cases import Case, Photo, thing
 from tests.strangers.test_cvat import xml
 
@@ -47,6 +48,7 @@ def one(*annotations: Any, **changes: Any) -> dict[str, Any]:
     return {"annotations/train.json": datumaro(item(*annotations, **changes)), "images/train/a.jpg": Photo()}
 
 
+CATEGORIES = {"label": {"labels": [{"name": name} for name in ("dog", "cat", "bird")]}}
 MASK = {"id": 3, "type": "mask", "attributes": {}, "group": 3, "label_id": 1, "z_order": 0}
 LEFT, RIGHT = [10, 20, 20, 20, 20, 60, 10, 60], [30, 20, 40, 20, 40, 60, 30, 60]
 
@@ -62,6 +64,16 @@ def coco(annotations: list[Any]) -> dict[str, Any]:
     return {"images": images, "annotations": annotations, "categories": categories}
 
 
+ALL_KINDS = Case(
+    one(
+        bbox(attributes={"rotation": 30.0}),
+        outline(LEFT),
+        outline(RIGHT, id=5),
+        MASK | {"rle": {"counts": HOLE_RUNS, "size": [80, 100]}},
+        {"id": 8, "type": "ellipse", "label_id": 1, "group": 0, "points": [40.0, 32.0, 60.0, 48.0]},
+        {"id": 9, "type": "points", "label_id": 0, "points": [1.0, 1.0], "group": 9},
+    )
+)
 CASES = {
     "its JSON: a box, a polygon, and photos without objects": Case(
         {
@@ -185,7 +197,7 @@ CASES = {
             "annotations/image_info_default.json": coco([]) | {"categories": []},
             "annotations/labels_default.json": coco([{"id": 1, "image_id": 1, "category_id": 2}]),
             "annotations/stuff_default.json": coco([{"id": 1, "image_id": 1, "category_id": 2, "bbox": [1, 1, 2, 2]}]),
-            "annotations/panoptic_default.json": coco([{"image_id": 1, "file_name": "a.png", "segments_info": []}]),
+            "annotations/panoptic_default.json": coco([]),
             "annotations/panoptic_default/a.png": Photo(),
             "images/default/a.jpg": Photo(),
         },
@@ -230,3 +242,10 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_datumaro_s_files_are_read_as_they_are_meant(tmp_path, name):
     CASES[name].check(tmp_path)
+
+
+def test_the_classes_are_in_the_order_of_the_labels(tmp_path):
+    dataset, _ = read(
+        Case({"train.json": datumaro(item(bbox()), categories=CATEGORIES), "a.jpg": Photo()}).lay(tmp_path)
+    )
+    assert dataset.class_names == ("dog", "cat", "bird")

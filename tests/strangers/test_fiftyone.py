@@ -98,8 +98,15 @@ CASES = {
         noted=("1 images have no label file",),
     ),
     "YOLOv4: data/, obj.names and images.txt": Case(
-        {"obj.names": "cat\ndog\n", "images.txt": "data/a.jpg\n", "data/a.jpg": Photo(), "data/a.txt": LINES},
-        {"a.jpg": [CAT]},
+        {
+            "obj.names": "cat\ndog\n",
+            "images.txt": "data/a.jpg\ndata/b.jpg\n",
+            "data/a.jpg": Photo(),
+            "data/a.txt": LINES,
+            "data/b.jpg": Photo(shade=9),
+        },
+        {"a.jpg": [CAT], "b.jpg": []},
+        noted=("1 images have no label file",),
     ),
     "FiftyOneImageDetectionDataset": Case(
         {

@@ -26,7 +26,9 @@ from app.contract.masks import encode_polygons
 from models.data import WRITTEN, Annotation, DataError, Dataset, LabelledImage, Problem, check, read, shortened, write
 from models.data.parsing.brush import pack
 from models.evaluation.predictions import read_predictions
+from tests.strangers import test_datumaro, test_supervisely, test_via
 from tests.strangers.bounded import bounded
+from tests.strangers.data_cases import Case
 from tests.strangers.mutations import mutated
 
 COUNT = int(os.environ.get("BOX2MASK_MUTATIONS", "25"))
@@ -183,6 +185,19 @@ transformations:
     return laid(folder, {**files, "one.classes.txt": "can\n"})
 
 
+def cases(folder: Path, *its: Case) -> Path:
+    """What other tools write, of a format that is only read."""
+    for case in its:
+        case.lay(folder / "sound")
+    return folder / "sound"
+
+
+VIA = test_via.CASES["VIA 2: circles, turned ellipses, points and lines"]
+SUPERVISELY = [
+    test_supervisely.CASES[name]
+    for name in ("two datasets, and one in another", "a bitmap, as the SDK packs it", "a polygon with a hole")
+]
+
 SOUND: dict[str, tuple[str, Callable[[Path], Path]]] = {
     **{format: (format, lambda folder, format=format: written(folder, format)) for format in WRITTEN},  # type: ignore[misc]
     "yolo-boxes": ("yolo", lambda folder: written(folder, "yolo", only_boxes=True)),
@@ -193,6 +208,9 @@ SOUND: dict[str, tuple[str, Callable[[Path], Path]]] = {
     "labelme-by-hand": ("labelme", labelme),
     "voc-masks": ("voc", voc_masks),
     "mltable-by-hand": ("mltable", mltable),
+    "via": ("via", lambda folder: cases(folder, VIA)),
+    "supervisely": ("supervisely", lambda folder: cases(folder, *SUPERVISELY)),
+    "datumaro": ("datumaro", lambda folder: cases(folder, test_datumaro.ALL_KINDS)),
 }
 
 
@@ -227,7 +245,7 @@ def break_and_read(folder: Path, name: str, count: int, seed: int) -> Counter[st
     format, lay = SOUND[name]
     sound = lay(folder)
     files = [path for path in sorted(sound.rglob("*")) if path.is_file()]
-    files = [path for path in files if path.suffix != ".png" or path.parent.name == "segmentation-masks"]
+    files = [path for path in files if path.suffix not in (".png", ".jpg") or path.parent.name == "segmentation-masks"]
     return _tried(files, count, random.Random(f"{seed} {name}"), lambda rng: read_broken(sound, format, rng))
 
 

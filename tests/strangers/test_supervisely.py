@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from models.data import read
 from tests.strangers.data_cases import Case, Photo, thing
 
 CAT = thing("cat", 10, 20, 40, 60)
@@ -156,3 +157,8 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_supervisely_s_projects_are_read_as_they_are_meant(tmp_path, name):
     CASES[name].check(tmp_path)
+
+
+def test_the_classes_are_in_the_order_of_meta_json(tmp_path):
+    dataset, _ = read(CASES["a project: a rectangle and a polygon"].lay(tmp_path))
+    assert dataset.class_names == ("dog", "cat")

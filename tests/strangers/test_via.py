@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from models.data import read
 from tests.strangers.data_cases import Case, Photo, thing
 
 CAT = thing("cat", 10, 20, 40, 60)
@@ -40,6 +41,16 @@ TWO = images(region(RECT, animal="cat"), region(POLYGON, animal="dog"))
 
 CASES = {
     "VIA 2: a project": Case({"via_project.json": project(TWO, animal=KINDS), "a.jpg": Photo()}, {"a.jpg": [CAT, DOG]}),
+    "VIA 2: a project with other options": Case(
+        {
+            "via_project.json": project(
+                images(region(RECT, animal="cat"), region(POLYGON, animal="bird")),
+                animal={"type": "radio", "options": {"dog": "", "cat": ""}, "default_options": {}},
+            ),
+            "a.jpg": Photo(),
+        },
+        {"a.jpg": [CAT, thing("bird", 50, 10, 70, 30, 400)]},
+    ),
     "VIA 2: annotations as JSON": Case({"via_export_json.json": TWO, "images/a.jpg": Photo()}, {"a.jpg": [CAT, DOG]}),
     "VIA 2: a project with a path of another machine": Case(
         {
@@ -190,3 +201,8 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_via_s_files_are_read_as_they_are_meant(tmp_path, name):
     CASES[name].check(tmp_path)
+
+
+def test_the_classes_are_in_the_order_of_the_options(tmp_path):
+    dataset, _ = read(CASES["VIA 2: a project with other options"].lay(tmp_path))
+    assert dataset.class_names == ("dog", "cat", "bird")

@@ -179,7 +179,7 @@ def _more(rows: Sequence[Sequence[str]]) -> int:
     """
     if not rows or not all(len(row) > 5 for row in rows):
         return 1 if rows and all(len(row) % 2 and len(row) > 4 for row in rows) else 0
-    if all(len(row) % 2 for row in rows):
+    if all(len(row) % 2 and _is_fraction(row[-1]) for row in rows):
         return 1
     tracked = all(len(row) % 2 == 0 and row[-1].isdecimal() and _is_fraction(row[-2]) for row in rows)
     return 2 if tracked and any(int(row[-1]) > 1 for row in rows) else 0
