@@ -139,6 +139,16 @@ CASES = {
         },
         {"a.jpg": [CAT, HOLE]},
     ),
+    "its JSON: photos of one name, whose folders are in the ids": Case(
+        {
+            "annotations/train.json": datumaro(
+                item(bbox(), name="day 2/a", image={"path": "a.jpg", "size": [80, 100]}),
+            ),
+            "images/train/day 1/a.jpg": Photo(9, 9),
+            "images/train/day 2/a.jpg": Photo(),
+        },
+        {"a.jpg": [CAT]},
+    ),
     "its JSON: two subsets, and no word which": Case(
         {f"annotations/{part}.json": datumaro(item(bbox())) for part in ("train", "val")},
         bad=("several.*name one of them",),

@@ -79,6 +79,9 @@ CASES = {
         {"a.jpg": [thing("cat", 40, 30, 60, 50, 317), thing("cat", 42, 30, 58, 50, 253), CAT]},
         noted=("circles are read as polygons", "ellipses are read as polygons", "type point ", "type polyline "),
     ),
+    "VIA 2: classes that are numbers": Case(
+        {"via.json": images(region(RECT, track=320)), "a.jpg": Photo()}, {"a.jpg": [thing("320", 10, 20, 40, 60)]}
+    ),
     "VIA 2: a checkbox": Case(
         {"via.json": images(region(RECT, animal={"cat": True, "dog": False})), "a.jpg": Photo()}, {"a.jpg": [CAT]}
     ),

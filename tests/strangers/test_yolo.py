@@ -174,7 +174,7 @@ CASES = {
     "Ultralytics track: a score and the number of the track": Case(
         one("0 0.25 0.5 0.3 0.5 0.91 1\n1 0.6 0.25 0.2 0.25 0.8 7\n"),
         {"a.jpg": [CAT, thing("dog", 50, 10, 70, 30)]},
-        noted=("2 lines end with a detector's score and the number of a track",),
+        noted=("2 lines end with the number of a track", "2 lines end with one more number, a detector's score"),
     ),
     "Ultralytics segment: a triangle with a corner in the image's": Case(
         one("0 0.5 0.5 1 0.5 0.5 1\n"), {"a.jpg": [thing("cat", 50, 40, 100, 80, TRIANGLE)]}

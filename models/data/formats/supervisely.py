@@ -41,7 +41,7 @@ from models.data.parsing.values import (
 
 LEFT_OUT = ("point", "line", "graph", "cuboid", "cuboid_2d", "alpha_mask", "any")
 _MOST_BYTES = 2**28  # of a mask's picture, unpacked
-_DEEPEST = 8  # datasets in datasets
+_NO_DATASETS = ("ann", "img", "meta", "seg")
 
 
 def read(path: Path, sources: Sources) -> tuple[Dataset, list[Problem]]:
@@ -197,14 +197,18 @@ def _unpacked(data: str) -> bytes:
     return content if content[:4] == b"\x89PNG" else zlib.decompressobj().decompress(content, _MOST_BYTES)
 
 
-def _datasets(folder: Path, depth: int = 0) -> Iterator[Path]:
-    """The folders with `ann/` here, and in all folders here, as datasets may be in others."""
-    if (folder / "ann").is_dir():
-        yield folder
-    if depth < _DEEPEST:
-        for one in visible(folder):
-            if one.is_dir() and one.name not in ("ann", "img", "meta", "seg"):
-                yield from _datasets(one, depth + 1)
+def _datasets(folder: Path) -> Iterator[Path]:
+    """The folders with `ann/` here, and in all folders here, as datasets may be in others; none of them twice."""
+    seen: set[Path] = set()
+    waiting = [folder]
+    while waiting:
+        one = waiting.pop(0)
+        if (real := one.resolve()) in seen:
+            continue
+        seen.add(real)
+        if (one / "ann").is_dir():
+            yield one
+        waiting += (other for other in visible(one) if other.is_dir() and other.name not in _NO_DATASETS)
 
 
 def _find(contents: Contents) -> Iterator[Found]:

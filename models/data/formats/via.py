@@ -20,7 +20,7 @@ from models.data.parsing.contents import Contents, Glance
 from models.data.parsing.json_file import parsed
 from models.data.parsing.shapes import Tally, ellipse, outlined
 from models.data.parsing.sources import Sources
-from models.data.parsing.values import BadValueError, EmptyBoxError, box, coordinate, number, shown, text
+from models.data.parsing.values import BadValueError, EmptyBoxError, box, coordinate, number, shortest, shown, text
 
 CLASS_NAMES = ("class", "label", "name", "category", "type", "object", "class_name")  # of the attribute, the best first
 LEFT_OUT = ("point", "polyline", "line")
@@ -143,7 +143,10 @@ class _Reading:
             if len(checked) > 1:
                 self._tally.add("{count} regions have several classes: the first is read", place)
             value = next(iter(checked), None)
-        return text(value, f"region_attributes.{self._attribute}").strip()
+        field = f"region_attributes.{self._attribute}"
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            value = shortest(number(value, field))  # of classes that are numbers
+        return text(value, field).strip()
 
 
 def _regions(entry: Any) -> Sequence[Any]:

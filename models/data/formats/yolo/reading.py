@@ -110,13 +110,8 @@ class _Reading:
         first, *rest = fields
         name = self._class(first, rest)
         if more == 2:
-            rest = rest[:-2]
-            self._tally.add(
-                "{count} lines end with a detector's score and the number of a track: they are left out", place
-            )
-        elif more and len(rest) > 5:
             rest = rest[:-1]
-            self._tally.add("{count} outlines end with one more number, a detector's score: it is left out", place)
+            self._tally.add("{count} lines end with the number of a track: it is left out", place)
         values = [number(one, f"number {index}") for index, one in enumerate(rest, start=2)]
         if (keypoints := self._found.keypoints) and len(values) == 4 + keypoints:
             values = values[:4]
@@ -124,9 +119,9 @@ class _Reading:
         score = None
         if self._sources.scores and len(values) % 2:  # a score ends a line, of a box or an outline
             score = score_of(values.pop())
-        elif len(values) == 5:
-            values = values[:4]
-            self._tally.add("{count} lines end with a sixth number, a detector's score: it is left out", place)
+        elif len(values) == 5 or (more and len(values) % 2):
+            values.pop()
+            self._tally.add("{count} lines end with one more number, a detector's score: it is left out", place)
         absolute = self._sources.normalized is False
         scale_x, scale_y = (1, 1) if absolute else (hw[1], hw[0])
         if not absolute and values and max(map(abs, values)) > FAR_OUTSIDE:

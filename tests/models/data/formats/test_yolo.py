@@ -78,7 +78,7 @@ def test_what_is_odd_is_said_once(tmp_path):
     assert dataset.class_names == ("0", "1", "2", "3")
     assert [problem.reason for problem in problems if not problem.fatal] == [
         "no data.yaml, classes.txt or obj.names says what the classes are called: they are called by their numbers",
-        "2 lines end with a sixth number, a detector's score: it is left out",
+        "2 lines end with one more number, a detector's score: it is left out",
         "2 images have no label file: they are taken as images without objects",
     ]
     assert not any(problem.fatal for problem in problems)
