@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from models.checkpoints import ModelFilesError
-from models.detector import old_libraries
+from models.detector import old_libraries, single_image
 
 # Steps of a test pipeline that MMDetection has had up to 2.x alone, and keys of a config.
 _OLD_STEPS = frozenset({"MultiScaleFlipAug", "DefaultFormatBundle", "ImageToTensor", "Collect"})
@@ -54,6 +54,7 @@ def read_config(path: Path) -> Any:
     _check(config, path)
     if isinstance(config.get("data_preprocessor"), Mapping):  # as MMEngine's Runner completes the model
         config.model.setdefault("data_preprocessor", config.data_preprocessor)
+    single_image.reduce(config, path)
     return config
 
 

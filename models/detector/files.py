@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from models.checkpoints import ModelFilesError, weight_files
+from models.detector import single_image
 from models.detector.mmcv_ops import MissingOpError
 from models.detector.pipelines import unknown
 
@@ -99,9 +98,12 @@ def _listed(paths: Sequence[Path]) -> str:
 
 
 def build_model(config: Any, path: Path) -> Any:
-    """`build_trainable` for a single process, in which batch norms have nobody to synchronise with."""
+    """`build_trainable` without what only training asks for, for a single process, in which batch norms have nobody to
+    synchronise with."""
     from mmengine.model.utils import revert_sync_batchnorm
 
+    config = copy.deepcopy(config)
+    single_image.without_training(config.model)
     return revert_sync_batchnorm(build_trainable(config, path))
 
 
@@ -121,6 +123,7 @@ def build_trainable(config: Any, path: Path) -> Any:
     except Exception as error:  # a config may name any class with any arguments; the cause is kept
         raise ModelFilesError(f"{path}: cannot build the model: {unknown(error)}") from error
     from mmdet.models.data_preprocessors import DetDataPreprocessor
+    from mmdet.models.dense_heads import SSDHead
     from mmdet.models.detectors.base import BaseDetector
 
     if not isinstance(model, BaseDetector):
@@ -129,6 +132,9 @@ def build_trainable(config: Any, path: Path) -> Any:
         raise ModelFilesError(
             f"{path}: its model has no data_preprocessor, which says how images are normalised. {_ADD_PREPROCESSOR}"
         )
+    head = getattr(model, "bbox_head", None)
+    if isinstance(head, SSDHead) and not hasattr(head, "loss_cls"):  # which mmdet 3.3.0 asks it for after the network
+        head.loss_cls = None
     if not isinstance(model.data_preprocessor, DetDataPreprocessor):
         raise ModelFilesError(
             f"{path}: its data_preprocessor: expected a DetDataPreprocessor, "
@@ -160,10 +166,9 @@ def _is_pretrained(init: Any) -> bool:
 
 def find_class_names(files: DetectorFiles, meta: dict[str, Any], config: Any, model: Any) -> tuple[str, ...]:
     """The first class names to be found, which must be as many as the model has classes."""
-    head = getattr(model, "bbox_head", None) or getattr(getattr(model, "roi_head", None), "bbox_head", None)
-    if isinstance(head, torch.nn.ModuleList):  # the stages of a cascade
-        head = head[-1]
-    num_classes = getattr(head, "num_classes", None)
+    if type(model).__name__ == "RPN":  # it proposes boxes, whatever is in them
+        return ("object",)
+    num_classes = single_image.class_count(model)
     for source, names in _named_classes(files, meta, config):
         if num_classes is not None and len(names) != num_classes:
             raise ModelFilesError(f"{source} names {len(names)} classes, but {files.config} has {num_classes}")
@@ -193,7 +198,12 @@ def _named_classes(files: DetectorFiles, meta: dict[str, Any], config: Any) -> I
         node = node.get("dataset")
     places.append((files.config, config.get("metainfo")))
     for path, place in places:
-        for key in ("classes", "CLASSES", "id2label"):
+        for key in (
+            "thing_classes",
+            "classes",
+            "CLASSES",
+            "id2label",
+        ):  # the first: a panoptic data set's, without stuff
             names = place.get(key) if isinstance(place, dict) else None
             if isinstance(names, dict):  # {"0": "can", …}
                 try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import inspect
 import math
+import operator
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -34,6 +35,7 @@ from models.detector.interruptions import as_outside, called_between_layers
 from models.detector.known_resize import KnownResize
 from models.detector.pipelines import inference_pipeline
 from models.detector.protocol import ChannelOrder
+from models.detector.single_image import LEFT_OFF
 from models.families import ModelFiles
 from models.model_errors import say_once
 from models.types import Detections, check_rgb
@@ -71,19 +73,18 @@ class Sample:
 class RawDetections:
     """What the network said about one image, on the CPU in float32, before thresholds.
 
-    Exactly one of the two is there. head: for each output of a dense head its levels, (1, C, h, w)
-    each. found: (boxes_xyxy (N, 4), scores (N,), labels (N,)) of a detector that selects on the way.
+    Exactly one of the two is there. head: for each output of a dense head its levels, (1, C, h, w) each, or several
+    such. found: (boxes_xyxy (N, 4), scores (N,), labels (N,)) of a detector that selects on the way.
     """
 
     sample: Sample
-    head: tuple[list[torch.Tensor], ...] | None = None
+    head: tuple[Any, ...] | None = None
     found: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
 
     @property
     def is_numbers(self) -> bool:
         """Whether there is no NaN in it, of which thresholds would make boxes that were simply not found."""
-        tensors = self.found or [level for output in self.head or () for level in output]
-        return not any(bool(tensor.isnan().any()) for tensor in tensors)
+        return not any(bool(tensor.isnan().any()) for tensor in _tensors(self.found or self.head))
 
 
 class MMDetector:
@@ -181,7 +182,7 @@ class MMDetector:
             state_dict, meta = load_state_dict(files.checkpoint)
             # BatchNorm's counters matter to no inference, and old checkpoints lack them.
             state_dict = unwrapped(state_dict, model.state_dict(), files.checkpoint, say_once)
-            load_into(model, state_dict, files.checkpoint, ignore=["*num_batches_tracked"])
+            load_into(model, state_dict, files.checkpoint, ignore=["*num_batches_tracked", *LEFT_OFF])
             class_names = find_class_names(files, meta, config, model)
             pipeline = inference_pipeline(config, files.config)
             return cls(model, pipeline, class_names, channel_order, device, dtype, fast, autocast)
@@ -254,9 +255,9 @@ class MMDetector:
             else:
                 found = [result.pred_instances for result in self._model(**batch, mode="predict")]
         if self._dense:
-            on_cpu = [[level.float().cpu() for level in output] for output in outputs]
+            on_cpu = _mapped(tuple(outputs), lambda level: level.float().cpu())
             return [
-                RawDetections(sample, head=tuple([level[i : i + 1] for level in output] for output in on_cpu))
+                RawDetections(sample, head=_mapped(on_cpu, operator.itemgetter(slice(i, i + 1))))
                 for i, sample in enumerate(samples)
             ]
         return [
@@ -347,6 +348,22 @@ class MMDetector:
             self.postprocess(raw, score_threshold=score, iou_threshold=iou, max_detections=most)
             for raw, (score, iou, most) in zip(raws, settings, strict=True)
         ]
+
+
+def _tensors(outputs: Any) -> Iterator[torch.Tensor]:
+    """All that are in lists and tuples of any depth."""
+    if isinstance(outputs, torch.Tensor):
+        yield outputs
+    else:
+        for one in outputs or ():
+            yield from _tensors(one)
+
+
+def _mapped(outputs: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    """The same lists and tuples, with each tensor changed."""
+    if isinstance(outputs, torch.Tensor):
+        return change(outputs)
+    return type(outputs)(_mapped(one, change) for one in outputs)
 
 
 def _per_image(value: T | Sequence[T | None] | None, count: int) -> Sequence[T | None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import numpy as np
 
 from models.checkpoints import ModelFilesError
 from models.detector.configs import test_pipeline_of
+from models.detector.single_image import name_of
 
 
 def inference_pipeline(config: Any, path: Path) -> list[dict[str, Any]]:
@@ -26,11 +27,22 @@ def inference_pipeline(config: Any, path: Path) -> list[dict[str, Any]]:
         raise ModelFilesError(f"{path}: the config has neither a test_dataloader with a pipeline nor a test_pipeline")
     if not isinstance(found, (list, tuple)) or not all(isinstance(one, Mapping) and "type" in one for one in found):
         raise ModelFilesError(f"{path}: its test pipeline: expected a list of dict(type=…), got {found!r:.80}")
-    steps = list(found)
+    steps = [inner for step in found for inner in _of_one_image(step)]
     steps[0]["type"] = "LoadImageFromNDArray"
-    steps = [step for step in steps if "LoadAnnotations" not in str(step["type"])]
+    steps = [step for step in steps if not re.search("Load.*Annotations", name_of(step["type"]))]
     _try(steps, path)
     return steps
+
+
+def _of_one_image(step: Any) -> Iterator[Any]:
+    """A step; or those that it does to each frame of a video."""
+    kind = name_of(step["type"])
+    if kind == "TransformBroadcaster":
+        yield from step["transforms"]
+    elif kind == "PackTrackInputs":
+        yield {"type": "PackDetInputs"}
+    else:
+        yield step
 
 
 def _try(steps: list[dict[str, Any]], path: Path) -> None:

@@ -175,12 +175,13 @@ def modulated_deform_conv_backward(
 class _Part:
     """Some of the places of one image's output.
 
-    image: the image's index. places: of its H' * W' outputs. y, x: (M, D, K) where the taps of each deformable group
+    image: the image's index. places: of its `count` = H' * W' outputs. y, x: (M, D, K) where the taps of each group
     look without their offsets.
     """
 
     image: int
     places: slice
+    count: int
     y: torch.Tensor
     x: torch.Tensor
 
@@ -221,6 +222,7 @@ def _differentiate(
     grad_mask: torch.Tensor | None,
 ) -> None:
     """Writes or adds those gradients that are asked for; part by part, as `_convolve` goes."""
+    in_order = [None if one is None else torch.zeros(one.shape).to(one) for one in (grad_offset, grad_mask)]
     kernels = _kernels(widened(weight), shape)
     size_hw = (input.shape[2], input.shape[3])
     for part in _parts(input, grad_output.shape[2:], shape):
@@ -242,16 +244,13 @@ def _differentiate(
         if grad_input is not None:
             back = by_table.view(*size_hw, input.shape[1]).permute(2, 0, 1)
             grad_input[part.image] += back.to(grad_input)
-        if grad_offset is not None:
-            grad_offset[part.image].view(-1, _places(grad_output))[:, part.places] = by_offset.flatten(1).T.to(
-                grad_offset
-            )
-        if grad_mask is not None:
-            grad_mask[part.image].view(-1, _places(grad_output))[:, part.places] = by_mask[0].flatten(1).T.to(grad_mask)
-
-
-def _places(output: torch.Tensor) -> int:
-    return output.shape[2] * output.shape[3]
+        for gradient_of, found in zip(in_order, (by_offset, *by_mask), strict=False):
+            if gradient_of is not None:
+                to = found.flatten(1).T
+                _own(gradient_of[part.image], len(to), part).copy_(to)
+    for gradient_of, own in zip((grad_offset, grad_mask), in_order, strict=True):
+        if gradient_of is not None and own is not None:
+            gradient_of.copy_(own)
 
 
 def _parts(input: torch.Tensor, output_hw: torch.Size, shape: _Shape) -> Iterator[_Part]:
@@ -270,6 +269,7 @@ def _parts(input: torch.Tensor, output_hw: torch.Size, shape: _Shape) -> Iterato
             yield _Part(
                 image,
                 slice(start, start + step),
+                height * width,
                 (y[:, None] + tap_y)[:, None].expand(-1, shape.deform_groups, taps),
                 (x[:, None] + tap_x)[:, None].expand(-1, shape.deform_groups, taps),
             )
@@ -284,12 +284,26 @@ def _of_part(
     part: _Part, offset: torch.Tensor, mask: torch.Tensor | None, shape: _Shape
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Offsets (M, D, K, 2) and mask (M, D, K) of the part's places."""
-    groups = shape.deform_groups
-    its_offset = widened(offset[part.image]).flatten(1)[:, part.places].T.reshape(-1, groups, part.y.shape[2], 2)
+    groups, taps = part.y.shape[1:]
+    its_offset = widened(_own(offset[part.image], 2 * groups * taps, part)).T.reshape(-1, groups, taps, 2)
     if mask is None:
         return its_offset.detach(), None
-    its_mask = widened(mask[part.image]).flatten(1)[:, part.places].T.reshape(-1, groups, part.y.shape[2])
+    its_mask = widened(_own(mask[part.image], groups * taps, part)).T.reshape(-1, groups, taps)
     return its_offset.detach(), its_mask.detach()
+
+
+def _own(of_image: torch.Tensor, rows: int, part: _Part) -> torch.Tensor:
+    """(rows, M): what one image's offsets, mask or gradients (rows, H', W') have for the part's places; a view.
+
+    The compiled op does not look at their height and width: it reads what is there as if it were of the output's size.
+    DyHead gives it offsets of a larger level, and its weights are trained with what comes of that.
+    """
+    if not of_image.is_contiguous():
+        of_image = of_image.contiguous()
+    flat = of_image.view(-1)
+    if len(flat) < rows * part.count:
+        raise ValueError(f"expected offsets and masks of {rows} x {part.count} values or more, got {len(flat)}")
+    return flat[: rows * part.count].view(rows, part.count)[:, part.places]
 
 
 def _columns(

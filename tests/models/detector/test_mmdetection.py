@@ -17,7 +17,7 @@ from models.detector import mmdetection
 from models.detector.configs import read_config
 from models.detector.conv_fusion import FusedConv
 from models.detector.files import DetectorFiles, build_model
-from models.detector.mmcv_ops import MissingOpError, install
+from models.detector.mmcv_ops import install
 from models.detector.mmdetection import ChannelOrder, MMDetector
 from models.types import Detections
 
@@ -555,15 +555,6 @@ def test_a_network_not_known_as_a_whole_can_be_kept_in_float32(
     assert MMDetector.load(make_folder(), dtype=torch.bfloat16, autocast=False).dtype == torch.bfloat16
     (ours,), (theirs,) = kept.detect([picture(90, 120)]), MMDetector.load(folder).detect([picture(90, 120)])
     np.testing.assert_array_equal(ours.boxes_xyxy, theirs.boxes_xyxy)
-
-
-@pytest.mark.skipif(not install(), reason="this mmcv has its ops compiled")
-def test_a_two_stage_detector_names_the_op_it_lacks(tmp_path: Path, picture: Picture) -> None:
-    base = "_base_ = '../_base_/models/faster-rcnn_r50_fpn.py'\n"
-    small = "model = dict(backbone=dict(depth=18), neck=dict(in_channels=[64, 128, 256, 512]))\n"
-    loaded = MMDetector.load(zoo_folder(tmp_path, base + small))
-    with pytest.raises(MissingOpError, match="'roi_align_forward'.*full 'mmcv'"):
-        loaded.detect([picture(90, 120)])
 
 
 def test_loading_and_detecting_print_nothing(

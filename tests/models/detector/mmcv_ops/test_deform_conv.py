@@ -69,6 +69,10 @@ def test_parts_and_the_plain_twin_give_the_same(monkeypatch):
         one.requires_grad_()
     whole = modulated_deform_conv2d(*of, 1, 1, 1, 1, 2)
     gradients = torch.autograd.grad(whole.square().sum(), of)
+    for form in (torch.channels_last, torch.contiguous_format):
+        again = [one.detach().to(memory_format=form).requires_grad_() if one.ndim == 4 else one for one in of]
+        found = modulated_deform_conv2d(*again, 1, 1, 1, 1, 2)
+        torch.testing.assert_close(torch.autograd.grad(found.square().sum(), again), gradients)
     monkeypatch.setattr(deform_conv, "AT_ONCE", 500)
     monkeypatch.setattr(deform_conv, "weighted_rows", sampling.plain_weighted_rows)
     again = modulated_deform_conv2d(*of, 1, 1, 1, 1, 2)
@@ -82,3 +86,16 @@ def test_half_precision_is_computed_in_float32():
     of = [one.bfloat16() for one in (numbers(1, 4, 5, 5), numbers(1, 18, 3, 3, seed=1), numbers(4, 4, 3, 3, seed=2))]
     found = deform_conv2d(*of)
     assert torch.equal(found, deform_conv2d(*(one.float() for one in of)).bfloat16())
+
+
+def test_offsets_of_another_size_are_read_as_if_they_were_of_the_outputs():
+    """As mmcv 2.1.0's compiled op has it, on which the weights of DyHead depend."""
+    from mmcv.ops import modulated_deform_conv2d
+
+    x, weight = numbers(2, 2, 4, 5), numbers(3, 2, 3, 3, seed=1)
+    offset, mask = numbers(2, 18, 8, 10, seed=2), numbers(2, 9, 8, 10, seed=3)
+    found = modulated_deform_conv2d(x, offset, mask, weight, None, 1, 1)
+    own = offset.flatten(1)[:, : 18 * 20].view(2, 18, 4, 5), mask.flatten(1)[:, : 9 * 20].view(2, 9, 4, 5)
+    torch.testing.assert_close(found, modulated_deform_conv2d(x, *own, weight, None, 1, 1))
+    with pytest.raises(ValueError, match="expected offsets and masks of 18 x 20 values or more, got 72"):
+        modulated_deform_conv2d(x, offset[:, :, :2, :2], mask, weight, None, 1, 1)
