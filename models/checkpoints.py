@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -111,11 +111,29 @@ def load_into(
         except RuntimeError as error:  # a key that the model's own hooks renamed
             raise CheckpointError(f"{source} does not fit the model: {error}") from error
         missing, unexpected = set(outcome.missing_keys), set(outcome.unexpected_keys)
+    check_fit(source, state_dict, own, missing=missing, unexpected=unexpected, reshaped=reshaped, ignore=ignore)
+
+
+def check_fit(
+    source: str | Path,
+    state_dict: Mapping[str, torch.Tensor],
+    own: Collection[str],
+    *,
+    missing: Iterable[str],
+    unexpected: Iterable[str],
+    reshaped: Iterable[str] = (),
+    ignore: Iterable[str] = (),
+) -> None:
+    """Raises CheckpointError that names the keys that are missing, unexpected or of another shape, if there are any.
+
+    own: the model's keys. ignore: as for `load_into`.
+    """
     patterns = tuple(ignore)
 
     def counted(keys: Iterable[str]) -> list[str]:
         return sorted(key for key in keys if not any(fnmatchcase(key, pattern) for pattern in patterns))
 
+    missing = set(missing)
     kinds = {"missing": counted(missing), "unexpected": counted(unexpected), "of another shape": sorted(reshaped)}
     if any(kinds.values()):
         foreign = whose(state_dict) if 2 * len(missing) > len(own) else None

@@ -18,7 +18,7 @@ class Detections:
 
     boxes_xyxy: (N, 4) float32, absolute pixels, clipped to the image.
     scores: (N,) float32 in 0..1.
-    labels: (N,) int64, indices into the detector's `class_names`.
+    labels: (N,) int64, indices into the detector's `class_names`, or into the texts that it was asked for.
     size_hw: the image's (height, width).
     """
 
@@ -29,6 +29,10 @@ class Detections:
 
     def __len__(self) -> int:
         return len(self.scores)
+
+
+class TextsError(ValueError):
+    """Texts that an open-vocabulary detector cannot read: says what was expected and what was found."""
 
 
 class PromptError(ValueError):

@@ -7,4 +7,7 @@ from typing import Any
 from models.detector.protocol import Detector
 from models.families import Families
 
-DETECTORS: Families[type[Detector[Any, Any]]] = Families("models.detector.mmdetection:MMDetector")
+DETECTORS: Families[type[Detector[Any, Any]]] = Families(
+    "models.detector.mmdetection:MMDetector",
+    "models.detector.huggingface.detector:HuggingFaceDetector",
+)

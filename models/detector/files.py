@@ -14,8 +14,10 @@ from typing import Any
 
 from models.checkpoints import ModelFilesError, weight_files
 from models.detector import single_image
+from models.detector.huggingface.model_types import MODEL_TYPES
 from models.detector.mmcv_ops import MissingOpError
 from models.detector.pipelines import unknown
+from models.huggingface_folder import is_of
 
 WEIGHT_SUFFIXES = (".pth", ".safetensors")
 # Where there is none of these: how other trainers call their files.
@@ -75,6 +77,8 @@ class DetectorFiles:
 
 def candidates(folder: Path) -> tuple[list[Path], list[Path]]:
     """What `DetectorFiles.find` takes for configs and for checkpoints, of what lies directly in a folder."""
+    if (folder / "config.json").is_file() and is_of(folder / "config.json", MODEL_TYPES):
+        return [], []  # a detector of Hugging Face's, beside whose weights a handler.py may lie
     children = sorted(child for child in folder.iterdir() if child.is_file()) if folder.is_dir() else []
     configs = [child for child in children if child.suffix == ".py" and not child.name.startswith("_")]
     checkpoints = [child for child in children if child.suffix in WEIGHT_SUFFIXES]

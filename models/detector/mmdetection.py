@@ -97,6 +97,8 @@ class MMDetector:
     `preprocess` and `postprocess` may run in any number of threads beside one `forward`.
     """
 
+    takes_texts = False
+
     def __init__(
         self,
         model: Any,
@@ -187,7 +189,7 @@ class MMDetector:
             pipeline = inference_pipeline(config, files.config)
             return cls(model, pipeline, class_names, channel_order, device, dtype, fast, autocast)
 
-    def preprocess(self, image: np.ndarray) -> Sample:
+    def preprocess(self, image: np.ndarray, texts: Sequence[str] = ()) -> Sample:
         """(H, W, 3) uint8 RGB -> Sample, as by the config's own test pipeline, on the CPU.
 
         Images more than MAX_ASPECT times as long as wide get their short side repeated first.

@@ -41,12 +41,14 @@ class Detector(Family, Protocol[SampleT, RawT]):
     """A loaded detector. `preprocess` and `postprocess` may run in any number of threads beside one `forward`.
 
     class_names: the name of each label. channel_order: how images reach the network. input_scale: the (long, short)
-    sides in pixels that images are resized to fit, or None if they are not.
+    sides in pixels that images are resized to fit, or None if they are not. takes_texts: whether it finds what it is
+    asked for by texts; `class_names` is () then.
     """
 
     class_names: tuple[str, ...]
     channel_order: ChannelOrder
     input_scale: tuple[int, int] | None
+    takes_texts: bool
     device: torch.device
     dtype: torch.dtype
 
@@ -66,8 +68,12 @@ class Detector(Family, Protocol[SampleT, RawT]):
         """
         ...
 
-    def preprocess(self, image: np.ndarray) -> SampleT:
-        """(H, W, 3) uint8 RGB -> what the network wants, on the CPU. Raises ValueError for any other array."""
+    def preprocess(self, image: np.ndarray, texts: Sequence[str] = ()) -> SampleT:
+        """(H, W, 3) uint8 RGB -> what the network wants, on the CPU. Raises ValueError for any other array.
+
+        texts: what to find, if the detector `takes_texts`; the labels found are then places in it. Raises TextsError
+        for texts that it cannot read.
+        """
         ...
 
     def forward(self, samples: Sequence[SampleT], between: Callable[[], None] | None = None) -> list[RawT]:

@@ -19,11 +19,11 @@ from transformers import SamConfig, SamModel
 
 from models.checkpoints import ModelFilesError, load_into, load_state_dict, read_json_object
 from models.families import ModelFiles
+from models.huggingface_folder import find_folder, folder_files, folders_below, weights_at
 from models.model_errors import say_once
 from models.segmenter.cuda.sam import PROMPTS, TOKENS, CudaDecoder, CudaEncoder
 from models.segmenter.decoder import PROJECT_FROM, Images, PlaceTables, encode_prompts
 from models.segmenter.encoder import ImageEncoder, UnknownEncoder
-from models.segmenter.folder import find_folder, folder_files, folders_below, weights_at
 from models.segmenter.mask_packing import full_size, pack_masks, unpack_bits
 from models.segmenter.pixel_upload import normalize, upload
 from models.segmenter.portions import Portion, portions
@@ -42,6 +42,7 @@ log = logging.getLogger("box2mask")
 PROMPTS_AT_ONCE = {"cpu": 4, "cuda": PROMPTS[-1]}
 # `models.segmenter.decoder` is the faster one while a prompt's tokens are few: what it does grows with their square.
 FACTORED_TOKENS = 24
+MODEL_TYPES = ("sam",)
 _PLACE = "shared_image_embedding.positional_embedding"
 _TIED_PLACE = "prompt_encoder.shared_embedding.positional_embedding"
 # What transformers raises for values in a config.json that make no network.
@@ -127,13 +128,13 @@ class Sam:
 
     @classmethod
     def find(cls, path: Path) -> Path:
-        """See `models.segmenter.folder.find_folder`."""
-        return find_folder(path, "sam")
+        """See `models.huggingface_folder.find_folder`."""
+        return find_folder(path, MODEL_TYPES, "SAM")
 
     @classmethod
     def folders_below(cls, root: Path) -> set[Path]:
-        """See `models.segmenter.folder.folders_below`."""
-        return folders_below(root, "sam")
+        """See `models.huggingface_folder.folders_below`."""
+        return folders_below(root, MODEL_TYPES)
 
     @classmethod
     def files(cls, path: Path) -> ModelFiles:

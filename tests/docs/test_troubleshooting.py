@@ -20,7 +20,7 @@ MORE = "…"
 STARTUP = (
     *("app/settings.py", "app/engine/loading.py", "app/server.py", "models/detector/mmcv_ops.py"),
     *("models/detector/files.py", "models/detector/configs.py", "models/detector/pipelines.py"),
-    *("models/segmenter/sam.py", "models/segmenter/processor.py", "models/segmenter/folder.py"),
+    *("models/segmenter/sam.py", "models/segmenter/processor.py", "models/huggingface_folder.py"),
     *("models/checkpoints.py", "models/pickles.py", "models/wrappers.py"),
 )
 STARTUP_ERRORS = ("SettingsError", "ModelFilesError", "CheckpointError", "MissingOpError")

@@ -21,7 +21,7 @@ from transformers.models.sam.modeling_sam import SamLayerNorm, SamVisionAttentio
 
 from models.checkpoints import CheckpointError, ModelFilesError
 from models.demo.scenes import render_scene
-from models.segmenter.folder import find_folder
+from models.huggingface_folder import find_folder
 from models.segmenter.processor import resized_size
 from models.segmenter.protocol import RawMasks
 from models.segmenter.sam import Sam
@@ -389,7 +389,7 @@ def test_azures_mlflow_folder(files: Files, tmp_path: Path) -> None:
     (tmp_path / "mlflow_model_folder" / "MLmodel").write_text("flavors: {}")
     (tmp_path / "mlflow_model_folder" / "config.json").write_text('{"model_type": "something else"}')
     for path in (tmp_path, inner.parents[1], inner.parent, inner):
-        assert find_folder(path, "sam") == inner
+        assert find_folder(path, ("sam",), "SAM") == inner
     files.assert_same(Sam.load(tmp_path))
 
 

@@ -1,7 +1,8 @@
-"""A Hugging Face segmenter's folder, known by the `model_type` in its config.json."""
+"""A Hugging Face model's folder, known by the `model_type` in its config.json."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 from models.checkpoints import (
@@ -20,26 +21,25 @@ from models.foreign_weights import whose
 CONFIGS = ("config.json", "preprocessor_config.json", "processor_config.json")
 
 
-def find_folder(path: Path, model_type: str) -> Path:
-    """The folder of this type at `path` or within it, up to three folders further in; of a file, the folder around it.
+def find_folder(path: Path, model_types: Collection[str], name: str) -> Path:
+    """The folder of one of these types at `path` or up to three folders further in; of a file, the folder around it.
 
-    Azure's MLflow folder keeps it in `artifacts/INPUT_model_path`. Raises ModelFilesError that says what was looked
-    for and what is there.
+    Azure's MLflow folder keeps it in `artifacts/INPUT_model_path`. name: of such models, for people. Raises
+    ModelFilesError that says what was looked for and what is there.
     """
     if not path.exists():
         raise ModelFilesError(f"{path}: no such folder")
     place = path if path.is_dir() else path.parent
     for depth in range(4 if path.is_dir() else 1):
-        found = sorted(file.parent for file in place.glob("*/" * depth + "config.json") if is_of(file, model_type))
+        found = sorted(file.parent for file in place.glob("*/" * depth + "config.json") if is_of(file, model_types))
         if len(found) > 1:
-            raise ModelFilesError(
-                f"{path}: expected one {model_type.upper()}, found {len(found)}: {', '.join(map(str, found))}"
-            )
+            raise ModelFilesError(f"{path}: expected one {name}, found {len(found)}: {', '.join(map(str, found))}")
         if found:
             return found[0]
     present = ", ".join(sorted(child.name for child in place.iterdir())[:20]) or "nothing"
+    expected = repr(*model_types) if len(model_types) == 1 else f"one of {', '.join(model_types)}"
     raise ModelFilesError(
-        f"{path}: looked for a config.json whose model_type is {model_type!r}; found {present}{_instead(path, place)}"
+        f"{path}: looked for a config.json whose model_type is {expected}; found {present}{_instead(path, place)}"
     )
 
 
@@ -59,9 +59,9 @@ def _instead(path: Path, place: Path) -> str:
     return ""
 
 
-def folders_below(root: Path, model_type: str) -> set[Path]:
-    """Every folder of this type at or below `root`. Raises ModelFilesError where a config.json is not JSON."""
-    return {file.parent for file in root.rglob("config.json") if is_of(file, model_type)}
+def folders_below(root: Path, model_types: Collection[str]) -> set[Path]:
+    """Every folder of one of these types at or below `root`. Raises ModelFilesError where a config.json is not JSON."""
+    return {file.parent for file in root.rglob("config.json") if is_of(file, model_types)}
 
 
 def weights_at(path: Path, folder: Path) -> Path:
@@ -75,6 +75,6 @@ def folder_files(folder: Path, weights: Path) -> ModelFiles:
     return {file.name: file for file in (*filter(Path.is_file, configs), *files_of(weights))}
 
 
-def is_of(config: Path, model_type: str) -> bool:
+def is_of(config: Path, model_types: Collection[str]) -> bool:
     """Whether a config.json is that of such a model. Raises ModelFilesError where it is not JSON."""
-    return read_json_object(config).get("model_type") == model_type
+    return read_json_object(config).get("model_type") in model_types

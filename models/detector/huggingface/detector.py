@@ -1,0 +1,228 @@
+"""HuggingFaceDetector: a folder of transformers' detectors, as three steps from an RGB image to its boxes.
+
+It knows nothing of requests. What lies in a folder is read by `network`, `images` and `texts` beside it.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.detector.huggingface.images import Images
+from models.detector.huggingface.model_types import MODEL_TYPES, OPEN
+from models.detector.huggingface.network import class_names, load_network
+from models.detector.huggingface.texts import FILES, TextReader, Tokens, best_texts
+from models.detector.interruptions import as_outside, called_between_layers
+from models.detector.protocol import ChannelOrder
+from models.detector.suppression import suppressed
+from models.families import ModelFiles
+from models.huggingface_folder import find_folder, folder_files, folders_below, weights_at
+from models.types import Detections, check_rgb
+
+# What the network sees at once: a processor is busy with one image of the usual size, and small ones share a batch.
+PIXELS_AT_ONCE = {"cpu": 1 << 20, "cuda": 9 << 20}
+# Of Grounding DINO's `post_process_grounded_object_detection`.
+_SENTENCE_THRESHOLD = 0.25
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One image as the network wants it, on the CPU: its inputs for a batch of one.
+
+    size_hw: the image's own size. spans: as in `models.detector.huggingface.texts.Tokens`.
+    """
+
+    inputs: dict[str, Tensor]
+    size_hw: tuple[int, int]
+    spans: tuple[tuple[int, ...], ...] | None = None
+
+    @property
+    def pixels(self) -> int:
+        """How many the network will see."""
+        return self.inputs["pixel_values"][0, 0].numel()
+
+
+@dataclass(frozen=True, eq=False)
+class RawDetections:
+    """What the network said about one image, on the CPU in float32: logits (Q, C), boxes (Q, 4) in 0..1."""
+
+    sample: Sample
+    logits: Tensor
+    boxes: Tensor
+
+    @property
+    def is_numbers(self) -> bool:
+        """Whether there is no NaN in it; -inf is a logit of what cannot be."""
+        return not bool(self.logits.isnan().any() or self.boxes.isnan().any())
+
+
+class HuggingFaceDetector:
+    """A loaded detector; make one with `HuggingFaceDetector.load`. It is a `models.detector.protocol.Detector`.
+
+    class_names: () where `takes_texts`. channel_order: "rgb", whatever is asked for: the folder's image processor
+    knows no other. input_scale: the (long, short) sides in pixels that images are resized to fit, or None.
+    `preprocess` and `postprocess` may run in any number of threads beside one `forward`.
+    """
+
+    channel_order: ChannelOrder = "rgb"
+
+    def __init__(
+        self,
+        network: Any,
+        images: Images,
+        reader: TextReader | None,
+        names: tuple[str, ...],
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+        fast: bool = True,
+        autocast: bool = True,
+    ) -> None:
+        """reader: of an open-vocabulary detector. fast: whether small images share a batch of limited size."""
+        self.class_names = names
+        self.takes_texts = reader is not None
+        self.input_scale = images.input_scale
+        self.device = torch.device(device)
+        self.dtype = dtype if autocast else torch.float32
+        self.fast = fast
+        self._network = network.to(self.device)
+        self._images = images
+        self._reader = reader
+        self._wanted = frozenset(inspect.signature(network.forward).parameters)
+
+    @classmethod
+    def find(cls, path: Path) -> Path:
+        """See `models.huggingface_folder.find_folder`."""
+        return find_folder(path, MODEL_TYPES, "detector")
+
+    @classmethod
+    def folders_below(cls, root: Path) -> set[Path]:
+        """See `models.huggingface_folder.folders_below`."""
+        return folders_below(root, MODEL_TYPES)
+
+    @classmethod
+    def files(cls, path: Path) -> ModelFiles:
+        """Configs, weights and the tokenizer. Raises ModelFilesError."""
+        folder = cls.find(path)
+        tokenizer = {name: folder / name for name in FILES if (folder / name).is_file()}
+        return folder_files(folder, weights_at(path, folder)) | tokenizer
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+        channel_order: ChannelOrder = "rgb",
+        fast: bool = True,
+        autocast: bool = True,
+    ) -> HuggingFaceDetector:
+        """Load a folder, Azure's MLflow folder around one, or a file of weights in it.
+
+        dtype: float32, or another to compute in by autocast, where that is allowed. channel_order: is passed over.
+        Raises ModelFilesError, or its CheckpointError, if the files make no detector.
+        """
+        folder = cls.find(Path(path))
+        network = load_network(folder, weights_at(Path(path), folder))
+        config = network.config
+        images = Images.load(folder, config.model_type)
+        is_open = config.model_type in OPEN
+        reader = TextReader.load(folder, config) if is_open else None
+        names = () if is_open else class_names(config, folder / "config.json")
+        return cls(network, images, reader, names, device, dtype, fast, autocast)
+
+    def preprocess(self, image: np.ndarray, texts: Sequence[str] = ()) -> Sample:
+        """(H, W, 3) uint8 RGB -> Sample, as by the folder's own image processor, on the CPU.
+
+        texts: what to find, for a detector that takes them. Raises TextsError for texts that it cannot read.
+        """
+        check_rgb(image)
+        tokens = Tokens({}, None) if self._reader is None else self._reader.read(tuple(texts))
+        inputs = self._images(image) | tokens.inputs
+        inputs = {key: value for key, value in inputs.items() if key in self._wanted}
+        return Sample(inputs, (image.shape[0], image.shape[1]), tokens.spans)
+
+    @torch.inference_mode()
+    def forward(self, samples: Sequence[Sample], between: Callable[[], None] | None = None) -> list[RawDetections]:
+        """Run the network on the device; one result per sample, in order.
+
+        Samples share a batch where all their inputs have the same shapes: padding would change the results.
+        between: called over and over in the middle of it, on this thread and in torch's default modes, so that short
+        work need not wait: on the CPU before each of the network's layers, elsewhere between batches.
+        """
+        by_shape: dict[tuple[Any, ...], list[int]] = {}
+        for index, sample in enumerate(samples):
+            shapes = tuple(sorted((key, tuple(value.shape)) for key, value in sample.inputs.items()))
+            by_shape.setdefault(shapes, []).append(index)
+        outcome: dict[int, RawDetections] = {}
+        if between is not None:
+            between = as_outside(between, self.device.type)
+        with called_between_layers(self._network, between if self.device.type == "cpu" else None):
+            for indices in by_shape.values():
+                at_once = len(indices)
+                if self.fast:
+                    at_once = max(1, PIXELS_AT_ONCE.get(self.device.type, 1) // samples[indices[0]].pixels)
+                for start in range(0, len(indices), at_once):
+                    if outcome and between is not None:
+                        between()
+                    chosen = indices[start : start + at_once]
+                    outcome.update(zip(chosen, self._forward_batch([samples[i] for i in chosen]), strict=True))
+        return [outcome[index] for index in range(len(samples))]
+
+    def _forward_batch(self, samples: list[Sample]) -> list[RawDetections]:
+        inputs = {
+            key: torch.cat([sample.inputs[key] for sample in samples]).to(self.device) for key in samples[0].inputs
+        }
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            outputs = self._network(**inputs)
+        logits, boxes = outputs.logits.float().cpu(), outputs.pred_boxes.float().cpu()
+        return [RawDetections(*one) for one in zip(samples, logits, boxes, strict=True)]
+
+    @torch.inference_mode()
+    def postprocess(
+        self,
+        raw: RawDetections,
+        *,
+        score_threshold: float | None = None,
+        iou_threshold: float | None = None,
+        max_detections: int | None = None,
+    ) -> Detections:
+        """Select one image's boxes as transformers' `post_process_object_detection` does, on the CPU.
+
+        score_threshold: keep what scores strictly above it; None takes that function's own. iou_threshold: of boxes of
+        one class that overlap strictly more, keep the best; None keeps them all, as these detectors are trained to find
+        each object once. max_detections: then keep this many. labels: of texts, their places.
+        """
+        size_hw = raw.sample.size_hw
+        spans = raw.sample.spans
+        if score_threshold is None:
+            score_threshold = self._images.default_threshold if spans is None else _SENTENCE_THRESHOLD
+        if spans is None:
+            boxes, scores, labels = self._images.boxes(raw.logits, raw.boxes, size_hw, score_threshold)
+        else:
+            # Labels there are places of tokens.
+            boxes, scores, _ = self._images.boxes(raw.logits, raw.boxes, size_hw, score_threshold)
+            probabilities = raw.logits.sigmoid()
+            labels = best_texts(probabilities[probabilities.amax(dim=1) > score_threshold], spans)
+        if iou_threshold is not None:
+            kept = suppressed(boxes, scores, labels, iou_threshold)
+            boxes, scores, labels = boxes[kept], scores[kept], labels[kept]
+        best = torch.argsort(scores, descending=True, stable=True)[:max_detections]
+        height, width = size_hw
+        return Detections(
+            boxes_xyxy=boxes[best].float().numpy().clip(0, np.array([width, height] * 2, dtype=np.float32)),
+            scores=scores[best].numpy(),
+            labels=labels[best].numpy(),
+            size_hw=size_hw,
+        )
+
+    def detect(self, images: Sequence[np.ndarray], *, texts: Sequence[str] = (), **thresholds: Any) -> list[Detections]:
+        """All three steps for (H, W, 3) uint8 RGB images of any sizes; thresholds: of `postprocess`."""
+        raws = self.forward([self.preprocess(image, texts) for image in images])
+        return [self.postprocess(raw, **thresholds) for raw in raws]

@@ -1,0 +1,130 @@
+"""Tiny detectors of every kind in the official format, written by transformers itself, with random weights that differ.
+
+No image processor of transformers needs more than Pillow here, but for RF-DETR's, whose file is written by hand.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers.models.auto import modeling_auto
+
+NAMES = {0: "can", 1: "carton", 2: "milk bottle"}
+_LABELS = {"id2label": NAMES, "label2id": {name: index for index, name in NAMES.items()}}
+_STAGES = ["stage2", "stage3", "stage4"]
+_RESNET = {
+    "model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8, 12, 16, 20], "depths": [1, 1, 1, 1],
+    "layer_type": "basic", "out_features": _STAGES,
+}  # fmt: skip
+_RT_RESNET = _RESNET | {"model_type": "rt_detr_resnet"}
+_HGNET = {
+    "model_type": "hgnet_v2", "embedding_size": 8, "hidden_sizes": [8, 12, 16, 20], "depths": [1, 1, 1, 1],
+    "stem_channels": [3, 8, 8], "stage_in_channels": [8, 8, 12, 16], "stage_mid_channels": [8, 8, 8, 8],
+    "stage_out_channels": [8, 12, 16, 20], "stage_num_blocks": [1, 1, 1, 1], "stage_numb_of_layers": [2, 2, 2, 2],
+    "stage_downsample": [False, True, True, True], "stage_light_block": [False, False, True, True],
+    "stage_kernel_size": [3, 3, 5, 5], "out_features": _STAGES,
+}  # fmt: skip
+_RT = {
+    "d_model": 16, "encoder_hidden_dim": 16, "encoder_in_channels": [12, 16, 20], "encoder_layers": 1,
+    "encoder_ffn_dim": 16, "encoder_attention_heads": 2, "decoder_in_channels": [16, 16, 16], "decoder_ffn_dim": 16,
+    "decoder_layers": 2, "decoder_attention_heads": 2, "num_queries": 12, "num_denoising": 0, "hidden_expansion": 0.5,
+}  # fmt: skip
+_DETR = {
+    "d_model": 32, "encoder_layers": 1, "decoder_layers": 2, "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16, "num_queries": 12,
+    "backbone_config": _RESNET, "use_timm_backbone": False,
+}  # fmt: skip
+_DINO = {
+    "model_type": "rf_detr_dinov2", "hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "mlp_ratio": 2,
+    "image_size": 56, "patch_size": 14, "num_windows": 2, "out_features": ["stage1", "stage3"],
+}  # fmt: skip
+
+CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
+    "rt_detr": ("RTDetrConfig", _RT | {"backbone_config": _RT_RESNET}),
+    "rt_detr_v2": ("RTDetrV2Config", _RT | {"backbone_config": _RT_RESNET}),
+    "d_fine": ("DFineConfig", _RT | {"backbone_config": _HGNET}),
+    "rf_detr": (
+        "RfDetrConfig",
+        {
+            "backbone_config": _DINO, "d_model": 16, "num_queries": 12, "group_detr": 2, "decoder_layers": 2,
+            "decoder_ffn_dim": 16, "decoder_self_attention_heads": 2, "decoder_cross_attention_heads": 2,
+        },
+    ),
+    "detr": ("DetrConfig", _DETR),
+    "conditional_detr": ("ConditionalDetrConfig", _DETR),
+    "deformable_detr": ("DeformableDetrConfig", _DETR | {"encoder_n_points": 2, "decoder_n_points": 2}),
+    "yolos": (
+        "YolosConfig",
+        {
+            "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16,
+            "image_size": [64, 96], "patch_size": 16, "num_detection_tokens": 12,
+        },
+    ),
+}  # fmt: skip
+
+# By kind its image processor, as published but small.
+_PROCESSORS: dict[str, tuple[str, dict[str, Any]]] = {
+    "rt_detr": ("RTDetrImageProcessorPil", {"size": {"height": 64, "width": 96}}),
+    "rt_detr_v2": ("RTDetrImageProcessorPil", {"size": {"height": 64, "width": 64}}),
+    "d_fine": ("RTDetrImageProcessorPil", {"size": {"height": 96, "width": 64}, "do_normalize": True}),
+    "detr": ("DetrImageProcessorPil", {"size": {"shortest_edge": 64, "longest_edge": 120}}),
+    "conditional_detr": ("ConditionalDetrImageProcessorPil", {"size": {"shortest_edge": 64, "longest_edge": 120}}),
+    "deformable_detr": ("DeformableDetrImageProcessorPil", {"size": {"shortest_edge": 64, "longest_edge": 120}}),
+    "yolos": ("YolosImageProcessorPil", {"size": {"shortest_edge": 64, "longest_edge": 128}}),
+}
+RF_DETR_PROCESSOR = {
+    "image_processor_type": "RfDetrImageProcessor", "do_resize": True, "size": {"height": 56, "width": 56},
+    "do_rescale": True, "do_normalize": True, "image_mean": [0.4, 0.5, 0.6], "image_std": [0.2, 0.3, 0.25],
+}  # fmt: skip
+
+KINDS = tuple(CONFIGS)
+
+
+def build(kind: str, **changed: Any) -> Any:
+    """A network with random weights, in eval mode. changed: values of its config."""
+    name, values = CONFIGS[kind]
+    config = getattr(transformers, name)(**values | _LABELS | changed)
+    return spread(modeling_auto.MODEL_FOR_OBJECT_DETECTION_MAPPING[type(config)](config))
+
+
+def spread(network: Any) -> Any:
+    """With weights by which images, queries and classes all matter, which transformers' own initial ones do not give."""
+    generator = torch.Generator().manual_seed(3)
+    for name, tensor in network.state_dict().items():
+        if not tensor.is_floating_point():
+            continue
+        noise = torch.randn(tensor.shape, generator=generator)
+        if name.endswith("running_var"):
+            value = noise.abs() + 0.5
+        elif tensor.ndim >= 2:
+            value = noise * 1.5 / max(1, tensor[0].numel()) ** 0.5
+        elif name.endswith("weight"):
+            value = 1 + 0.3 * noise
+        else:
+            value = 0.3 * noise
+        tensor.copy_(value)
+    network.tie_weights()
+    return network.eval()
+
+
+def write(folder: Path, kind: str, change: Callable[[Any], None] | None = None, **saved: Any) -> Path:
+    """A folder of this kind. change: something to do to the network before. saved: for `save_pretrained`."""
+    network = build(kind)
+    if change is not None:
+        change(network)
+    network.save_pretrained(folder, **saved)
+    if kind == "rf_detr":
+        (folder / "preprocessor_config.json").write_text(json.dumps(RF_DETR_PROCESSOR))
+    else:
+        processor(kind).save_pretrained(folder)
+    return folder
+
+
+def processor(kind: str) -> Any:
+    name, values = _PROCESSORS[kind]
+    return getattr(transformers, name)(**values)
