@@ -44,9 +44,9 @@ _KNOWN: tuple[tuple[tuple[str, ...], str, str], ...] = (
         "this service reads MMDetection's",
     ),
     (
-        (r"class_labels_classifier|bbox_predictor\.layers|backbone\.conv_encoder",),
+        (r"class_labels_classifier|bbox_predictor\.layers|backbone\.conv_encoder|decoder\.(class|bbox)_embed\.\d",),
         "a detector of Hugging Face",
-        "this service reads MMDetection's",
+        "name its folder, with config.json and preprocessor_config.json, as the detector",
     ),
     ((r"^(model\.)*\d+\.(conv|cv1|m\.0)\b",), "a YOLO of Ultralytics", "this service reads MMDetection's detectors"),
     ((r"(^|\.)bbox_head\.|(^|\.)roi_head\.",), "a detector of MMDetection", "take the config of this very detector"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from mmap import mmap
 from typing import Any, Literal
@@ -28,6 +29,8 @@ SEGMENTER_COLUMNS = (IMAGE, *PROMPT_COLUMNS)
 ResponseSchema = Literal["card", "live"]
 MaskFormat = Literal["png", "rle", "polygon"]
 
+# Texts that a request may name for an open-vocabulary detector, and the characters of each.
+MAX_TEXTS, MAX_TEXT_LENGTH = 256, 256
 _MAX_LITERALS = 8_000_000  # characters of all of them in a request; JSON's own lists have no such limit
 # Lists, objects and their entries in a body: 64 bytes of memory each, of which a body of 256 MB could hold 90 million.
 _MAX_VALUES = 4_000_000
@@ -35,11 +38,15 @@ _MAX_VALUES = 4_000_000
 
 @dataclass(frozen=True)
 class Params:
-    """What `params` may ask for; see `parse_params`. None leaves a value to the model or the service."""
+    """What `params` may ask for; see `parse_params`. None leaves a value to the model or the service.
+
+    texts: what an open-vocabulary detector is to find, each once; None where nothing is named.
+    """
 
     score_threshold: float | None = None
     iou_threshold: float | None = None
     max_detections: int | None = None
+    texts: tuple[str, ...] | None = None
     multimask_output: bool = False
     coordinates: Literal["absolute", "normalized"] | None = (
         None  # None is pixels too, but not where they look like 0..1
@@ -171,6 +178,7 @@ def parse_params(params: object) -> Params:
         score_threshold=fraction("score_threshold"),
         iou_threshold=fraction("iou_threshold"),
         max_detections=most,
+        texts=_texts(params.get("texts")),
         multimask_output=flag("multimask_output"),
         coordinates=choice("coordinates", "absolute", "normalized"),
         mask_format=choice("mask_format", "png", "rle", "polygon") or "png",
@@ -227,14 +235,14 @@ def _values(request: Request, needed: tuple[str, ...]) -> list[dict[str, Any]]:
 # Answers
 
 
-def detected_boxes(found: Detections, class_names: tuple[str, ...]) -> list[dict[str, Any]]:
-    """The detector's answer for one image: boxes normalised to 0..1 of its width and height."""
+def detected_boxes(found: Detections, names: Sequence[str]) -> list[dict[str, Any]]:
+    """The detector's answer for one image: boxes normalised to 0..1 of its width and height. names: by label."""
     height, width = found.size_hw
     corners = (found.boxes_xyxy.astype(np.float64) / (width, height, width, height)).clip(0, 1).tolist()
     return [
         {
             "box": {"topX": x1, "topY": y1, "bottomX": x2, "bottomY": y2},
-            "label": class_names[label],
+            "label": names[label],
             "score": score,
         }
         for (x1, y1, x2, y2), label, score in zip(
@@ -248,6 +256,28 @@ def predictions(masks: list[list[dict[str, Any]]], schema: ResponseSchema) -> di
     if schema == "live":
         return {"response": {"predictions": [{"masks_per_prediction": one} for one in masks]}}
     return {"predictions": [{"mask_per_prediction": one} for one in masks]}
+
+
+def _texts(value: object) -> tuple[str, ...] | None:
+    """`params.texts` without blanks around the texts. Raises BadRequest."""
+    if value is None:
+        return None
+    expected = 'a list of texts, as ["can", "milk carton"]'
+    if not isinstance(value, list):
+        raise _bad_param("texts", expected, value)
+    if not 0 < len(value) <= MAX_TEXTS:
+        raise BadRequest(f"params.texts: expected 1 to {MAX_TEXTS} texts, got {len(value)}")
+    for text in value:
+        if not isinstance(text, str):
+            raise BadRequest(f"params.texts: expected {expected}, got {causes.kind(text)} among them")
+        if not 0 < len(text.strip()) <= MAX_TEXT_LENGTH:
+            found = f"{len(text)} characters" if text.strip() else "an empty one"
+            raise BadRequest(f"params.texts: expected texts of 1 to {MAX_TEXT_LENGTH} characters, got {found}")
+    texts = tuple(text.strip() for text in value)
+    twice = [text for text, times in Counter(texts).items() if times > 1]
+    if twice:
+        raise BadRequest(f"params.texts: expected every text once, got {causes.names(twice)} more than once")
+    return texts
 
 
 def _bad_param(name: str, expected: str, found: object) -> BadRequest:

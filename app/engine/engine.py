@@ -229,7 +229,8 @@ class _Device:
         prompts = Prompts(boxes_xyxy=np.array([[8.0, 8.0, 56.0, 56.0]]))
         detector, segmenter = self.models.detector, self.models.segmenter
         if detector is not None:
-            detector.postprocess(await self.compute.do(self.detecting, detector.preprocess(image)))
+            sample = detector.preprocess(image, ("object",) if detector.takes_texts else ())
+            detector.postprocess(await self.compute.do(self.detecting, sample))
         if segmenter is not None:
             await self.compute.do(_once(segmenter.capture_encoder), None)
             embedding = await self.compute.do(self.embedding, segmenter.preprocess(image))

@@ -92,7 +92,8 @@ def choose(settings: Settings, typed: Collection[str] = ()) -> Choice:
             reason = "both models are switched off"
         raise SettingsError(
             f"there is nothing to serve: {reason}. Expected a folder with an MMDetection config .py and its .pth or "
-            ".safetensors (BOX2MASK_DETECTOR), or a Hugging Face SAM folder (BOX2MASK_SEGMENTER)"
+            ".safetensors, or one of Hugging Face's detectors (BOX2MASK_DETECTOR), or a Hugging Face SAM folder "
+            "(BOX2MASK_SEGMENTER)"
         )
     return Choice(detector, segmenter)
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from app.contract.schemas import MAX_TEXTS
+
 VERSIONS = ("2", "3", "3.1")
 
 _DETECTOR_REQUEST: dict[str, Any] = {
@@ -77,6 +79,13 @@ _SCHEMAS: dict[str, Any] = {
                     "score_threshold": {"type": "number", "minimum": 0, "maximum": 1},
                     "iou_threshold": {"type": "number", "minimum": 0, "maximum": 1},
                     "max_detections": {"type": "integer", "minimum": 1, "maximum": 1000},
+                    "texts": {
+                        "type": "array",
+                        "items": {"type": "string"},
+                        "minItems": 1,
+                        "maxItems": MAX_TEXTS,
+                        "description": "What to find, for an open-vocabulary detector; others refuse it",
+                    },
                     "multimask_output": {"type": "boolean", "description": "Pipeline only: three masks per box"},
                     "coordinates": {"type": "string", "enum": ["absolute", "normalized"]},
                     "mask_format": {"type": "string", "enum": ["png", "rle", "polygon"]},

@@ -37,6 +37,7 @@ def describe(scorer: Scorer, choice: loading.Choice, settings: Settings) -> dict
             "classes": list(engine.detector.class_names),
             "input_scale": engine.detector.input_scale,
             "channel_order": engine.detector.channel_order,
+            "takes_texts": engine.detector.takes_texts,
         }
     if engine.segmenter is not None:
         served["segmenter"] |= {"image_size": engine.segmenter.image_size}

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from app import timings
-from app.contract import masks, schemas
+from app.contract import causes, masks, schemas
 from app.contract.prompts import resolve_prompts
 from app.contract.schemas import Params, Request, ResponseSchema, Row
 from app.engine.cache import content_key
@@ -30,7 +30,7 @@ from models.detector.protocol import Detector, Sample
 from models.images.decoding import ImageError, decode_image, image_size_hw
 from models.pipeline import box_prompts
 from models.segmenter.protocol import RawMasks, Segmenter
-from models.types import Detections, Embedding, Prompts
+from models.types import Detections, Embedding, Prompts, TextsError
 
 # A mask for each of a hundred guesses helps nobody.
 PIPELINE_SCORE_THRESHOLD = 0.3
@@ -90,9 +90,10 @@ class Scorer:
     async def detect(self, request: Request) -> list[dict[str, Any]]:
         """YOLOF's answer: `{"boxes": [...]}` per row."""
         _need(self.engine.detector, "detector")
+        names = self._names(request.params)
         images, of_row = await self._images(schemas.detector_rows(request), request, detect=True)
         found = await together(self._detections(image, request.params) for image in images)
-        answers = [{"boxes": schemas.detected_boxes(one, self._detector.class_names)} for one in found]
+        answers = [{"boxes": schemas.detected_boxes(one, names)} for one in found]
         return [answers[image] for image in of_row]
 
     async def segment(self, request: Request) -> list[dict[str, Any]]:
@@ -131,12 +132,13 @@ class Scorer:
         _need(self.engine.detector, "detector")
         _need(self.engine.segmenter, "segmenter")
         params = request.params
+        names = self._names(params)
         images, of_row = await self._images(schemas.detector_rows(request), request, detect=True, segment=True)
         cost = AnswerCost(self.answer_limits)
 
         async def answer(image: _Image) -> dict[str, Any]:
             found = await self._detections(image, params, PIPELINE_SCORE_THRESHOLD)
-            boxes = schemas.detected_boxes(found, self._detector.class_names)
+            boxes = schemas.detected_boxes(found, names)
             if boxes:
                 cost.plan(len(boxes), params.multimask_output, image.size_hw)
                 embedding = await self._embedding(image)
@@ -178,6 +180,21 @@ class Scorer:
         assert self.engine.detector is not None
         return self.engine.detector
 
+    def _names(self, params: Params) -> Sequence[str]:
+        """The name of each label that the detector may find: the texts of the request, or its own classes'."""
+        detector = self._detector
+        if detector.takes_texts:
+            if params.texts is None:
+                raise BadRequest(
+                    'params.texts: expected what to find, as ["can", "milk carton"]: this detector has no classes of '
+                    "its own"
+                )
+            return params.texts
+        if params.texts is not None:
+            classes = causes.names(detector.class_names)
+            raise BadRequest(f"params.texts: this detector finds its own classes: {classes}. Leave texts out")
+        return detector.class_names
+
     @property
     def _segmenter(self) -> Segmenter[Any]:
         assert self.engine.segmenter is not None
@@ -208,7 +225,7 @@ class Scorer:
                 return _Image(
                     key,
                     (image.shape[0], image.shape[1]),
-                    for_detector=self._detector.preprocess(image) if detect else None,
+                    for_detector=self._detector.preprocess(image, params.texts or ()) if detect else None,
                     for_segmenter=self._segmenter.preprocess(image) if segment and embedding is None else None,
                     embedding=embedding,
                 )
@@ -326,11 +343,13 @@ def _need(model: object | None, kind: str) -> None:
 
 @contextmanager
 def _told_of(row: int) -> Iterator[None]:
-    """An image's fault becomes one of the row that it stands in."""
+    """An image's fault becomes one of the row that it stands in, the texts' one of the request."""
     try:
         yield
     except ImageError as error:
         raise BadRequest(str(error), row=row, column=schemas.IMAGE) from error
+    except TextsError as error:
+        raise BadRequest(f"params.texts: {error}") from error
 
 
 def _width_and_height(size_hw: tuple[int, int]) -> dict[str, int]:

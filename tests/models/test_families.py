@@ -40,6 +40,7 @@ class CornerDetector:
     class_names: tuple[str, ...] = ("corner",)
     channel_order = "rgb"
     input_scale = None
+    takes_texts = False
     dtype = torch.float32
 
     def __init__(self, device: torch.device) -> None:
@@ -64,7 +65,7 @@ class CornerDetector:
     def load(cls, path: str | Path, device: torch.device, dtype: torch.dtype, **settings: Any) -> Self:
         return cls(device)
 
-    def preprocess(self, image: np.ndarray) -> Seen:
+    def preprocess(self, image: np.ndarray, texts: object = ()) -> Seen:
         return Seen(image)
 
     def forward(self, samples: list[Seen], between: object = None) -> list[Seen]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,8 +19,9 @@ from models.detector.huggingface.square import resized_square
 
 # The keys by which files of all ages say of what type they are.
 _TYPE_KEYS = ("image_processor_type", "feature_extractor_type")
-# An image that a processor would leave without height or width gets its short side repeated up to this ratio.
-_MAX_ASPECT = 32
+# An image that a processor would leave without height or width gets its short side repeated, up to the first of these
+# ratios that is enough.
+_ASPECTS = (64, 16, 4)
 
 
 class Images:
@@ -43,7 +45,8 @@ class Images:
         path, content = _config(folder)
         try:
             images = cls(_processor_class(path, content, model_type)(**content))
-            tried = images(np.full((48, 64, 3), 127, np.uint8))
+            with np.errstate(all="ignore"):  # a division by 0 is told below
+                tried = images(np.full((48, 64, 3), 127, np.uint8))
         except CONFIG_ERRORS as error:
             raise ModelFilesError(f"{path}: no image can be prepared by it: {error}") from error
         pixels = tried.get("pixel_values")
@@ -53,14 +56,14 @@ class Images:
 
     def __call__(self, image: np.ndarray) -> dict[str, Tensor]:
         """(H, W, 3) uint8 RGB -> the network's inputs for a batch of one; `pixel_values` (1, 3, h, w) among them."""
-        try:
-            return self._prepared(image)
-        except ValueError:
-            height, width = image.shape[:2]
-            if max(height, width) <= _MAX_ASPECT * min(height, width):
-                raise
-            times = -(-max(height, width) // (_MAX_ASPECT * min(height, width)))
-            return self._prepared(np.repeat(image, times, axis=0 if height < width else 1))
+        height, width = image.shape[:2]
+        aspect = max(height, width) / min(height, width)
+        for limit in (aspect, *(one for one in _ASPECTS if one < aspect)):
+            try:
+                return self._prepared(np.repeat(image, math.ceil(aspect / limit), axis=0 if height < width else 1))
+            except ValueError as error:
+                last = error
+        raise last
 
     def _prepared(self, image: np.ndarray) -> dict[str, Tensor]:
         made = self._processor.preprocess(images=[image], return_tensors="pt", input_data_format="channels_last")
@@ -109,7 +112,7 @@ def _processor_class(path: Path, content: dict[str, Any], model_type: str) -> An
         return _owlv2()
     found = auto.get_image_processor_class_from_name(f"{base}Pil")
     if not hasattr(found, "post_process_object_detection"):
-        raise ModelFilesError(f"{path}: expected the image processor of a detector, got {name!r}")
+        raise ModelFilesError(f"{path}: image_processor_type: expected the image processor of a detector, got {name!r}")
     return found
 
 

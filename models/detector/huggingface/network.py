@@ -75,6 +75,8 @@ def _settle_backbone(content: dict[str, Any], path: Path) -> bool:
     name, backbone = content.pop("backbone", None), content.get("backbone_config")
     uses_timm = content.pop("use_timm_backbone", None)
     content.pop("use_pretrained_backbone", None)
+    if backbone is not None and not isinstance(backbone, dict):
+        raise ModelFilesError(f"{path}: backbone_config: expected a JSON object, got {type(backbone).__name__}")
     if isinstance(backbone, dict):
         is_timm = backbone.get("model_type") == "timm_backbone"
     elif content["model_type"] in _TIMM_BY_DEFAULT:

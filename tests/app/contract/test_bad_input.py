@@ -145,6 +145,22 @@ BAD: dict[str, tuple[bytes | dict[str, Any], str]] = {
         to_yolof(max_detections=0),
         "params.max_detections: expected a whole number from 1 to 1000, got 0",
     ),
+    "texts": (to_yolof(texts="can"), 'params.texts: expected a list of texts, as ["can", "milk carton"], got "can"'),
+    "no texts": (to_yolof(texts=[]), "params.texts: expected 1 to 256 texts, got 0"),
+    "too many texts": (to_yolof(texts=["can"] * 257), "params.texts: expected 1 to 256 texts, got 257"),
+    "empty text": (
+        to_yolof(texts=["can", " "]),
+        "params.texts: expected texts of 1 to 256 characters, got an empty one",
+    ),
+    "long text": (
+        to_yolof(texts=["c" * 257]),
+        "params.texts: expected texts of 1 to 256 characters, got 257 characters",
+    ),
+    "a number for a text": (
+        to_yolof(texts=["can", 7]),
+        'params.texts: expected a list of texts, as ["can", "milk carton"], got a number among them',
+    ),
+    "texts twice": (to_yolof(texts=["can", "can "]), "params.texts: expected every text once, got can more than once"),
     "max_detections fraction": (
         to_yolof(max_detections=1.5),
         "params.max_detections: expected a whole number from 1 to 1000, got 1.5",

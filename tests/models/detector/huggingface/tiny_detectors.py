@@ -35,7 +35,7 @@ _RT = {
     "decoder_layers": 2, "decoder_attention_heads": 2, "num_queries": 12, "num_denoising": 0, "hidden_expansion": 0.5,
 }  # fmt: skip
 _DETR = {
-    "d_model": 32, "encoder_layers": 1, "decoder_layers": 2, "encoder_attention_heads": 2,
+    "d_model": 64, "encoder_layers": 1, "decoder_layers": 2, "encoder_attention_heads": 2,
     "decoder_attention_heads": 2, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16, "num_queries": 12,
     "backbone_config": _RESNET, "use_timm_backbone": False,
 }  # fmt: skip
@@ -67,6 +67,38 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
 }  # fmt: skip
 
+_SWIN = {
+    "model_type": "swin", "image_size": 64, "patch_size": 4, "embed_dim": 8, "depths": [1, 1, 1, 1],
+    "num_heads": [1, 1, 2, 2], "window_size": 4, "out_features": _STAGES,
+}  # fmt: skip
+_BERT = {
+    "model_type": "bert", "vocab_size": 1100, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
+    "intermediate_size": 16, "max_position_embeddings": 64,
+}  # fmt: skip
+_GROUNDING_DINO = {
+    "backbone_config": _SWIN, "text_config": _BERT, "d_model": 64, "encoder_layers": 1, "decoder_layers": 2,
+    "encoder_attention_heads": 4, "decoder_attention_heads": 4, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16,
+    "num_queries": 12, "encoder_n_points": 2, "decoder_n_points": 2, "max_text_len": 32,
+}  # fmt: skip
+_OWL = {
+    "text_config": {
+        "vocab_size": 300, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1,
+        "num_attention_heads": 2, "max_position_embeddings": 16, "pad_token_id": 0, "bos_token_id": 1,
+        "eos_token_id": 299,
+    },
+    "vision_config": {
+        "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
+        "image_size": 64, "patch_size": 16,
+    },
+    "projection_dim": 16,
+}  # fmt: skip
+OPEN_CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
+    "grounding-dino": ("GroundingDinoConfig", _GROUNDING_DINO),
+    "mm-grounding-dino": ("MMGroundingDinoConfig", _GROUNDING_DINO),
+    "owlv2": ("Owlv2Config", _OWL),
+    "owlvit": ("OwlViTConfig", _OWL),
+}
+
 # By kind its image processor, as published but small.
 _PROCESSORS: dict[str, tuple[str, dict[str, Any]]] = {
     "rt_detr": ("RTDetrImageProcessorPil", {"size": {"height": 64, "width": 96}}),
@@ -76,6 +108,10 @@ _PROCESSORS: dict[str, tuple[str, dict[str, Any]]] = {
     "conditional_detr": ("ConditionalDetrImageProcessorPil", {"size": {"shortest_edge": 64, "longest_edge": 120}}),
     "deformable_detr": ("DeformableDetrImageProcessorPil", {"size": {"shortest_edge": 64, "longest_edge": 120}}),
     "yolos": ("YolosImageProcessorPil", {"size": {"shortest_edge": 64, "longest_edge": 128}}),
+    "grounding-dino": ("GroundingDinoImageProcessorPil", {"size": {"shortest_edge": 64, "longest_edge": 120}}),
+    "mm-grounding-dino": ("GroundingDinoImageProcessorPil", {"size": {"shortest_edge": 64, "longest_edge": 120}}),
+    "owlv2": ("Owlv2ImageProcessorPil", {"size": {"height": 64, "width": 64}}),
+    "owlvit": ("OwlViTImageProcessorPil", {"size": {"height": 64, "width": 64}}),
 }
 RF_DETR_PROCESSOR = {
     "image_processor_type": "RfDetrImageProcessor", "do_resize": True, "size": {"height": 56, "width": 56},
@@ -83,17 +119,20 @@ RF_DETR_PROCESSOR = {
 }  # fmt: skip
 
 KINDS = tuple(CONFIGS)
+OPEN_KINDS = tuple(OPEN_CONFIGS)
 
 
 def build(kind: str, **changed: Any) -> Any:
     """A network with random weights, in eval mode. changed: values of its config."""
-    name, values = CONFIGS[kind]
-    config = getattr(transformers, name)(**values | _LABELS | changed)
-    return spread(modeling_auto.MODEL_FOR_OBJECT_DETECTION_MAPPING[type(config)](config))
+    is_open = kind in OPEN_CONFIGS
+    name, values = OPEN_CONFIGS[kind] if is_open else CONFIGS[kind]
+    config = getattr(transformers, name)(**values | ({} if is_open else _LABELS) | changed)
+    mapping = f"MODEL_FOR_{'ZERO_SHOT_' if is_open else ''}OBJECT_DETECTION_MAPPING"
+    return spread(getattr(modeling_auto, mapping)[type(config)](config))
 
 
 def spread(network: Any) -> Any:
-    """With weights by which images, queries and classes all matter, which transformers' own initial ones do not give."""
+    """With weights by which images, queries and classes all matter, as transformers' own initial ones do not."""
     generator = torch.Generator().manual_seed(3)
     for name, tensor in network.state_dict().items():
         if not tensor.is_floating_point():
@@ -101,6 +140,8 @@ def spread(network: Any) -> Any:
         noise = torch.randn(tensor.shape, generator=generator)
         if name.endswith("running_var"):
             value = noise.abs() + 0.5
+        elif "query" in name and "proj" not in name:  # or every query says the same
+            value = 2 * noise
         elif tensor.ndim >= 2:
             value = noise * 1.5 / max(1, tensor[0].numel()) ** 0.5
         elif name.endswith("weight"):
@@ -122,7 +163,28 @@ def write(folder: Path, kind: str, change: Callable[[Any], None] | None = None, 
         (folder / "preprocessor_config.json").write_text(json.dumps(RF_DETR_PROCESSOR))
     else:
         processor(kind).save_pretrained(folder)
+    if kind in OPEN_CONFIGS:
+        tokenizer(kind).save_pretrained(folder)
     return folder
+
+
+def tokenizer(kind: str) -> Any:
+    """A tokenizer that knows letters, and the numbers of BERT's special tokens that Grounding DINO counts on."""
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    if kind.endswith("dino"):
+        words = {f"[unused{index}]": index for index in range(1100)}
+        known = {"[PAD]": 0, "[UNK]": 100, "[CLS]": 101, "[SEP]": 102, "[MASK]": 103, ".": 1012, "?": 1029}
+        known |= {word: 200 + index for index, word in enumerate(("can", "milk", "carton", "bottle"))}
+        known |= {text: 300 + index for index, text in enumerate([*letters, *(f"##{letter}" for letter in letters)])}
+        taken = set(known.values())
+        vocabulary = {word: index for word, index in words.items() if index not in taken} | known
+        return transformers.BertTokenizer(vocab=vocabulary, model_max_length=64)
+    pieces = [*letters, *(f"{letter}</w>" for letter in letters), "c a", "m i"]
+    vocabulary = {"!": 0, "<|startoftext|>": 1} | {piece.replace(" ", ""): 2 + n for n, piece in enumerate(pieces)}
+    vocabulary |= {"<|endoftext|>": 299}
+    return transformers.CLIPTokenizer(
+        vocab=vocabulary, merges=[("c", "a"), ("m", "i")], pad_token="!", model_max_length=16
+    )
 
 
 def processor(kind: str) -> Any:
