@@ -86,6 +86,7 @@ def create_app(settings: Settings, on_failure: Callable[[], object] = lambda: No
                 settings.response_schema,
                 AnswerLimits.of(settings),
                 ImageStore(int(settings.image_store_mb * 2**20)),
+                settings.default_texts,
             )
             trimming = asyncio.create_task(freed_memory.trim_regularly(lambda: admission.ended))
             log.info("ready")

@@ -178,6 +178,12 @@ class _ByRequests:
         raise NotImplementedError
 
     def _boxes(self, route: str, image: ImageSource, score_threshold: float | None) -> list[PredictedObject]:
+        detector = self.description["detector"]
+        if detector is not None and detector.get("takes_texts") and not self.class_names:
+            raise PredictorError(
+                f"the detector {detector['name']} finds what texts name: expected them in BOX2MASK_TEXTS, such as "
+                "BOX2MASK_TEXTS='can,milk carton', where it runs"
+            )
         data = read_image(image, self._limits)
         (row,) = self._answer(
             route, {schemas.IMAGE: base64.b64encode(data).decode("ascii")}, score_threshold=score_threshold

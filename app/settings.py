@@ -74,9 +74,19 @@ class Settings(BaseSettings):
         description="Folder for embeddings that survive a restart; if it is not set, no embedding is written to disk",
     )
     embedding_disk_mb: float = Field(4096.0, ge=0, description="Maximum size of that folder, in MB (2^20 bytes)")
+    texts: str | None = Field(
+        None,
+        description=(
+            "What an open-vocabulary detector finds where a request has no `params.texts`, separated by commas, such "
+            "as `can,milk carton`; other detectors pass it over"
+        ),
+    )
     channel_order: Literal["bgr", "rgb"] = Field(
         "bgr",
-        description="Channel order of the detector's input; `rgb` reproduces the swapped channels of Azure's wrapper",
+        description=(
+            "Channel order of the input of an MMDetection detector; `rgb` reproduces the swapped channels of Azure's "
+            "wrapper"
+        ),
     )
     response_schema: Literal["card", "live"] = Field(
         "card", description="Form of SAM's answer: `card` as in the model card, `live` as from Azure's endpoint"
@@ -236,6 +246,12 @@ class Settings(BaseSettings):
     def origins(self) -> list[str]:
         """What `cors_origins` lists."""
         return _listed(self.cors_origins)
+
+    @property
+    def default_texts(self) -> tuple[str, ...]:
+        """What `texts` lists, each once."""
+        texts = (text.strip() for text in (self.texts or "").split(","))
+        return tuple(dict.fromkeys(text for text in texts if text))
 
     @property
     def devices(self) -> list[str]:

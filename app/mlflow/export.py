@@ -227,6 +227,11 @@ def _try_out(weights: Path, settings: Settings, example: pandas.DataFrame) -> tu
     """Load the models and answer the example, so that what cannot work fails here; the detector's class names."""
     model = MlflowModel(weights, settings)
     try:
+        if model.lacks_texts:
+            raise ExportError(
+                "the detector finds what texts name: expected them in BOX2MASK_TEXTS, such as BOX2MASK_TEXTS='can,milk "
+                "carton', here and where the folder is served"
+            )
         model.predict(example)
         return model.class_names
     finally:

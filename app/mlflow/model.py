@@ -63,8 +63,17 @@ class MlflowModel:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The detector's, in the order of its outputs; () without a detector."""
-        return () if self._thread.engine.detector is None else tuple(self._thread.engine.detector.class_names)
+        """The detector's, in the order of its outputs, or the texts that it is asked for; () without a detector."""
+        detector = self._thread.engine.detector
+        if detector is None:
+            return ()
+        return tuple(self._thread.scorer.texts if detector.takes_texts else detector.class_names)
+
+    @property
+    def lacks_texts(self) -> bool:
+        """Whether its detector finds what texts name, and the settings name none."""
+        detector = self._thread.engine.detector
+        return detector is not None and detector.takes_texts and not self.class_names
 
     def predict(self, model_input: pandas.DataFrame, params: Mapping[str, Any] | None = None) -> pandas.DataFrame:
         """One row of answer for each row of `model_input`, in order.

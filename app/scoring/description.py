@@ -34,7 +34,7 @@ def describe(scorer: Scorer, choice: loading.Choice, settings: Settings) -> dict
             }
     if engine.detector is not None:
         served["detector"] |= {
-            "classes": list(engine.detector.class_names),
+            "classes": list(scorer.texts if engine.detector.takes_texts else engine.detector.class_names),
             "input_scale": engine.detector.input_scale,
             "channel_order": engine.detector.channel_order,
             "takes_texts": engine.detector.takes_texts,

@@ -58,7 +58,8 @@ class Scorer:
     ImageGone for an image that is named by its hash and is not in the store.
 
     limits: what an image may cost. max_prompts: per row. response_schema: where a request names none. answer_limits:
-    what a request's masks may cost. store: images that may be named by their hash.
+    what a request's masks may cost. store: images that may be named by their hash. texts: what an open-vocabulary
+    detector finds where a request names nothing.
     """
 
     engine: Engine
@@ -67,6 +68,7 @@ class Scorer:
     response_schema: ResponseSchema
     answer_limits: AnswerLimits = AnswerLimits()
     store: ImageStore = field(default_factory=lambda: ImageStore(0))
+    texts: tuple[str, ...] = ()
 
     async def by_columns(self, request: Request) -> list[dict[str, Any]]:
         """SAM's answer to a request with any of SAM's prompt columns, YOLOF's to one without."""
@@ -181,15 +183,16 @@ class Scorer:
         return self.engine.detector
 
     def _names(self, params: Params) -> Sequence[str]:
-        """The name of each label that the detector may find: the texts of the request, or its own classes'."""
+        """The name of each label that the detector may find: the texts that it is asked for, or its own classes'."""
         detector = self._detector
         if detector.takes_texts:
-            if params.texts is None:
+            texts = params.texts or self.texts
+            if not texts:
                 raise BadRequest(
                     'params.texts: expected what to find, as ["can", "milk carton"]: this detector has no classes of '
-                    "its own"
+                    "its own. BOX2MASK_TEXTS sets them for requests that name none"
                 )
-            return params.texts
+            return texts
         if params.texts is not None:
             classes = causes.names(detector.class_names)
             raise BadRequest(f"params.texts: this detector finds its own classes: {classes}. Leave texts out")
@@ -225,10 +228,12 @@ class Scorer:
                 return _Image(
                     key,
                     (image.shape[0], image.shape[1]),
-                    for_detector=self._detector.preprocess(image, params.texts or ()) if detect else None,
+                    for_detector=self._detector.preprocess(image, texts) if detect else None,
                     for_segmenter=self._segmenter.preprocess(image) if segment and embedding is None else None,
                     embedding=embedding,
                 )
+
+        texts = self._names(params) if detect and self._detector.takes_texts else ()
 
         # A few at a time, so that files need not all be in memory.
         turns = {True: asyncio.Semaphore(FETCHES), False: asyncio.Semaphore(self.engine.workers)}

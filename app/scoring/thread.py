@@ -25,7 +25,7 @@ class ScorerThread:
         """max_prompts: per row. Raises one of `loading.EXPLAINED` where the models do not load."""
         self.engine = loading.load(settings, choice)
         limits = ImageLimits.of(settings)
-        self.scorer = Scorer(self.engine, limits, max_prompts, settings.response_schema)
+        self.scorer = Scorer(self.engine, limits, max_prompts, settings.response_schema, texts=settings.default_texts)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="scorer", daemon=True)
         self._thread.start()

@@ -77,14 +77,23 @@ class DetectorFiles:
 
 def candidates(folder: Path) -> tuple[list[Path], list[Path]]:
     """What `DetectorFiles.find` takes for configs and for checkpoints, of what lies directly in a folder."""
-    if (folder / "config.json").is_file() and is_of(folder / "config.json", MODEL_TYPES):
-        return [], []  # a detector of Hugging Face's, beside whose weights a handler.py may lie
     children = sorted(child for child in folder.iterdir() if child.is_file()) if folder.is_dir() else []
     configs = [child for child in children if child.suffix == ".py" and not child.name.startswith("_")]
     checkpoints = [child for child in children if child.suffix in WEIGHT_SUFFIXES]
     if configs and not checkpoints and not (folder / "config.json").is_file():  # not a model of Hugging Face's
         checkpoints = [child for child in weight_files(folder) if child.name.endswith(OTHER_SUFFIXES)]
+    if configs and checkpoints and _is_hugging_faces(folder):  # which may have a handler.py beside its weights
+        return [], []
     return configs, checkpoints
+
+
+def _is_hugging_faces(folder: Path) -> bool:
+    """Whether it is a folder of one of Hugging Face's detectors."""
+    config = folder / "config.json"
+    try:
+        return config.is_file() and is_of(config, MODEL_TYPES)
+    except ModelFilesError:  # damaged, and so of nobody
+        return False
 
 
 def _way_out(configs: list[Path], checkpoints: list[Path]) -> str:

@@ -21,7 +21,8 @@ STARTUP = (
     *("app/settings.py", "app/engine/loading.py", "app/server.py", "models/detector/mmcv_ops.py"),
     *("models/detector/files.py", "models/detector/configs.py", "models/detector/pipelines.py"),
     *("models/segmenter/sam.py", "models/segmenter/processor.py", "models/huggingface_folder.py"),
-    *("models/checkpoints.py", "models/pickles.py", "models/wrappers.py"),
+    *("models/detector/huggingface/network.py", "models/detector/huggingface/images.py"),
+    *("models/detector/huggingface/texts.py", "models/checkpoints.py", "models/pickles.py", "models/wrappers.py"),
 )
 STARTUP_ERRORS = ("SettingsError", "ModelFilesError", "CheckpointError", "MissingOpError")
 # Put together by pydantic; the test below provokes it.

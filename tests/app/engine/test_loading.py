@@ -198,8 +198,8 @@ def test_a_mount_without_models_is_not_made_up_for_by_demo_weights(root: Path, t
         choose(settings(azureml_model_dir=mounted))
     assert str(caught.value) == (
         f"there is nothing to serve: no model was found in AZUREML_MODEL_DIR ({mounted}). Expected a folder "
-        "with an MMDetection config .py and its .pth or .safetensors (BOX2MASK_DETECTOR), or a Hugging Face SAM folder "
-        "(BOX2MASK_SEGMENTER)"
+        "with an MMDetection config .py and its .pth or .safetensors, or one of Hugging Face's detectors "
+        "(BOX2MASK_DETECTOR), or a Hugging Face SAM folder (BOX2MASK_SEGMENTER)"
     )
 
 
