@@ -16,6 +16,9 @@ import transformers
 from fastapi import FastAPI
 from PIL import Image
 
+from app.engine.loading import choose
+from app.mlflow.export import ExportError, export_mlflow
+from app.predictor import LocalPredictor, PredictorError
 from app.settings import Settings
 from tests.app.scoring_requests import OTHER, PICTURE, converse, mask_of, to_yolof
 from tests.models.detector.huggingface import tiny_detectors
@@ -101,3 +104,44 @@ def test_texts_say_what_is_found(kind: str, folder_of: Callable[[str], Path], mo
         assert long.status_code == 400 and long.json()["message"].startswith("params.texts: expected at most ")
 
     converse(served(folder_of(kind), model_folders.segmenter), conversation)
+
+
+def test_texts_of_the_settings_are_for_requests_without_any(folder_of: Callable[[str], Path]) -> None:
+    async def conversation(client: httpx.AsyncClient, app: FastAPI) -> None:
+        assert (await client.get("/version")).json()["detector"]["classes"] == ["can", "milk carton"]
+        for texts, expected in ((None, {"can", "milk carton"}), (["bottle"], {"bottle"})):
+            answer = await client.post("/yolof/score", json=to_yolof(PICTURE, OTHER, texts=texts, score_threshold=0.0))
+            assert {box["label"] for row in answer.json() for box in row["boxes"]} == expected
+
+    converse(served(folder_of("owlvit"), texts="can, milk carton,can,"), conversation)
+
+
+def test_commands_say_at_once_that_texts_are_missing(folder_of: Callable[[str], Path], tmp_path: Path) -> None:
+    folder, photo = folder_of("owlvit"), base64.b64decode(PICTURE)
+    with (
+        LocalPredictor(served(folder)) as predictor,
+        pytest.raises(PredictorError, match="expected them in BOX2MASK_T"),
+    ):
+        predictor.detect(photo)
+    with LocalPredictor(served(folder, texts="can,bottle")) as predictor:
+        assert predictor.class_names == ("can", "bottle")
+        assert {found.label for found in predictor.detect(photo, 0.0)} <= {"can", "bottle"}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")  # MLflow's own
+@pytest.mark.parametrize(("kind", "texts"), [("rt_detr", None), ("grounding-dino", "can,milk carton")])
+def test_an_exported_folder_has_all_that_it_needs(
+    kind: str, texts: str | None, folder_of: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    pytest.importorskip("mlflow")
+    if texts is not None:
+        settings = served(folder_of(kind))
+        with pytest.raises(ExportError, match="expected them in BOX2MASK_TEXTS"):
+            export_mlflow(choose(settings), tmp_path / "refused", settings)
+    settings = served(folder_of(kind), texts=texts)
+    written = export_mlflow(choose(settings), tmp_path / "exported", settings)
+    assert written.class_names == (("can", "milk carton") if texts else ("can", "carton", "milk bottle"))
+    names = {path.name for path in tmp_path.rglob("*") if path.parent.name == "detector"}
+    assert names >= {"config.json", "preprocessor_config.json", "model.safetensors"}
+    assert ("tokenizer.json" in names) is (texts is not None)
