@@ -69,7 +69,7 @@ class DetectorFiles:
             raise ModelFilesError(
                 f"{path}: looked for one config .py and one checkpoint ({' or '.join(WEIGHT_SUFFIXES)}) there, in its "
                 f"artifacts folder and one folder further in; found {len(configs)} and {len(checkpoints)} in "
-                f"{folder}, which holds {present}{_way_out(configs, checkpoints)}"
+                f"{folder}, which holds {present}{_way_out(folder, configs, checkpoints)}"
             )
         metadata = folder / "model_metadata.json"
         return cls(configs[0], checkpoints[0], metadata if metadata.is_file() else None)
@@ -96,8 +96,10 @@ def _is_hugging_faces(folder: Path) -> bool:
         return False
 
 
-def _way_out(configs: list[Path], checkpoints: list[Path]) -> str:
+def _way_out(folder: Path, configs: list[Path], checkpoints: list[Path]) -> str:
     """Where one of the two is there once and the other more often: that naming one of those is enough."""
+    if _is_hugging_faces(folder):
+        return ". This is one of Hugging Face's detectors, which are served, but not trained here"
     if len(configs) == 1 and len(checkpoints) > 1:
         return f". Name the checkpoint that you mean, not the folder: {checkpoints[-1]}"
     if len(checkpoints) == 1 and len(configs) > 1:

@@ -21,7 +21,7 @@ from models.wrappers import StateDict, unwrapped
 # What transformers raises for values in a config.json that make no network.
 CONFIG_ERRORS = (
     TypeError, ValueError, KeyError, IndexError, AttributeError, ArithmeticError, RuntimeError, ImportError, OSError,
-    StrictDataclassError,
+    MemoryError, StrictDataclassError,
 )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import torch
@@ -41,6 +42,7 @@ class TextReader:
         """longest: how many tokens the network reads at most, of one text or of the sentence of all."""
         self._tokenizer = tokenizer
         self._longest = longest
+        self._lock = Lock()  # tokenizers refuse to work for two threads at once
         self.read = lru_cache(maxsize=64)(self._sentence if model_type in SENTENCE else self._separately)
 
     @classmethod
@@ -68,9 +70,10 @@ class TextReader:
 
     def _separately(self, texts: tuple[str, ...]) -> Tokens:
         """Each text for itself, filled up to the longest that the network reads."""
-        for text in texts:
-            self._check_length(len(self._tokenizer(text)["input_ids"]), f"the text {text!r:.80}")
-        made = self._tokenizer(list(texts), padding="max_length", max_length=self._longest, return_tensors="pt")
+        with self._lock:
+            for text in texts:
+                self._check_length(len(self._tokenizer(text)["input_ids"]), f"the text {text!r:.80}")
+            made = self._tokenizer(list(texts), padding="max_length", max_length=self._longest, return_tensors="pt")
         return Tokens({key: made[key] for key in ("input_ids", "attention_mask")}, None)
 
     def _sentence(self, texts: tuple[str, ...]) -> Tokens:
@@ -79,7 +82,8 @@ class TextReader:
             if set(text) & set(".?"):
                 raise TextsError(f"expected texts without . and ?, at which this detector parts them, got {text!r:.80}")
         sentence = ". ".join(text.strip().lower() for text in texts) + "."
-        made = self._tokenizer(sentence, return_tensors="pt", return_token_type_ids=True)
+        with self._lock:
+            made = self._tokenizer(sentence, return_tensors="pt", return_token_type_ids=True)
         ids = made["input_ids"][0].tolist()
         self._check_length(len(ids), "all texts together")
         spans = self._spans(ids)

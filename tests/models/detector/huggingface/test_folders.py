@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from models.checkpoints import CheckpointError, ModelFilesError
+from models.detector.files import DetectorFiles
 from models.detector.huggingface import network
 from models.detector.huggingface.detector import HuggingFaceDetector
 from models.detector.huggingface.timm_resnet import as_transformers, renamed
@@ -101,6 +102,24 @@ def test_every_form_of_a_folder_gives_the_same(
         (weights,) = {*folder.glob("*.bin"), *folder.glob("*.index.json")}
         assert scores(weights, picture) == pytest.approx(expected, abs=1e-5)
         assert weights.name in HuggingFaceDetector.files(folder)
+
+
+def test_weights_of_other_numbers_become_float32(copy_of: FolderOf, picture: Callable[..., np.ndarray]) -> None:
+    folder = copy_of("rt_detr")
+    expected = scores(folder, picture)
+    weights = load_file(folder / "model.safetensors")
+    half = {key: value.bfloat16() if value.is_floating_point() else value for key, value in weights.items()}
+    save_file(half, folder / "model.safetensors")
+    change(folder / "config.json", dtype="bfloat16")
+    detector = HuggingFaceDetector.load(folder)
+    assert detector.dtype == torch.float32
+    assert {parameter.dtype for parameter in detector._network.parameters()} == {torch.float32}
+    assert scores(folder, picture) == pytest.approx(expected, abs=0.1)
+
+
+def test_training_says_that_it_takes_none_of_them(folder_of: FolderOf) -> None:
+    with pytest.raises(ModelFilesError, match="This is one of Hugging Face's detectors, which are served, but not tr"):
+        DetectorFiles.find(folder_of("rt_detr"))
 
 
 # timm's names of a ResNet's layers, written out; the backbone of DETR's published folders.

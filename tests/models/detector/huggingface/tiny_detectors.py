@@ -43,6 +43,11 @@ _DINO = {
     "model_type": "rf_detr_dinov2", "hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "mlp_ratio": 2,
     "image_size": 56, "patch_size": 14, "num_windows": 2, "out_features": ["stage1", "stage3"],
 }  # fmt: skip
+_VIT = {
+    "model_type": "lw_detr_vit", "hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "mlp_ratio": 2,
+    "image_size": 64, "pretrain_image_size": 32, "patch_size": 16, "num_windows": 4, "window_block_indices": [0],
+    "out_features": ["stage2", "stage3"],
+}  # fmt: skip
 
 CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     "rt_detr": ("RTDetrConfig", _RT | {"backbone_config": _RT_RESNET}),
@@ -55,7 +60,18 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
             "decoder_ffn_dim": 16, "decoder_self_attention_heads": 2, "decoder_cross_attention_heads": 2,
         },
     ),
+    "deimv2": ("Deimv2Config", _RT | {"backbone_config": _HGNET, "lqe_hidden_dim": 16}),
+    "lw_detr": (
+        "LwDetrConfig",
+        {
+            "backbone_config": _VIT, "projector_scale_factors": [1.0], "d_model": 16, "num_queries": 12,
+            "group_detr": 2, "decoder_layers": 2, "decoder_ffn_dim": 16, "decoder_self_attention_heads": 2,
+            "decoder_cross_attention_heads": 2,
+        },
+    ),
     "detr": ("DetrConfig", _DETR),
+    "dab-detr": ("DabDetrConfig", _DETR | {"hidden_size": 64}),
+    "table-transformer": ("TableTransformerConfig", _DETR),
     "conditional_detr": ("ConditionalDetrConfig", _DETR),
     "deformable_detr": ("DeformableDetrConfig", _DETR | {"encoder_n_points": 2, "decoder_n_points": 2}),
     "yolos": (
@@ -104,6 +120,10 @@ _PROCESSORS: dict[str, tuple[str, dict[str, Any]]] = {
     "rt_detr": ("RTDetrImageProcessorPil", {"size": {"height": 64, "width": 96}}),
     "rt_detr_v2": ("RTDetrImageProcessorPil", {"size": {"height": 64, "width": 64}}),
     "d_fine": ("RTDetrImageProcessorPil", {"size": {"height": 96, "width": 64}, "do_normalize": True}),
+    "deimv2": ("RTDetrImageProcessorPil", {"size": {"height": 64, "width": 64}, "do_normalize": True}),
+    "lw_detr": ("DeformableDetrImageProcessorPil", {"size": {"height": 64, "width": 64}}),
+    "dab-detr": ("ConditionalDetrImageProcessorPil", {"size": {"shortest_edge": 64, "longest_edge": 120}}),
+    "table-transformer": ("DetrImageProcessorPil", {"size": {"shortest_edge": 64, "longest_edge": 120}}),
     "detr": ("DetrImageProcessorPil", {"size": {"shortest_edge": 64, "longest_edge": 120}}),
     "conditional_detr": ("ConditionalDetrImageProcessorPil", {"size": {"shortest_edge": 64, "longest_edge": 120}}),
     "deformable_detr": ("DeformableDetrImageProcessorPil", {"size": {"shortest_edge": 64, "longest_edge": 120}}),
