@@ -202,7 +202,12 @@ def test_every_route_is_documented() -> None:
 
 
 def test_every_param_is_in_an_example_that_is_answered() -> None:
-    answered = "".join(example.text for example, shown in EXAMPLES if shown and "message" not in shown.text)
+    # The service of the examples has classes of its own, so that texts are shown with its refusal of them.
+    answered = "".join(
+        example.text
+        for example, shown in EXAMPLES
+        if shown and ("message" not in shown.text or '"message": "params.texts: this detector finds' in shown.text)
+    )
     params = openapi.document("1")["components"]["schemas"]["Request"]["properties"]["params"]["properties"]
     assert len(params) >= 8
     for name, schema in params.items():
