@@ -131,7 +131,7 @@ class HuggingFaceDetector:
         folder = cls.find(Path(path))
         network = load_network(folder, weights_at(Path(path), folder))
         config = network.config
-        images = Images.load(folder, config.model_type)
+        images = Images.load(folder, config)
         is_open = config.model_type in OPEN
         reader = TextReader.load(folder, config) if is_open else None
         names = () if is_open else class_names(config, folder / "config.json")

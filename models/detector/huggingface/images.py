@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from models.checkpoints import ModelFilesError, read_json_object
+from models.detector.huggingface.model_types import SEPARATE
 from models.detector.huggingface.network import CONFIG_ERRORS
 from models.detector.huggingface.square import resized_square
 
@@ -37,14 +39,16 @@ class Images:
         self.default_threshold: float = inspect.signature(self._find).parameters["threshold"].default
         size = {key: value for key, value in dict(processor.size or {}).items() if value}
         sides = [value for value in size.values() if isinstance(value, int)]
+        self.is_fixed_size = bool(processor.do_resize) and {"height", "width"} <= size.keys()
         self.input_scale = (max(sides), min(sides)) if sides and processor.do_resize else None
 
     @classmethod
-    def load(cls, folder: Path, model_type: str) -> Images:
-        """By processor_config.json or preprocessor_config.json. Raises ModelFilesError where they do not say enough."""
+    def load(cls, folder: Path, config: Any) -> Images:
+        """By processor_config.json or preprocessor_config.json. Raises ModelFilesError where they do not say enough, or
+        make images of a size that the network of this config does not take."""
         path, content = _config(folder)
         try:
-            images = cls(_processor_class(path, content, model_type)(**content))
+            images = cls(_processor_class(path, content, config.model_type)(**content))
             with np.errstate(all="ignore"):  # a division by 0 is told below
                 tried = images(np.full((48, 64, 3), 127, np.uint8))
         except CONFIG_ERRORS as error:
@@ -52,6 +56,7 @@ class Images:
         pixels = tried.get("pixel_values")
         if not isinstance(pixels, Tensor) or pixels.ndim != 4 or not bool(pixels.isfinite().all()):
             raise ModelFilesError(f"{path}: expected values by which an image becomes numbers, got {content!r:.200}")
+        _check_size(config, pixels.shape[-2:], images.is_fixed_size, path)
         return images
 
     def __call__(self, image: np.ndarray) -> dict[str, Tensor]:
@@ -79,6 +84,26 @@ class Images:
         outputs = SimpleNamespace(logits=logits[None], pred_boxes=boxes[None])
         (found,) = self._find(outputs, threshold=threshold, target_sizes=[size_hw])
         return found["boxes"], found["scores"], found["labels"]
+
+
+def _check_size(config: Any, size_hw: Sequence[int], is_fixed: bool, path: Path) -> None:
+    """Raises ModelFilesError where a network that takes only some sizes would get another."""
+    model_type = config.model_type
+    exact, step = None, 1
+    if model_type in SEPARATE:
+        exact = config.vision_config.image_size
+    elif model_type in ("rt_detr", "rt_detr_v2", "d_fine", "deimv2"):  # each level's map is half the one before
+        step = max(config.feat_strides)
+    elif model_type == "lw_detr":  # whole windows of whole patches
+        step = config.backbone_config.patch_size * config.backbone_config.num_windows_side
+    if exact is None and step == 1:
+        return
+    fits = [side == exact if exact else side % step == 0 for side in size_hw]
+    if not (is_fixed and all(fits)):
+        expected = f"{exact} x {exact}" if exact else f"one size, with sides that are multiples of {step}"
+        height, width = size_hw
+        found = f"{width} x {height}" if is_fixed else "sizes in proportion to the photos'"
+        raise ModelFilesError(f"{path}: size: expected {expected} pixels, which the model takes, got {found}")
 
 
 def _config(folder: Path) -> tuple[Path, dict[str, Any]]:

@@ -232,6 +232,18 @@ def cut(folder: Path) -> None:
             "image_processor_type: expected the image processor of a",
         ),
         ("detr", with_processor(image_processor_type=7), "expected the image processor of a detector, got 7"),
+        ("owlv2", with_processor(size={"height": 96, "width": 96}), "size: expected 64 x 64 pixels, .*, got 96 x 96"),
+        (
+            "d_fine",
+            with_processor(size={"height": 50, "width": 64}),
+            "sides that are multiples of 32 pixels, .* 64 x 50",
+        ),
+        ("rt_detr", with_processor(size={"shortest_edge": 64, "longest_edge": 96}), "got sizes in proportion to the"),
+        (
+            "lw_detr",
+            with_processor(size={"height": 64, "width": 80}),
+            "sides that are multiples of 32 pixels, .* 80 x 64",
+        ),
         ("detr", with_text("config.json", "[1]"), "expected a JSON object, got list"),
         ("detr", with_config(model_type="clip"), r"looked for a config.json whose model_type is one of .*'clip'"),
         ("detr", with_config(d_model="wide"), r"config\.json: cannot build the model \(detr\): "),
