@@ -18,7 +18,7 @@ DOCUMENT = (REPOSITORY / "docs" / "troubleshooting.md").read_text(encoding="utf-
 MORE = "…"
 # Where what keeps a service from starting is raised, and the errors that it is told by.
 STARTUP = (
-    *("app/settings.py", "app/engine/loading.py", "app/server.py", "models/detector/mmcv_ops.py"),
+    *("app/settings.py", "app/engine/loading.py", "app/server.py", "models/detector/mmcv_ops/extension.py"),
     *("models/detector/files.py", "models/detector/configs.py", "models/detector/pipelines.py"),
     *("models/segmenter/sam.py", "models/segmenter/processor.py", "models/huggingface_folder.py"),
     *("models/detector/huggingface/network.py", "models/detector/huggingface/images.py"),

@@ -20,8 +20,8 @@ from models.detector.huggingface.model_types import MODEL_TYPES, OPEN
 from models.detector.huggingface.network import class_names, load_network
 from models.detector.huggingface.texts import FILES, TextReader, Tokens, best_texts
 from models.detector.interruptions import as_outside, called_between_layers
+from models.detector.mmcv_ops.suppression import nms
 from models.detector.protocol import ChannelOrder
-from models.detector.suppression import suppressed
 from models.families import ModelFiles
 from models.huggingface_folder import find_folder, folder_files, folders_below, weights_at
 from models.types import Detections, check_rgb
@@ -211,7 +211,7 @@ class HuggingFaceDetector:
             probabilities = raw.logits.sigmoid()
             labels = best_texts(probabilities[probabilities.amax(dim=1) > score_threshold], spans)
         if iou_threshold is not None:
-            kept = suppressed(boxes, scores, labels, iou_threshold)
+            kept = _suppressed(boxes, scores, labels, iou_threshold)
             boxes, scores, labels = boxes[kept], scores[kept], labels[kept]
         best = torch.argsort(scores, descending=True, stable=True)[:max_detections]
         height, width = size_hw
@@ -226,3 +226,12 @@ class HuggingFaceDetector:
         """All three steps for (H, W, 3) uint8 RGB images of any sizes; thresholds: of `postprocess`."""
         raws = self.forward([self.preprocess(image, texts) for image in images])
         return [self.postprocess(raw, **thresholds) for raw in raws]
+
+
+def _suppressed(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: float) -> Tensor:
+    """The places of the boxes that non-maximum suppression within each class keeps, in order."""
+    kept = [labels.new_zeros(0)]
+    for label in labels.unique():
+        (places,) = torch.where(labels == label)
+        kept.append(places[nms(boxes[places], scores[places], iou_threshold)])
+    return torch.cat(kept).sort().values
