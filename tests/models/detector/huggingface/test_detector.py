@@ -157,6 +157,23 @@ def test_thresholds_select(folder_of: FolderOf, pictures: list[np.ndarray]) -> N
             assert not ((wide > 1e-3) & (high > 1e-3)).any()
 
 
+@pytest.mark.parametrize("kind", OPEN_KINDS)
+def test_a_threshold_keeps_boxes_and_texts_together(kind: str, folder_of: FolderOf, pictures: list[np.ndarray]) -> None:
+    detector = HuggingFaceDetector.load(folder_of(kind))
+    (raw,) = detector.forward([detector.preprocess(pictures[1], TEXTS)])
+    noise = 2 * torch.randn(raw.logits.shape, generator=torch.Generator().manual_seed(0)) - 4
+    raw = replace(raw, logits=torch.where(raw.logits.isinf(), -torch.inf, noise))  # texts of all kinds
+    assert len(set(detector.postprocess(raw, score_threshold=0.0).labels.tolist())) == 3
+    everything = detector.postprocess(raw, score_threshold=0.0)
+    for threshold in (None, float(everything.scores[4])):
+        own = 0.25 if "dino" in kind else 0.1
+        count = int((everything.scores > (own if threshold is None else threshold)).sum())
+        found = detector.postprocess(raw, score_threshold=threshold)
+        assert found.scores.tolist() == everything.scores[:count].tolist()
+        assert found.labels.tolist() == everything.labels[:count].tolist()
+        assert found.boxes_xyxy.tolist() == everything.boxes_xyxy[:count].tolist()
+
+
 def test_images_of_any_shape_are_read(folder_of: FolderOf) -> None:
     for kind in ("detr", "yolos", "rf_detr", "owlv2"):  # sides in proportion, in steps of 16, none, a square
         detector = HuggingFaceDetector.load(folder_of(kind))
