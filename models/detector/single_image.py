@@ -55,6 +55,9 @@ def reduce(config: Any, path: object) -> None:
         raise ModelFilesError(f"{path}: {kind} is no detector of images: {_NO_DETECTOR[kind]}")
     if isinstance(model.get("detector"), Mapping) and "tracker" in model:
         _take_detector(config)
+    shared = config.model.get("data_preprocessor")
+    if isinstance(shared, Mapping) and name_of(shared.get("type")) == "MultiBranchDataPreprocessor":
+        config.model["data_preprocessor"] = shared["data_preprocessor"]  # of a semi-supervised training's images
     _take_student(config.model)
     _take_things(config.model)
     if kind == "FastRCNN" or ("roi_head" in config.model and not config.model.get("rpn_head")):

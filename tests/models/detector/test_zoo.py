@@ -41,10 +41,12 @@ FAMILIES = {
     "condinst/condinst_r50_fpn_ms-poly-90k_coco_instance.py": FPN,
     "dcn/faster-rcnn_r50_fpn_dpool_1x_coco.py": TWO_STAGES,
     "dcnv2/faster-rcnn_r50_fpn_mdpool_1x_coco.py": TWO_STAGES,
-    "detr/detr_r50_8xb2-150e_coco.py": f"model = dict(backbone=dict(depth=18), neck=dict(in_channels=[512]), {QUERIES})",
+    "detr/detr_r50_8xb2-150e_coco.py": "model = dict(backbone=dict(depth=18), neck=dict(in_channels=[512]), "
+    f"{QUERIES})",
     "dyhead/atss_r50_fpn_dyhead_1x_coco.py": "model = dict(backbone=dict(depth=18), neck=[dict(type='FPN', "
     "in_channels=[64, 128, 256, 512], out_channels=64, start_level=1, add_extra_convs='on_output', num_outs=5), "
-    "dict(type='DyHead', in_channels=64, out_channels=64, num_blocks=1)], bbox_head=dict(in_channels=64, feat_channels=64))",
+    "dict(type='DyHead', in_channels=64, out_channels=64, num_blocks=1)], "
+    "bbox_head=dict(in_channels=64, feat_channels=64))",
     "faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py": TWO_STAGES,
     "grid_rcnn/grid-rcnn_r50_fpn_gn-head_1x_coco.py": TWO_STAGES,
     "mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py": TWO_STAGES,
