@@ -213,12 +213,8 @@ def _named_classes(files: DetectorFiles, meta: dict[str, Any], config: Any) -> I
         node = node.get("dataset")
     places.append((files.config, config.get("metainfo")))
     for path, place in places:
-        for key in (
-            "thing_classes",
-            "classes",
-            "CLASSES",
-            "id2label",
-        ):  # the first: a panoptic data set's, without stuff
+        # The first: a panoptic data set's, without stuff.
+        for key in ("thing_classes", "classes", "CLASSES", "id2label"):
             names = place.get(key) if isinstance(place, dict) else None
             if isinstance(names, dict):  # {"0": "can", …}
                 try:

@@ -37,7 +37,7 @@ def scatter_rows(table: torch.Tensor, index: torch.Tensor, weight: torch.Tensor,
         table.index_add_(0, index[part].reshape(-1), its.flatten(0, 1))
 
 
-def corners(position: torch.Tensor, length: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def corners(position: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """The two pixels that a position along one axis lies between, and how far it is to the second.
 
     position: in pixels, 0 at the centre of the first. Returns low and high (int64, neither clamped) and the fraction.
@@ -56,8 +56,8 @@ def bilinear(y: torch.Tensor, x: torch.Tensor, size_hw: tuple[int, int]) -> tupl
     inside = (y > -1) & (x > -1) & (y < height) & (x < width)
     y, x = y.where(inside, 0), x.where(inside, 0)  # what may be far away or not a number is no index
     index, weight = [], []
-    y_low, y_high, y_part = corners(y, height)
-    x_low, x_high, x_part = corners(x, width)
+    y_low, y_high, y_part = corners(y)
+    x_low, x_high, x_part = corners(x)
     for row, row_weight in ((y_low, 1 - y_part), (y_high, y_part)):
         for column, column_weight in ((x_low, 1 - x_part), (x_high, x_part)):
             there = inside & (row >= 0) & (row < height) & (column >= 0) & (column < width)
