@@ -23,7 +23,6 @@ import httpx
 import numpy as np
 
 from app.contract import schemas
-from app.contract.masks import Rle
 from app.engine import loading
 from app.errors import ServiceError
 from app.images.reading import ImageLimits, image_bytes
@@ -32,6 +31,7 @@ from app.scoring.scorer import PIPELINE_SCORE_THRESHOLD
 from app.scoring.thread import ScorerThread
 from app.settings import Settings
 from models.images.decoding import ImageError, image_size_hw
+from models.rle import Rle
 
 # A file, the content of one, or an http(s) URL.
 ImageSource = Path | bytes | str

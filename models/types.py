@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from models.rle import Rle
+
 
 @dataclass(frozen=True)
 class Detections:
@@ -20,12 +22,14 @@ class Detections:
     scores: (N,) float32 in 0..1.
     labels: (N,) int64, indices into the detector's `class_names`, or into the texts that it was asked for.
     size_hw: the image's (height, width).
+    masks: of a detector that finds them, N of the image's size; None of another, or where none were asked for.
     """
 
     boxes_xyxy: np.ndarray
     scores: np.ndarray
     labels: np.ndarray
     size_hw: tuple[int, int]
+    masks: tuple[Rle, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.scores)

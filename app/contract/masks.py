@@ -1,4 +1,4 @@
-"""A binary mask -> the three forms in which a response may carry it: PNG, COCO RLE, polygons.
+"""A binary mask -> forms in which a response may carry it: PNG and polygons; `models.rle` has the third.
 
 A mask is (H, W), bool, or uint8 where anything but 0 is the object. Every form is exact: decoded, it
 gives the same pixels again.
@@ -9,24 +9,30 @@ from __future__ import annotations
 import base64
 import struct
 import zlib
+from collections.abc import Callable
+from functools import partial
 from io import BytesIO
-from typing import TypedDict
+from typing import Any, Literal
 
 import numpy as np
 from isal import isal_zlib
 from PIL import Image
-from pycocotools import mask as coco_mask
+
+from models.rle import encode_rle, zeros_and_ones
+
+MaskFormat = Literal["png", "rle", "polygon"]
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-# With more runs than this, and than one in so many pixels, sorting them costs more than a copy of the mask by columns.
-MANY_RUNS, PIXELS_PER_RUN = 1024, 32
 
 
-class Rle(TypedDict):
-    """COCO's compressed run-length encoding. size: [H, W]. counts: column-major runs, as ASCII text."""
-
-    size: list[int]
-    counts: str
+def encoder(mask_format: MaskFormat, *, fast: bool) -> tuple[str, Callable[[np.ndarray], Any]]:
+    """The key that masks of this form have in an answer, and what makes the value of one."""
+    encoders: dict[MaskFormat, tuple[str, Callable[[np.ndarray], Any]]] = {
+        "png": ("encoded_binary_mask", partial(encode_png, fast=fast)),
+        "rle": ("rle", partial(encode_rle, fast=fast)),
+        "polygon": ("polygon", encode_polygons),
+    }
+    return encoders[mask_format]
 
 
 def encode_png(mask: np.ndarray, *, fast: bool = True) -> str:
@@ -34,23 +40,8 @@ def encode_png(mask: np.ndarray, *, fast: bool = True) -> str:
 
     fast: write the file here, around ISA-L's deflate, instead of through Pillow: the same pixels, about as large.
     """
-    ones = _zeros_and_ones(mask)
+    ones = zeros_and_ones(mask)
     return base64.b64encode(_png(ones) if fast else _png_by_pillow(ones)).decode("ascii")
-
-
-def encode_rle(mask: np.ndarray, *, fast: bool = True) -> Rle:
-    """The mask as pycocotools encodes it, ready for JSON.
-
-    fast: find the runs here, where they are few, instead of through a column-major copy: the same text.
-    """
-    ones = _zeros_and_ones(mask)
-    height, width = mask.shape
-    runs = _column_major_runs(ones) if fast else None
-    if runs is None:
-        rle = coco_mask.encode(np.asfortranarray(ones))
-    else:
-        rle = coco_mask.frPyObjects({"size": [height, width], "counts": runs}, height, width)
-    return {"size": [height, width], "counts": rle["counts"].decode("ascii")}
 
 
 def encode_polygons(mask: np.ndarray) -> list[list[float]]:
@@ -68,17 +59,10 @@ def encode_polygons(mask: np.ndarray) -> list[list[float]]:
     pixels. Filling by pixel centres, as pycocotools' `frPyObjects` does at (H, W), gives the mask back
     exactly; `cv2.fillPoly` also paints the pixels that an outline touches, at any mask's right and bottom.
     """
-    rings = _trace(_zeros_and_ones(mask))
+    rings = _trace(zeros_and_ones(mask))
     height, width = mask.shape
     decimals = len(str(max(height, width))) + 3  # enough for a thousandth of a pixel
     return [np.round(np.asarray(ring) / (width, height), decimals).ravel().tolist() for ring in rings]
-
-
-def _zeros_and_ones(mask: np.ndarray) -> np.ndarray:
-    """(H, W) uint8 of 0 and 1. Raises ValueError for another shape or dtype: a fault of the caller's."""
-    if mask.ndim != 2 or mask.dtype not in (np.bool_, np.uint8):
-        raise ValueError(f"expected a mask (H, W) of bool or uint8, got {mask.shape} of {mask.dtype}")
-    return mask.view(np.uint8) if mask.dtype == np.bool_ else (mask != 0).view(np.uint8)
 
 
 def _png(ones: np.ndarray) -> bytes:
@@ -106,34 +90,6 @@ def _png_by_pillow(ones: np.ndarray) -> bytes:
     buffer = BytesIO()
     Image.fromarray(ones * np.uint8(255)).save(buffer, "PNG")
     return buffer.getvalue()
-
-
-def _column_major_runs(ones: np.ndarray) -> np.ndarray | None:
-    """The lengths of the runs of 0, 1, 0, ... down the columns of (H, W) uint8 0 and 1; None where they are many.
-
-    What changes from a row to the next is found row by row, as the mask lies in memory; only the places of
-    the changes, which are few, are then sorted by columns.
-    """
-    height, width = ones.shape
-    pixels = ones.view(np.bool_)
-    filled = np.flatnonzero(pixels.any(axis=1))
-    if not len(filled):
-        return np.array([height * width])
-    top, last = int(filled[0]), int(filled[-1])
-    changes = np.empty((last - top + 2, width), dtype=np.bool_)  # row i: from pixel row top + i - 1 to the next
-    changes[0] = pixels[top]
-    np.not_equal(pixels[top + 1 : last + 1], pixels[top:last], out=changes[1:-1])
-    changes[-1] = pixels[last]
-    if last == height - 1:  # below a column comes the top of the next, and below the last one nothing
-        changes[-1, -1] = False
-        if top == 0:
-            through = changes[-1, :-1] & changes[0, 1:]
-            changes[-1, :-1] ^= through
-            changes[0, 1:] ^= through
-    if np.count_nonzero(changes) > max(MANY_RUNS, height * width // PIXELS_PER_RUN):
-        return None
-    ys, xs = np.divmod(np.flatnonzero(changes), width)
-    return np.diff(np.sort(xs * height + ys + top), prepend=0, append=height * width)
 
 
 def _trace(mask: np.ndarray) -> list[list[tuple[int, int]]]:

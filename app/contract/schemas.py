@@ -17,6 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from app.contract import causes
+from app.contract.masks import MaskFormat
 from app.contract.prompts import BOXES, LABELS, POINTS, read_prompts
 from app.errors import BadRequest
 from models.types import Detections, Prompts
@@ -27,7 +28,7 @@ DETECTOR_COLUMNS = (IMAGE,)
 SEGMENTER_COLUMNS = (IMAGE, *PROMPT_COLUMNS)
 
 ResponseSchema = Literal["card", "live"]
-MaskFormat = Literal["png", "rle", "polygon"]
+MaskSource = Literal["detector", "segmenter", "none"]
 
 # Texts that a request may name for an open-vocabulary detector, and the characters of each.
 MAX_TEXTS, MAX_TEXT_LENGTH = 256, 256
@@ -41,17 +42,19 @@ class Params:
     """What `params` may ask for; see `parse_params`. None leaves a value to the model or the service.
 
     texts: what an open-vocabulary detector is to find, each once; None where nothing is named.
+    masks: whose masks the boxes get. mask_format: None is "png", and for a detector's own masks "polygon".
     """
 
     score_threshold: float | None = None
     iou_threshold: float | None = None
     max_detections: int | None = None
     texts: tuple[str, ...] | None = None
+    masks: MaskSource | None = None
     multimask_output: bool = False
     coordinates: Literal["absolute", "normalized"] | None = (
         None  # None is pixels too, but not where they look like 0..1
     )
-    mask_format: MaskFormat = "png"
+    mask_format: MaskFormat | None = None
     exif_orientation: bool = False
     response_schema: ResponseSchema | None = None
 
@@ -179,9 +182,10 @@ def parse_params(params: object) -> Params:
         iou_threshold=fraction("iou_threshold"),
         max_detections=most,
         texts=_texts(params.get("texts")),
+        masks=choice("masks", "detector", "segmenter", "none"),
         multimask_output=flag("multimask_output"),
         coordinates=choice("coordinates", "absolute", "normalized"),
-        mask_format=choice("mask_format", "png", "rle", "polygon") or "png",
+        mask_format=choice("mask_format", "png", "rle", "polygon"),
         exif_orientation=flag("exif_orientation"),
         response_schema=choice("response_schema", "card", "live"),
     )

@@ -38,6 +38,7 @@ def describe(scorer: Scorer, choice: loading.Choice, settings: Settings) -> dict
             "input_scale": engine.detector.input_scale,
             "channel_order": engine.detector.channel_order,
             "takes_texts": engine.detector.takes_texts,
+            "has_masks": engine.detector.has_masks,
         }
     if engine.segmenter is not None:
         served["segmenter"] |= {"image_size": engine.segmenter.image_size}

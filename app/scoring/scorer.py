@@ -6,31 +6,32 @@ A request is checked whole, images included, before any network runs. It knows n
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import aclosing, contextmanager
+from collections.abc import Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import numpy as np
 
 from app import timings
 from app.contract import causes, masks, schemas
+from app.contract.masks import MaskFormat
 from app.contract.prompts import resolve_prompts
 from app.contract.schemas import Params, Request, ResponseSchema, Row
 from app.engine.cache import content_key
 from app.engine.engine import FETCHES, Engine
 from app.errors import BadRequest, ImageGone, NotFound, NotNumbers
-from app.images.reading import ImageLimits, image_bytes, is_url
+from app.images.reading import ImageLimits, is_url
 from app.images.store import ImageStore, is_reference, reference_of
-from app.images.urls import UrlError
 from app.scoring.cost import AnswerCost, AnswerLimits
+from app.scoring.row_image import image_file, told_of
 from app.scoring.waiting import each, together
 from models.detector.protocol import Detector, Sample
 from models.images.decoding import ImageError, decode_image, image_size_hw
 from models.pipeline import box_prompts
+from models.rle import Rle, decode_rle
 from models.segmenter.protocol import RawMasks, Segmenter
-from models.types import Detections, Embedding, Prompts, TextsError
+from models.types import Detections, Embedding, Prompts
 
 # A mask for each of a hundred guesses helps nobody.
 PIPELINE_SCORE_THRESHOLD = 0.3
@@ -81,7 +82,8 @@ class Scorer:
         """
         if self.is_prompted(request):
             return await self.segment(request)
-        return await (self.detect if self.engine.segmenter is None else self.detect_and_segment)(request)
+        boxes_alone = self.engine.segmenter is None or request.params.masks == "none"
+        return await (self.detect if boxes_alone else self.detect_and_segment)(request)
 
     def is_prompted(self, request: Request) -> bool:
         """Whether `by_models` takes the request for one for SAM and its prompts."""
@@ -90,12 +92,44 @@ class Scorer:
         return self.engine.detector is None or request.has_prompts
 
     async def detect(self, request: Request) -> list[dict[str, Any]]:
-        """YOLOF's answer: `{"boxes": [...]}` per row."""
+        """The detector's answer: `{"boxes": [...]}` per row, with its own masks if it has some."""
         _need(self.engine.detector, "detector")
-        names = self._names(request.params)
+        params = request.params
+        if params.masks == "segmenter":
+            raise BadRequest(
+                'params.masks: expected "detector" or "none" on this route, got "segmenter": /pipeline/score asks it'
+            )
+        with_masks = self._detector.has_masks and params.masks != "none"
+        if params.masks == "detector":
+            self._need_masks()
+        return await self._boxes(request, None, with_masks, params.mask_format or "polygon")
+
+    async def _boxes(
+        self, request: Request, score_threshold: float | None, with_masks: bool, mask_format: MaskFormat
+    ) -> list[dict[str, Any]]:
+        """Per row the detector's boxes and, if `with_masks`, its own masks in that form."""
+        params = request.params
+        names = self._names(params)
         images, of_row = await self._images(schemas.detector_rows(request), request, detect=True)
-        found = await together(self._detections(image, request.params) for image in images)
-        answers = [{"boxes": schemas.detected_boxes(one, names)} for one in found]
+        cost = AnswerCost(self.answer_limits)
+
+        async def answer(image: _Image) -> dict[str, Any]:
+            found = await self._detections(image, params, score_threshold, with_masks)
+            boxes = schemas.detected_boxes(found, names)
+            if found.masks is not None:
+                cost.plan(len(boxes), False, image.size_hw)
+                key, function = masks.encoder(mask_format, fast=self._detector.fast)
+
+                async def add(box: dict[str, Any], mask: Rle) -> None:
+                    encode = timings.stage("post")(lambda: mask if key == "rle" else function(decode_rle(mask)))
+                    encoded = {key: await self.engine.aside(encode)}
+                    cost.add([encoded])
+                    box |= encoded if mask_format == "polygon" else {"mask_per_prediction": [encoded]}
+
+                await together(add(*one) for one in zip(boxes, found.masks, strict=True))
+            return {"boxes": boxes}
+
+        answers = await together(answer(image) for image in images)
         return [answers[image] for image in of_row]
 
     async def segment(self, request: Request) -> list[dict[str, Any]]:
@@ -130,16 +164,27 @@ class Scorer:
         return await together(answer(number) for number in range(len(rows)))
 
     async def detect_and_segment(self, request: Request) -> list[dict[str, Any]]:
-        """YOLOF's answer with a mask for every box: `{"boxes": [{..., "mask_per_prediction": [...]}]}` per row."""
+        """The detector's answer with a mask for every box: `{"boxes": [{..., "mask_per_prediction": [...]}]}` per row.
+
+        They are the segmenter's, or the detector's own where these are asked for or there is no segmenter.
+        """
         _need(self.engine.detector, "detector")
-        _need(self.engine.segmenter, "segmenter")
         params = request.params
+        if params.masks == "none":
+            raise BadRequest(
+                'params.masks: expected "detector" or "segmenter" here, got "none": /yolof/score finds boxes'
+            )
+        alone = params.masks is None and self.engine.segmenter is None and self._detector.has_masks
+        if params.masks == "detector" or alone:
+            self._need_masks()
+            return await self._boxes(request, PIPELINE_SCORE_THRESHOLD, True, params.mask_format or "png")
+        _need(self.engine.segmenter, "segmenter")
         names = self._names(params)
         images, of_row = await self._images(schemas.detector_rows(request), request, detect=True, segment=True)
         cost = AnswerCost(self.answer_limits)
 
         async def answer(image: _Image) -> dict[str, Any]:
-            found = await self._detections(image, params, PIPELINE_SCORE_THRESHOLD)
+            found = await self._detections(image, params, PIPELINE_SCORE_THRESHOLD, masks=False)
             boxes = schemas.detected_boxes(found, names)
             if boxes:
                 cost.plan(len(boxes), params.multimask_output, image.size_hw)
@@ -167,7 +212,7 @@ class Scorer:
             return reference_of(image), _width_and_height(stored_hw), _width_and_height(upright_hw)
 
         try:
-            image = source if isinstance(source, bytes) else await self.engine.fetch(_file, source, self.limits)
+            image = source if isinstance(source, bytes) else await self.engine.fetch(image_file, source, self.limits)
             reference, stored, upright = await self.engine.aside(check, image)
         except ImageError as error:
             raise BadRequest(str(error)) from error
@@ -198,6 +243,10 @@ class Scorer:
             raise BadRequest(f"params.texts: this detector finds its own classes: {classes}. Leave texts out")
         return detector.class_names
 
+    def _need_masks(self) -> None:
+        if not self._detector.has_masks:
+            raise BadRequest('params.masks: expected "segmenter", got "detector": this detector finds boxes alone')
+
     @property
     def _segmenter(self) -> Segmenter[Any]:
         assert self.engine.segmenter is not None
@@ -218,12 +267,12 @@ class Scorer:
         def read(number: int) -> tuple[str, bytes]:
             data = known[number]
             if data is None:
-                with _told_of(number):
-                    data = _file(rows[number].image, self.limits)
+                with told_of(number):
+                    data = image_file(rows[number].image, self.limits)
             return content_key(data, exif_orientation=params.exif_orientation), data
 
         def prepare(number: int, key: str, data: bytes, embedding: Embedding | None) -> _Image:
-            with _told_of(number), timings.stage("decode"):
+            with told_of(number), timings.stage("decode"):
                 image = decode_image(data, exif_orientation=params.exif_orientation, max_pixels=self.limits.max_pixels)
                 return _Image(
                     key,
@@ -260,7 +309,9 @@ class Scorer:
             raise ImageGone(str(value), row=row)
         return image
 
-    async def _detections(self, image: _Image, params: Params, score_threshold: float | None = None) -> Detections:
+    async def _detections(
+        self, image: _Image, params: Params, score_threshold: float | None, masks: bool
+    ) -> Detections:
         assert image.for_detector is not None
         found = await self.engine.aside(
             timings.stage("post")(self._detector.postprocess),
@@ -268,6 +319,7 @@ class Scorer:
             score_threshold=score_threshold if params.score_threshold is None else params.score_threshold,
             iou_threshold=params.iou_threshold,
             max_detections=params.max_detections,
+            masks=masks,
         )
         if not (np.isfinite(found.boxes_xyxy).all() and np.isfinite(found.scores).all()):
             raise NotNumbers()
@@ -309,12 +361,7 @@ class Scorer:
                 for mask, score in zip(self._segmenter.postprocess(raw, index), scores, strict=True)
             ]
 
-        encoders: dict[str, tuple[str, Callable[[np.ndarray], Any]]] = {
-            "png": ("encoded_binary_mask", partial(masks.encode_png, fast=self._segmenter.fast)),
-            "rle": ("rle", partial(masks.encode_rle, fast=self._segmenter.fast)),
-            "polygon": ("polygon", masks.encode_polygons),
-        }
-        key, function = encoders[params.mask_format]
+        key, function = masks.encoder(params.mask_format or "png", fast=self._segmenter.fast)
 
         async def one(index: int) -> list[dict[str, Any]]:
             encoded = await self.engine.aside(encode, index)
@@ -324,37 +371,10 @@ class Scorer:
         return await together(one(index) for index in range(len(raw)))
 
 
-def _file(image: object, limits: ImageLimits) -> bytes:
-    """The encoded file of a row's image. Raises ImageError."""
-    if not is_url(image):
-        with timings.stage("decode"):
-            return image_bytes(image, limits)
-    with timings.fetching() as fetch:
-        try:
-            data = image_bytes(image, limits)
-        except ImageError as error:
-            cause = error.__cause__.__cause__ if isinstance(error.__cause__, UrlError) else error.__cause__
-            fetch.outcome = "refused" if cause is None else "timeout" if isinstance(cause, TimeoutError) else "failed"
-            raise
-        fetch.outcome, fetch.size = "ok", len(data)
-        return data
-
-
 def _need(model: object | None, kind: str) -> None:
     if model is None:
         purpose = {"detector": "requests with only images", "segmenter": "requests with points and boxes"}[kind]
         raise NotFound(f"this service has no {kind}, which answers {purpose}: start it with BOX2MASK_{kind.upper()}")
-
-
-@contextmanager
-def _told_of(row: int) -> Iterator[None]:
-    """An image's fault becomes one of the row that it stands in, the texts' one of the request."""
-    try:
-        yield
-    except ImageError as error:
-        raise BadRequest(str(error), row=row, column=schemas.IMAGE) from error
-    except TextsError as error:
-        raise BadRequest(f"params.texts: {error}") from error
 
 
 def _width_and_height(size_hw: tuple[int, int]) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""MMDetector: an MMDetection config and checkpoint, as three steps from an RGB image to its boxes.
+"""MMDetector: an MMDetection config and checkpoint, as three steps from an RGB image to its boxes, masks too if it has.
 
 It serves YOLOF, and any other detector of MMDetection's zoo whose ops are there. This module knows nothing
 of requests, and leaves what lies in a detector's folder to `models.detector.files`.
@@ -13,7 +13,6 @@ import operator
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,6 +21,7 @@ import torch
 
 from models.checkpoints import load_into, load_state_dict
 from models.detector import conv_fusion, mmcv_ops
+from models.detector.batches import in_batches
 from models.detector.configs import has_bases, read_config
 from models.detector.files import (
     OTHER_SUFFIXES,
@@ -31,11 +31,19 @@ from models.detector.files import (
     candidates,
     find_class_names,
 )
-from models.detector.interruptions import as_outside, called_between_layers
+from models.detector.instance_masks import (
+    InstanceMasks,
+    has_masks,
+    in_network_frame,
+    is_large,
+    keep_small,
+)
 from models.detector.known_resize import KnownResize
+from models.detector.mmdet_values import Found, RawDetections, Sample, found_of, mapped
 from models.detector.pipelines import inference_pipeline
 from models.detector.protocol import ChannelOrder
 from models.detector.single_image import LEFT_OFF
+from models.detector.thresholds import kept
 from models.families import ModelFiles
 from models.model_errors import say_once
 from models.types import Detections, check_rgb
@@ -45,46 +53,6 @@ T = TypeVar("T")
 
 # Wider or taller than this, mmcv's resize would round the short side to no pixel at all.
 MAX_ASPECT = 256
-# What the network sees at once: a processor is busy with one image of the usual size, and small ones share a batch.
-PIXELS_AT_ONCE = {"cpu": 1 << 20, "cuda": 9 << 20}
-
-
-@dataclass(frozen=True, eq=False)
-class Sample:
-    """One image as the network wants it, on the CPU.
-
-    inputs: (3, h, w) uint8, resized, neither normalised nor padded.
-    metainfo: what MMDetection notes of the way here (`img_shape`, `scale_factor`, …).
-    size_hw: the image's own size. stretch_xy: how often its columns and rows were repeated before.
-    """
-
-    inputs: torch.Tensor
-    metainfo: dict[str, Any]
-    size_hw: tuple[int, int]
-    stretch_xy: tuple[int, int]
-
-    @property
-    def pixels(self) -> int:
-        """How many the network will see, before padding."""
-        return self.inputs[0].numel()
-
-
-@dataclass(frozen=True, eq=False)
-class RawDetections:
-    """What the network said about one image, on the CPU in float32, before thresholds.
-
-    Exactly one of the two is there. head: for each output of a dense head its levels, (1, C, h, w) each, or several
-    such. found: (boxes_xyxy (N, 4), scores (N,), labels (N,)) of a detector that selects on the way.
-    """
-
-    sample: Sample
-    head: tuple[Any, ...] | None = None
-    found: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
-
-    @property
-    def is_numbers(self) -> bool:
-        """Whether there is no NaN in it, of which thresholds would make boxes that were simply not found."""
-        return not any(bool(tensor.isnan().any()) for tensor in _tensors(self.found or self.head))
 
 
 class MMDetector:
@@ -126,6 +94,8 @@ class MMDetector:
         self._resize = KnownResize.find(self._transforms) if fast else None
         self._model = model.to(self.device).eval()
         self._dense = _is_dense(model)
+        self.has_masks = has_masks(model)
+        self._mask_threshold = keep_small(model) if fast else None
         self._autocast = False
         if not (fast and conv_fusion.fuse(self._model, dtype)) and dtype != torch.float32:
             self._autocast = autocast
@@ -202,44 +172,33 @@ class MMDetector:
                 image = np.repeat(image, times, axis)
         if self._resize is not None:
             inputs, metainfo = self._resize(image, self.channel_order)
-            return Sample(inputs, metainfo, (height, width), stretch_xy)
+            return Sample(inputs, self._framed(metainfo), (height, width), stretch_xy)
         if self.channel_order == "bgr":
             image = image[..., ::-1]
         results: dict[str, Any] = {"img": np.ascontiguousarray(image), "img_id": 0}
         for transform in self._transforms:
             results = transform(results)
-        return Sample(results["inputs"], results["data_samples"].metainfo, (height, width), stretch_xy)
+        return Sample(results["inputs"], self._framed(results["data_samples"].metainfo), (height, width), stretch_xy)
+
+    def _framed(self, metainfo: dict[str, Any]) -> dict[str, Any]:
+        """With masks of the size that the network sees, where those of the image's would be too much at once."""
+        if self.fast and self.has_masks and self._mask_threshold is None and is_large(metainfo["ori_shape"]):
+            return in_network_frame(metainfo)
+        return metainfo
 
     @torch.inference_mode()
     def forward(self, samples: Sequence[Sample], between: Callable[[], None] | None = None) -> list[RawDetections]:
-        """Run the network on the device; one result per sample, in order.
-
-        Samples share a batch where they pad to the same shape: padding further would change the
-        results, as a network sees its padding.
-        between: called over and over in the middle of it, on this thread and in torch's default modes, so
-        that short work need not wait: on the CPU before each of the network's layers, elsewhere between
-        batches. What it raises ends the forward.
-        """
-        by_shape: dict[tuple[int, int], list[int]] = {}
+        """Run the network on the device; one result per sample, in order. Samples share a batch where they pad to the
+        same shape. between: see `in_batches`."""
         divisor = getattr(self._model.data_preprocessor, "pad_size_divisor", 1)
-        for index, sample in enumerate(samples):
-            height, width = sample.inputs.shape[1:]
-            padded = math.ceil(height / divisor) * divisor, math.ceil(width / divisor) * divisor
-            by_shape.setdefault(padded, []).append(index)
-        outcome: dict[int, RawDetections] = {}
-        if between is not None:
-            between = as_outside(between, self.device.type)
-        with called_between_layers(self._model, between if self.device.type == "cpu" else None):
-            for (height, width), indices in by_shape.items():
-                at_once = len(indices)
-                if self.fast:
-                    at_once = max(1, PIXELS_AT_ONCE.get(self.device.type, 1) // (height * width))
-                for start in range(0, len(indices), at_once):
-                    if outcome and between is not None:
-                        between()
-                    chosen = indices[start : start + at_once]
-                    outcome.update(zip(chosen, self._forward_batch([samples[i] for i in chosen]), strict=True))
-        return [outcome[index] for index in range(len(samples))]
+
+        def padded(sample: Sample) -> tuple[tuple[int, int], int]:
+            height, width = (math.ceil(side / divisor) * divisor for side in sample.inputs.shape[1:])
+            return (height, width), height * width
+
+        return in_batches(
+            self._model, samples, padded, self._forward_batch, between, device=self.device, limited=self.fast
+        )
 
     def _forward_batch(self, samples: list[Sample]) -> list[RawDetections]:
         from mmdet.structures import DetDataSample
@@ -257,15 +216,12 @@ class MMDetector:
             else:
                 found = [result.pred_instances for result in self._model(**batch, mode="predict")]
         if self._dense:
-            on_cpu = _mapped(tuple(outputs), lambda level: level.float().cpu())
+            on_cpu = mapped(tuple(outputs), lambda level: level.float().cpu())
             return [
-                RawDetections(sample, head=_mapped(on_cpu, operator.itemgetter(slice(i, i + 1))))
+                RawDetections(sample, head=mapped(on_cpu, operator.itemgetter(slice(i, i + 1))))
                 for i, sample in enumerate(samples)
             ]
-        return [
-            RawDetections(sample, found=(one.bboxes.float().cpu(), one.scores.float().cpu(), one.labels.cpu()))
-            for sample, one in zip(samples, found, strict=True)
-        ]
+        return [RawDetections(sample, found=found_of(one)) for sample, one in zip(samples, found, strict=True)]
 
     @torch.inference_mode()
     def postprocess(
@@ -275,35 +231,42 @@ class MMDetector:
         score_threshold: float | None = None,
         iou_threshold: float | None = None,
         max_detections: int | None = None,
+        masks: bool = True,
     ) -> Detections:
         """Decode, filter and suppress one image's boxes, on the CPU.
 
         score_threshold: keep what scores strictly above it. iou_threshold: of boxes of one class that
         overlap strictly more, keep the best. max_detections: then keep this many. None takes the
         config's own value. A detector that selects on the way (two stages, queries) has applied its
-        config's values already, so there these can only narrow the choice.
+        config's values already, so there these can only narrow the choice. masks: whether a detector that `has_masks`
+        makes them.
         """
-        if raw.found is None:
-            boxes, scores, labels = self._decode(raw, score_threshold, iou_threshold, max_detections)
-        else:
-            boxes, scores, labels = raw.found
-            if iou_threshold is not None and len(boxes):
-                from mmcv.ops import batched_nms
+        found = raw.found or self._decode(raw, score_threshold, iou_threshold, max_detections)
+        best = kept(
+            found.boxes_xyxy,
+            found.scores,
+            found.labels,
+            score_threshold=score_threshold,
+            iou_threshold=None if raw.found is None else iou_threshold,
+            max_detections=max_detections,
+        )
 
-                _, kept = batched_nms(boxes, scores, labels, {"type": "nms", "iou_threshold": iou_threshold})
-                boxes, scores, labels = boxes[kept], scores[kept], labels[kept]
-        if score_threshold is not None:
-            above = scores > score_threshold
-            boxes, scores, labels = boxes[above], scores[above], labels[above]
-        best = torch.argsort(scores, descending=True, stable=True)[:max_detections]
-
-        height, width = raw.sample.size_hw
-        boxes_xyxy = boxes[best].numpy() / np.array(raw.sample.stretch_xy * 2, dtype=np.float32)
+        sample = raw.sample
+        height, width = sample.size_hw
+        frame_hw = sample.metainfo["ori_shape"][:2]  # of the repeated image, or as the network sees it
+        boxes_xyxy = found.boxes_xyxy[best].numpy()
+        if sample.stretch_xy != (1, 1) or frame_hw != sample.size_hw:
+            boxes_xyxy = boxes_xyxy * np.array((width / frame_hw[1], height / frame_hw[0]) * 2, np.float32)
+        rles = None
+        if self.has_masks and masks and found.masks is not None:
+            small = InstanceMasks(found.masks, found.boxes_xyxy, frame_hw, self._mask_threshold)
+            rles = tuple(small.rle(place, sample.size_hw, sample.stretch_xy) for place in best.tolist())
         return Detections(
             boxes_xyxy=boxes_xyxy.clip(0, np.array([width, height] * 2, dtype=np.float32)),
-            scores=scores[best].numpy(),
-            labels=labels[best].numpy(),
-            size_hw=raw.sample.size_hw,
+            scores=found.scores[best].numpy(),
+            labels=found.labels[best].numpy(),
+            size_hw=sample.size_hw,
+            masks=rles,
         )
 
     def _decode(
@@ -312,7 +275,7 @@ class MMDetector:
         score_threshold: float | None,
         iou_threshold: float | None,
         max_detections: int | None,
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    ) -> Found:
         """mmdet's own selection, with this image's settings in a copy of the config's."""
         head = self._model.bbox_head
         cfg = copy.deepcopy(head.test_cfg)
@@ -325,7 +288,7 @@ class MMDetector:
             cfg.max_per_img = max_detections
         outputs = raw.head or ()
         (result,) = head.predict_by_feat(*outputs, batch_img_metas=[raw.sample.metainfo], cfg=cfg, rescale=True)
-        return result.bboxes, result.scores, result.labels
+        return found_of(result)
 
     def detect(
         self,
@@ -350,22 +313,6 @@ class MMDetector:
             self.postprocess(raw, score_threshold=score, iou_threshold=iou, max_detections=most)
             for raw, (score, iou, most) in zip(raws, settings, strict=True)
         ]
-
-
-def _tensors(outputs: Any) -> Iterator[torch.Tensor]:
-    """All that are in lists and tuples of any depth."""
-    if isinstance(outputs, torch.Tensor):
-        yield outputs
-    else:
-        for one in outputs or ():
-            yield from _tensors(one)
-
-
-def _mapped(outputs: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
-    """The same lists and tuples, with each tensor changed."""
-    if isinstance(outputs, torch.Tensor):
-        return change(outputs)
-    return type(outputs)(_mapped(one, change) for one in outputs)
 
 
 def _per_image(value: T | Sequence[T | None] | None, count: int) -> Sequence[T | None]:

@@ -42,15 +42,18 @@ class Detector(Family, Protocol[SampleT, RawT]):
 
     class_names: the name of each label. channel_order: how images reach the network. input_scale: the (long, short)
     sides in pixels that images are resized to fit, or None if they are not. takes_texts: whether it finds what it is
-    asked for by texts; `class_names` is () then.
+    asked for by texts; `class_names` is () then. has_masks: whether it finds masks with its boxes. fast:
+    whether shortcuts are taken, with the same results but for rounding.
     """
 
     class_names: tuple[str, ...]
     channel_order: ChannelOrder
     input_scale: tuple[int, int] | None
     takes_texts: bool
+    has_masks: bool
     device: torch.device
     dtype: torch.dtype
+    fast: bool
 
     @classmethod
     def load(
@@ -90,6 +93,10 @@ class Detector(Family, Protocol[SampleT, RawT]):
         score_threshold: float | None = None,
         iou_threshold: float | None = None,
         max_detections: int | None = None,
+        masks: bool = True,
     ) -> Detections:
-        """One image's boxes, best first, on the CPU; None takes the model's own threshold."""
+        """One image's boxes, best first, on the CPU; None takes the model's own threshold.
+
+        masks: whether they are made, by a detector that `has_masks`.
+        """
         ...

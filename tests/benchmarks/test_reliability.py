@@ -15,6 +15,7 @@ from app.contract import masks
 from benchmarks.reliability import soak
 from benchmarks.reliability.sigterm import Stop, summary
 from benchmarks.reliability.traffic import Case, Deviation, Different, deviation
+from models.rle import encode_rle
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -30,7 +31,7 @@ def a_mask(*more: tuple[int, int]) -> np.ndarray:
 def an_answer(mask: np.ndarray, score: float = 0.5, **more: Any) -> list[Any]:
     encoded = {
         "encoded_binary_mask": masks.encode_png(mask),
-        "rle": masks.encode_rle(mask),
+        "rle": encode_rle(mask),
         "polygon": masks.encode_polygons(mask),
     }
     return [{"predictions": [{"mask_per_prediction": [{**encoded, "iou_score": score, **more}]}]}]

@@ -15,11 +15,11 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-from app.contract.masks import encode_rle
 from app.predictor import PredictedObject
 from app.results import coco
 from app.results.image_result import ImageResult
 from models.data import Annotation, Dataset, LabelledImage, write
+from models.rle import encode_rle
 
 SIZE_HW = (30, 40)
 CLASSES = ("can", "carton")

@@ -15,19 +15,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from models.detector.batches import in_batches
 from models.detector.huggingface.images import Images
 from models.detector.huggingface.model_types import MODEL_TYPES, OPEN
 from models.detector.huggingface.network import class_names, load_network
 from models.detector.huggingface.texts import FILES, TextReader, Tokens, best_texts
-from models.detector.interruptions import as_outside, called_between_layers
-from models.detector.mmcv_ops.suppression import nms
 from models.detector.protocol import ChannelOrder
+from models.detector.thresholds import kept
 from models.families import ModelFiles
 from models.huggingface_folder import find_folder, folder_files, folders_below, weights_at
 from models.types import Detections, check_rgb
 
-# What the network sees at once: a processor is busy with one image of the usual size, and small ones share a batch.
-PIXELS_AT_ONCE = {"cpu": 1 << 20, "cuda": 9 << 20}
 # Of Grounding DINO's `post_process_grounded_object_detection`.
 _SENTENCE_THRESHOLD = 0.25
 
@@ -72,6 +70,7 @@ class HuggingFaceDetector:
     """
 
     channel_order: ChannelOrder = "rgb"
+    has_masks = False
 
     def __init__(
         self,
@@ -150,30 +149,15 @@ class HuggingFaceDetector:
 
     @torch.inference_mode()
     def forward(self, samples: Sequence[Sample], between: Callable[[], None] | None = None) -> list[RawDetections]:
-        """Run the network on the device; one result per sample, in order.
+        """Run the network on the device; one result per sample, in order. Samples share a batch where all their inputs
+        have the same shapes. between: see `in_batches`."""
 
-        Samples share a batch where all their inputs have the same shapes: padding would change the results.
-        between: called over and over in the middle of it, on this thread and in torch's default modes, so that short
-        work need not wait: on the CPU before each of the network's layers, elsewhere between batches.
-        """
-        by_shape: dict[tuple[Any, ...], list[int]] = {}
-        for index, sample in enumerate(samples):
-            shapes = tuple(sorted((key, tuple(value.shape)) for key, value in sample.inputs.items()))
-            by_shape.setdefault(shapes, []).append(index)
-        outcome: dict[int, RawDetections] = {}
-        if between is not None:
-            between = as_outside(between, self.device.type)
-        with called_between_layers(self._network, between if self.device.type == "cpu" else None):
-            for indices in by_shape.values():
-                at_once = len(indices)
-                if self.fast:
-                    at_once = max(1, PIXELS_AT_ONCE.get(self.device.type, 1) // samples[indices[0]].pixels)
-                for start in range(0, len(indices), at_once):
-                    if outcome and between is not None:
-                        between()
-                    chosen = indices[start : start + at_once]
-                    outcome.update(zip(chosen, self._forward_batch([samples[i] for i in chosen]), strict=True))
-        return [outcome[index] for index in range(len(samples))]
+        def shapes(sample: Sample) -> tuple[tuple[tuple[str, tuple[int, ...]], ...], int]:
+            return tuple(sorted((key, tuple(value.shape)) for key, value in sample.inputs.items())), sample.pixels
+
+        return in_batches(
+            self._network, samples, shapes, self._forward_batch, between, device=self.device, limited=self.fast
+        )
 
     def _forward_batch(self, samples: list[Sample]) -> list[RawDetections]:
         inputs = {
@@ -192,6 +176,7 @@ class HuggingFaceDetector:
         score_threshold: float | None = None,
         iou_threshold: float | None = None,
         max_detections: int | None = None,
+        masks: bool = True,
     ) -> Detections:
         """Select one image's boxes as transformers' `post_process_object_detection` does, on the CPU.
 
@@ -210,10 +195,7 @@ class HuggingFaceDetector:
             boxes, scores, _ = self._images.boxes(raw.logits, raw.boxes, size_hw, score_threshold)
             probabilities = raw.logits.sigmoid()
             labels = best_texts(probabilities[probabilities.amax(dim=1) > score_threshold], spans)
-        if iou_threshold is not None:
-            kept = _suppressed(boxes, scores, labels, iou_threshold)
-            boxes, scores, labels = boxes[kept], scores[kept], labels[kept]
-        best = torch.argsort(scores, descending=True, stable=True)[:max_detections]
+        best = kept(boxes, scores, labels, iou_threshold=iou_threshold, max_detections=max_detections)
         height, width = size_hw
         return Detections(
             boxes_xyxy=boxes[best].float().numpy().clip(0, np.array([width, height] * 2, dtype=np.float32)),
@@ -226,12 +208,3 @@ class HuggingFaceDetector:
         """All three steps for (H, W, 3) uint8 RGB images of any sizes; thresholds: of `postprocess`."""
         raws = self.forward([self.preprocess(image, texts) for image in images])
         return [self.postprocess(raw, **thresholds) for raw in raws]
-
-
-def _suppressed(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: float) -> Tensor:
-    """The places of the boxes that non-maximum suppression within each class keeps, in order."""
-    kept = [labels.new_zeros(0)]
-    for label in labels.unique():
-        (places,) = torch.where(labels == label)
-        kept.append(places[nms(boxes[places], scores[places], iou_threshold)])
-    return torch.cat(kept).sort().values

@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from app.contract import masks
-from app.contract.masks import encode_png, encode_polygons, encode_rle
+from app.contract.masks import encode_png, encode_polygons
+from models.rle import _column_major_runs, encode_rle
 
 # pycocotools' decode() has not learnt numpy 2's copy keyword.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -145,13 +145,13 @@ def test_rle_is_pycocotools_own_at_any_of_the_borders(sides):
     """Runs go on from the bottom of a column to the top of the next."""
     margins = [(1 - (sides >> bit & 1)) * 3 for bit in range(4)]
     mask = np.pad(blobs(sides, (21, 34), 1.5), (margins[:2], margins[2:]))
-    assert masks._column_major_runs(mask.view(np.uint8)) is not None
+    assert _column_major_runs(mask.view(np.uint8)) is not None
     assert encode_rle(mask) == encode_rle(mask, fast=False)
 
 
 def test_runs_are_sorted_only_where_they_are_few():
-    assert masks._column_major_runs(RANDOM["blobs 480x641 sigma 12"].view(np.uint8)) is not None
-    assert masks._column_major_runs(blobs(3, (480, 641), 0).view(np.uint8)) is None
+    assert _column_major_runs(RANDOM["blobs 480x641 sigma 12"].view(np.uint8)) is not None
+    assert _column_major_runs(blobs(3, (480, 641), 0).view(np.uint8)) is None
 
 
 @every_mask

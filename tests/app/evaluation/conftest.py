@@ -12,10 +12,10 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from app.contract.masks import Rle, encode_rle
 from app.predictor import PredictedObject, PredictionError
 from models.data import Annotation, Dataset, LabelledImage
 from models.evaluation import filled_box
+from models.rle import Rle, encode_rle
 
 SIZE_HW = (60, 80)
 

@@ -16,13 +16,14 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from app.contract.masks import encode_polygons, encode_rle
+from app.contract.masks import encode_polygons
 from app.predictor import PredictedObject
 from app.results import azureml_jsonl, coco, cvat, label_studio, mask_pngs, overlays, yolo_seg
 from app.results.drawing import Outlined, draw
 from app.results.image_result import ImageResult, classes_of
 from models.data.parsing.brush import pack
 from models.data.parsing.shapes import joined
+from models.rle import encode_rle
 
 SIZE_HW = (37, 53)
 

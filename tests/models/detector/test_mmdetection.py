@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from models.checkpoints import CheckpointError, ModelFilesError, load_state_dict
-from models.detector import mmdetection
+from models.detector import batches
 from models.detector.configs import read_config
 from models.detector.conv_fusion import FusedConv
 from models.detector.files import DetectorFiles, build_model
@@ -282,9 +282,9 @@ def test_a_batch_is_cut_where_the_device_has_enough(
     sizes: list[int] = []
     handle = detector._model.backbone.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
     together = detector.detect(images)
-    monkeypatch.setitem(mmdetection.PIXELS_AT_ONCE, "cpu", 2 * 192 * 256)
+    monkeypatch.setitem(batches.PIXELS_AT_ONCE, "cpu", 2 * 192 * 256)
     cut = detector.detect(images)
-    monkeypatch.setitem(mmdetection.PIXELS_AT_ONCE, "cpu", 1)
+    monkeypatch.setitem(batches.PIXELS_AT_ONCE, "cpu", 1)
     for ours, theirs, alone in zip(cut, together, detector.detect(images), strict=True):
         assert_alike(ours, theirs, pixels=0.02, score=1e-4)
         assert_alike(alone, theirs, pixels=0.02, score=1e-4)

@@ -86,9 +86,10 @@ def folder_of(folder: Path, config: str, small: str, prefix: str = "", more: tup
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = build_model(read_config(path), path)
-    for weight in model.parameters():  # so that scores and boxes are spread
+    for name, weight in model.named_parameters():  # so that scores and boxes are spread, and boxes have an area
         if weight.ndim > 1:
-            torch.nn.init.normal_(weight, std=1 / weight[0].numel() ** 0.5)
+            spread = 0.05 if "fc_reg" in name or "rpn_reg" in name else 10 if "rtm_kernel" in name else 1
+            torch.nn.init.normal_(weight, std=spread / weight[0].numel() ** 0.5)
     weights = {prefix + key: tensor for key, tensor in model.state_dict().items()}
     names = ["person"] if prefix else [f"class {index}" for index in range(80)]
     content = {"state_dict": weights | dict.fromkeys(more, torch.ones(2)), "meta": {"dataset_meta": {"classes": names}}}
