@@ -103,6 +103,16 @@ def hashes(out: Path) -> dict[str, str]:
     return {str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
+def assert_same(out: Path, whole: Path) -> None:
+    """Same files, though made by two processes, in which the last bit of an `iou_score` may differ."""
+    ours, theirs = hashes(out), hashes(whole)
+    del ours["coco.json"], theirs["coco.json"]
+    assert ours == theirs
+    found, wanted = (json.loads((folder / "coco.json").read_text()) for folder in (out, whole))
+    scores = [[one.pop("iou_score") for one in data["annotations"]] for data in (found, wanted)]
+    assert found == wanted and scores[0] == pytest.approx(scores[1], rel=1e-5)
+
+
 def test_the_results_of_every_format_are_of_the_same_objects(whole: Path, photos: Path) -> None:
     data = COCO(str(whole / "coco.json"))
     names = sorted(path.relative_to(photos).as_posix() for path in photos.rglob("*") if path.is_file())
@@ -190,11 +200,12 @@ def test_a_run_that_was_killed_goes_on_to_the_same_results(
     assert not (out / "coco.json").exists()
     assert run(*arguments[1:]) == 0
     assert "8 images, 3 of them from before, " in capsys.readouterr().out
-    assert hashes(out) == hashes(whole)
+    assert_same(out, whole)
+    done = hashes(out)
     before = (out / "journal.jsonl").read_bytes()
     assert run(*arguments[1:]) == 0  # with nothing left to do
     assert "8 images, 8 of them from before, " in capsys.readouterr().out
-    assert (out / "journal.jsonl").read_bytes() == before and hashes(out) == hashes(whole)
+    assert (out / "journal.jsonl").read_bytes() == before and hashes(out) == done
 
 
 def test_a_page_of_several_is_run_as_an_image_of_its_own(
@@ -368,7 +379,7 @@ def test_a_service_gives_what_this_process_gives(
     models = ("--detector", model_folders.detector, "--segmenter", model_folders.segmenter)
     assert run(*arguments, "--out", tmp_path / "here", *models) == 0
     assert run(*arguments, "--out", tmp_path / "there", "--url", service.url) == 0
-    assert hashes(tmp_path / "here") == hashes(tmp_path / "there")
+    assert_same(tmp_path / "here", tmp_path / "there")
     assert json.loads((tmp_path / "here" / "coco.json").read_text())["annotations"]
 
 
