@@ -86,6 +86,11 @@ _SCHEMAS: dict[str, Any] = {
                         "maxItems": MAX_TEXTS,
                         "description": "What to find, for an open-vocabulary detector; others refuse it",
                     },
+                    "masks": {
+                        "type": "string",
+                        "enum": ["detector", "segmenter", "none"],
+                        "description": "Whose masks the boxes get, where the detector has masks of its own",
+                    },
                     "multimask_output": {"type": "boolean", "description": "Pipeline only: three masks per box"},
                     "coordinates": {"type": "string", "enum": ["absolute", "normalized"]},
                     "mask_format": {"type": "string", "enum": ["png", "rle", "polygon"]},
@@ -97,7 +102,6 @@ _SCHEMAS: dict[str, Any] = {
     },
     "Mask": {
         "type": "object",
-        "required": ["iou_score"],
         "properties": {
             "encoded_binary_mask": {"type": "string", "description": "Base64 PNG, 8-bit greyscale, 0 or 255"},
             "rle": {
@@ -113,7 +117,10 @@ _SCHEMAS: dict[str, Any] = {
                 "description": "[x1, y1, ...] in 0..1 for each region, with mask_format polygon",
                 "items": {"type": "array", "items": {"type": "number"}},
             },
-            "iou_score": {"type": "number", "description": "SAM's own guess of the mask's quality"},
+            "iou_score": {
+                "type": "number",
+                "description": "SAM's own guess of the mask's quality; not with a detector's mask",
+            },
         },
     },
     "Boxes": {

@@ -57,6 +57,9 @@ _FOR_AZUREML = ("azureml-inference-server-http==1.5.1", "azureml-ai-monitoring==
 # conda's packages with the libraries of a desktop that opencv-python loads: libGL.so.1, libgthread-2.0.so.0 and theirs.
 _FOR_OPENCV = ("libgl", "libglib")
 
+# What models have beside their kinds: masks of any of them, and masks of the detector's own.
+MASKS, OWN_MASKS = "masks", "own masks"
+
 # Every param of the service by the models that heed it, with MLflow's type and its default. None: where nothing is
 # asked for, the model or the environment's settings decide, as in the service.
 _PARAMS: dict[str, tuple[frozenset[str], str, Any]] = {
@@ -65,7 +68,8 @@ _PARAMS: dict[str, tuple[frozenset[str], str, Any]] = {
     "max_detections": (frozenset({DETECTOR}), "long", None),
     "multimask_output": (frozenset({DETECTOR, SEGMENTER}), "boolean", False),
     "coordinates": (frozenset({SEGMENTER}), "string", None),
-    "mask_format": (frozenset({SEGMENTER}), "string", "png"),
+    "masks": (frozenset({OWN_MASKS}), "string", None),
+    "mask_format": (frozenset({MASKS}), "string", None),
     "exif_orientation": (frozenset(), "boolean", False),
     "response_schema": (frozenset({SEGMENTER}), "string", None),
 }
@@ -115,7 +119,7 @@ def export_mlflow(choice: Choice, out: Path, settings: Settings, *, image_files:
         weights = Path(scratch, "weights")
         for kind, files in choice.files.items():
             _stage(files, weights / kind)
-        class_names = _try_out(weights, settings, input_example(kinds, image_files=image_files))
+        class_names, has_masks = _try_out(weights, settings, input_example(kinds, image_files=image_files))
         code = [_stage_code(Path(package.__path__[0]), Path(scratch, "code")) for package in (app, models)]
         # Says of every export that AzureML's packages are not installed here, where nothing is served.
         logging.getLogger("mlflow").setLevel(logging.ERROR)
@@ -125,7 +129,7 @@ def export_mlflow(choice: Choice, out: Path, settings: Settings, *, image_files:
             data_path=str(weights),
             code_paths=[str(path) for path in (*code, _stage_distribution(Path(scratch)))],
             conda_env=conda_environment(requirements),
-            signature=signature(kinds, image_files=image_files),
+            signature=signature(kinds, has_masks=has_masks, image_files=image_files),
             input_example=input_example(kinds, image_files=image_files),
             metadata=_metadata(choice, class_names),
             uv_project_path=scratch,  # which has none; by default that of the current directory would be taken along
@@ -161,12 +165,13 @@ def conda_environment(requirements: tuple[str, ...]) -> dict[str, Any]:
     }
 
 
-def signature(kinds: frozenset[str], *, image_files: bool = False) -> ModelSignature:
+def signature(kinds: frozenset[str], *, has_masks: bool, image_files: bool = False) -> ModelSignature:
     """Columns in and out and params, named and typed as in the catalog's MLmodel files.
 
     An answer's column holds lists and objects, and yet is declared a string, as the catalog does: AzureML's scoring
-    script knows no other type for it, and nothing is converted by it. image_files: AzureML's batch endpoints hand over
-    image files to models with one column of bytes, and to no others.
+    script knows no other type for it, and nothing is converted by it. has_masks: whether the detector has.
+    image_files: AzureML's batch endpoints hand over image files to models with one column of bytes, and to no
+    others.
     """
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
@@ -180,7 +185,8 @@ def signature(kinds: frozenset[str], *, image_files: bool = False) -> ModelSigna
         types = {column: "string" for column in schemas.PROMPT_COLUMNS} | {schemas.MULTIMASK: "boolean"}
         inputs += [ColSpec(types[column], column, required=required) for column in schemas.PROMPT_COLUMNS]
         outputs.append(ColSpec("string", "predictions", required=required))
-    params = [ParamSpec(name, kind, default) for name, (of, kind, default) in _PARAMS.items() if of <= kinds]
+    have = kinds | ({MASKS, OWN_MASKS} if has_masks else {MASKS} if SEGMENTER in kinds else set())
+    params = [ParamSpec(name, kind, default) for name, (of, kind, default) in _PARAMS.items() if of <= have]
     return ModelSignature(Schema(inputs), Schema(outputs), ParamSchema(params))
 
 
@@ -223,8 +229,11 @@ def _stage_distribution(folder: Path) -> Path:
     return path
 
 
-def _try_out(weights: Path, settings: Settings, example: pandas.DataFrame) -> tuple[str, ...]:
-    """Load the models and answer the example, so that what cannot work fails here; the detector's class names."""
+def _try_out(weights: Path, settings: Settings, example: pandas.DataFrame) -> tuple[tuple[str, ...], bool]:
+    """Load the models and answer the example, so that what cannot work fails here.
+
+    Returns the detector's class names, and whether it has masks of its own.
+    """
     model = MlflowModel(weights, settings)
     try:
         if model.lacks_texts:
@@ -233,7 +242,7 @@ def _try_out(weights: Path, settings: Settings, example: pandas.DataFrame) -> tu
                 "carton', here and where the folder is served"
             )
         model.predict(example)
-        return model.class_names
+        return model.class_names, model.has_masks
     finally:
         model.close()
 

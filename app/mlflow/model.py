@@ -70,6 +70,12 @@ class MlflowModel:
         return tuple(self._thread.scorer.texts if detector.takes_texts else detector.class_names)
 
     @property
+    def has_masks(self) -> bool:
+        """Whether its detector finds masks with its boxes."""
+        detector = self._thread.engine.detector
+        return detector is not None and detector.has_masks
+
+    @property
     def lacks_texts(self) -> bool:
         """Whether its detector finds what texts name, and the settings name none."""
         detector = self._thread.engine.detector

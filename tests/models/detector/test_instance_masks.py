@@ -6,7 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from models.detector import instance_masks
+from models.detector.instance_masks import InstanceMasks
 from models.detector.mmcv_ops import install
 from models.detector.mmdetection import MMDetector
 from models.rle import decode_rle
@@ -44,7 +47,7 @@ def masks_of(found: object) -> np.ndarray:
 def test_masks_are_mmdetections_own(tmp_path: Path, config: str) -> None:
     from mmdet.apis import inference_detector, init_detector
 
-    folder = folder_of(tmp_path, config, (PASTED | WHOLE)[config])
+    folder = folder_of(tmp_path, config, (PASTED | WHOLE)[config], spread=1.5 if "rtmdet" in config else 1.0)
     image = picture()
     detector = MMDetector.load(folder)
     assert detector.has_masks and (detector._mask_threshold is not None) == (config in PASTED)
@@ -59,5 +62,57 @@ def test_masks_are_mmdetections_own(tmp_path: Path, config: str) -> None:
         alike = (np.isclose(theirs.scores.numpy(), score, 1e-3, 1e-3)) & (theirs.labels.numpy() == label)
         agree += bool(((wanted[alike] != mask).mean(axis=(1, 2)) < 1e-3).any())
     assert agree >= 0.97 * len(ours)  # of equal scores, either may be the last one
+    ys, xs = np.nonzero(masks[0])
+    if "solo" in config and len(xs):  # it finds masks alone
+        np.testing.assert_allclose(ours.boxes_xyxy[0], [xs.min(), ys.min(), xs.max() + 1, ys.max() + 1], atol=0.01)
     sizes = masks.mean(axis=(1, 2))
     assert (sizes > 0).any() and (sizes < 1).any()
+
+
+def test_a_model_of_boxes_has_no_masks(tmp_path: Path) -> None:
+    detector = MMDetector.load(folder_of(tmp_path, "retinanet/retinanet_r50_fpn_1x_coco.py", FPN))
+    [found] = detector.detect([picture()])
+    assert not detector.has_masks and found.masks is None
+
+
+@pytest.mark.parametrize("config", ["mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py", "solo/solo_r50_fpn_1x_coco.py"])
+def test_a_large_image_has_masks_of_its_size_made_one_at_a_time(
+    tmp_path: Path, config: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pasted ones are the same to the pixel; others are enlarged from those that the network saw."""
+    folder = folder_of(tmp_path, config, (PASTED | WHOLE)[config])
+    image = picture().repeat(4, axis=0).repeat(4, axis=1)
+    [plain] = MMDetector.load(folder, fast=False).detect([image])
+    monkeypatch.setattr(instance_masks, "WHOLE_SIZE_PIXELS", 101 * 150)
+    detector = MMDetector.load(folder)
+    [raw] = detector.forward([detector.preprocess(image)])
+    assert raw.found is not None and raw.found.masks is not None
+    assert raw.found.masks[0].numel() < 160 * 128  # not of the image's size
+    fast = detector.postprocess(raw)
+    assert masks_of(fast).shape == masks_of(plain).shape == (len(plain), 404, 600)
+    np.testing.assert_allclose(fast.boxes_xyxy, plain.boxes_xyxy, atol=0.05 if config in PASTED else 4)
+    either = (masks_of(fast) | masks_of(plain)).sum(axis=(1, 2))
+    both = (masks_of(fast) & masks_of(plain)).sum(axis=(1, 2))
+    assert (both >= (0.999 if config in PASTED else 0.85) * either).mean() > 0.9
+
+
+def test_columns_that_were_repeated_are_one_in_the_mask(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, "mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py", TWO_STAGES)
+    image = np.random.default_rng(1).integers(0, 256, (600, 2, 3), dtype=np.uint8)
+    [found] = MMDetector.load(folder).detect([image], score_threshold=0.0)
+    assert len(found) and masks_of(found).shape[1:] == (600, 2)
+
+
+def test_boxes_alone_may_be_asked_for(tmp_path: Path) -> None:
+    detector = MMDetector.load(folder_of(tmp_path, "mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py", TWO_STAGES))
+    [raw] = detector.forward([detector.preprocess(picture())])
+    found = detector.postprocess(raw, masks=False)
+    assert len(found) and found.masks is None
+
+
+def test_rows_that_rtmdet_leaves_out_are_empty() -> None:
+    """mmdet 3.3.0 makes RTMDet-Ins's masks as high as the widths' factor has it, for portraits lower than the image."""
+    short = torch.ones((1, 5, 4), dtype=torch.bool)
+    masks = InstanceMasks(short, torch.zeros((1, 4)), (7, 4))
+    mask = decode_rle(masks.rle(0, (7, 4), (1, 1)))
+    assert mask.shape == (7, 4) and mask[:5].all() and not mask[5:].any()

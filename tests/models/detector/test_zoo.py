@@ -56,7 +56,6 @@ FAMILIES = {
     "retinanet/retinanet_r50_fpn_1x_coco.py": FPN,
     "free_anchor/freeanchor_r50_fpn_1x_coco.py": FPN,
     "sabl/sabl-retinanet_r50_fpn_1x_coco.py": FPN,
-    "solo/solo_r50_fpn_1x_coco.py": FPN,
     "tood/tood_r50_fpn_1x_coco.py": FPN,
     "vfnet/vfnet_r50-mdconv-c3-c5_fpn_ms-2x_coco.py": "",
 }
@@ -75,7 +74,9 @@ REDUCED = {
 }
 
 
-def folder_of(folder: Path, config: str, small: str, prefix: str = "", more: tuple[str, ...] = ()) -> Path:
+def folder_of(
+    folder: Path, config: str, small: str, prefix: str = "", more: tuple[str, ...] = (), spread: float = 1.0
+) -> Path:
     """The config's folder as the zoo has it: a file with a base, and a checkpoint. more: other keys in that."""
     import mmdet
 
@@ -88,8 +89,8 @@ def folder_of(folder: Path, config: str, small: str, prefix: str = "", more: tup
         model = build_model(read_config(path), path)
     for name, weight in model.named_parameters():  # so that scores and boxes are spread, and boxes have an area
         if weight.ndim > 1:
-            spread = 0.05 if "fc_reg" in name or "rpn_reg" in name else 10 if "rtm_kernel" in name else 1
-            torch.nn.init.normal_(weight, std=spread / weight[0].numel() ** 0.5)
+            std = 0.05 if "fc_reg" in name or "rpn_reg" in name else spread
+            torch.nn.init.normal_(weight, std=std / weight[0].numel() ** 0.5)
     weights = {prefix + key: tensor for key, tensor in model.state_dict().items()}
     names = ["person"] if prefix else [f"class {index}" for index in range(80)]
     content = {"state_dict": weights | dict.fromkeys(more, torch.ones(2)), "meta": {"dataset_meta": {"classes": names}}}
