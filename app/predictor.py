@@ -23,6 +23,7 @@ import httpx
 import numpy as np
 
 from app.contract import schemas
+from app.contract.schemas import MaskSource
 from app.engine import loading
 from app.errors import ServiceError
 from app.images.reading import ImageLimits, image_bytes
@@ -61,7 +62,7 @@ class PredictedObject:
     label, score: the detector's; None where the box came from elsewhere.
     box_xyxy: x1, y1, x2, y2 in absolute pixels, origin at the top left corner of the top left pixel.
     rle: the mask, COCO's compressed {"size": [H, W], "counts": str} of the image's size; None where none was asked for.
-    iou_score: SAM's own guess of the mask's quality; None without a mask.
+    iou_score: SAM's own guess of the mask's quality; None of a mask that is the detector's own, and without one.
     """
 
     label: str | None
@@ -86,8 +87,13 @@ class Predictor(Protocol):
     @property
     def description(self) -> Mapping[str, Any]: ...
 
-    def detect(self, image: ImageSource, score_threshold: float | None = None) -> list[PredictedObject]:
-        """The detector's boxes, best first, without masks. score_threshold: None is the model's own (YOLOF: 0.05)."""
+    def detect(
+        self, image: ImageSource, score_threshold: float | None = None, *, masks: bool = False
+    ) -> list[PredictedObject]:
+        """The detector's boxes, best first. score_threshold: None is the model's own (YOLOF: 0.05).
+
+        masks: with the detector's own masks; PredictorError where it has none.
+        """
         ...
 
     def segment(self, image: ImageSource, boxes_xyxy: np.ndarray) -> list[PredictedObject]:
@@ -101,7 +107,7 @@ class Predictor(Protocol):
     def detect_and_segment(
         self, image: ImageSource, score_threshold: float | None = PIPELINE_SCORE_THRESHOLD
     ) -> list[PredictedObject]:
-        """The detector's boxes, best first, each with its mask."""
+        """The detector's boxes, best first, each with the segmenter's mask."""
         ...
 
     def identity(self) -> dict[str, str | None]:
@@ -126,13 +132,15 @@ class _ByRequests:
         detector = self.description["detector"]
         return () if detector is None else tuple(detector["classes"])
 
-    def detect(self, image: ImageSource, score_threshold: float | None = None) -> list[PredictedObject]:
-        return self._boxes("/yolof/score", image, score_threshold)
+    def detect(
+        self, image: ImageSource, score_threshold: float | None = None, *, masks: bool = False
+    ) -> list[PredictedObject]:
+        return self._boxes("/yolof/score", image, score_threshold, "detector" if masks else "none")
 
     def detect_and_segment(
         self, image: ImageSource, score_threshold: float | None = PIPELINE_SCORE_THRESHOLD
     ) -> list[PredictedObject]:
-        return self._boxes("/pipeline/score", image, score_threshold)
+        return self._boxes("/pipeline/score", image, score_threshold, "segmenter")
 
     def segment(self, image: ImageSource, boxes_xyxy: np.ndarray) -> list[PredictedObject]:
         boxes = np.asarray(boxes_xyxy, np.float64)
@@ -177,17 +185,22 @@ class _ByRequests:
     def close(self) -> None:
         raise NotImplementedError
 
-    def _boxes(self, route: str, image: ImageSource, score_threshold: float | None) -> list[PredictedObject]:
+    def _boxes(
+        self, route: str, image: ImageSource, score_threshold: float | None, masks: MaskSource
+    ) -> list[PredictedObject]:
         detector = self.description["detector"]
+        # A service of an older version has not heard of masks of a detector, and neither has any of its detectors.
+        has_masks = detector is not None and detector.get("has_masks", False)
+        if masks == "detector" and detector is not None and not has_masks:
+            raise PredictorError(f"the detector {detector['name']} finds boxes alone, and no masks")
         if detector is not None and detector.get("takes_texts") and not self.class_names:
             raise PredictorError(
                 f"the detector {detector['name']} finds what texts name: expected them in BOX2MASK_TEXTS, such as "
                 "BOX2MASK_TEXTS='can,milk carton', where it runs"
             )
         data = read_image(image, self._limits)
-        (row,) = self._answer(
-            route, {schemas.IMAGE: base64.b64encode(data).decode("ascii")}, score_threshold=score_threshold
-        )
+        params = {"score_threshold": score_threshold} | ({"masks": masks} if has_masks else {})
+        (row,) = self._answer(route, {schemas.IMAGE: base64.b64encode(data).decode("ascii")}, **params)
         try:
             height, width = image_size_hw(data, exif_orientation=True)
         except ImageError as error:  # where a service of another version read it
@@ -197,10 +210,10 @@ class _ByRequests:
             # To float32, the detector's own numbers, which the division for the wire had taken from them.
             corners = [found["box"][key] for key in ("topX", "topY", "bottomX", "bottomY")]
             x1, y1, x2, y2 = (np.array(corners) * (width, height, width, height)).astype(np.float32).tolist()
-            masks = found.get("mask_per_prediction", [{"rle": None, "iou_score": None}])
+            mask = found.get("mask_per_prediction", [{}])[0]
             objects.append(
                 PredictedObject(
-                    found["label"], found["score"], (x1, y1, x2, y2), masks[0]["rle"], masks[0]["iou_score"]
+                    found["label"], found["score"], (x1, y1, x2, y2), mask.get("rle"), mask.get("iou_score")
                 )
             )
         return objects

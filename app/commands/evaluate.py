@@ -47,6 +47,7 @@ are then without these, and say so).
 """
 PROMPTS = ("ground-truth", "detected", "points")
 DEFAULT_PROMPTS = PROMPTS[:2]
+MASK_SOURCES = ("detector", "segmenter")
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -69,10 +70,17 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     command.add_argument(
         "--prompts",
-        type=_prompts,
+        type=partial(_some_of, PROMPTS),
         metavar="KINDS",
         help="what masks are asked for with, separated by commas: ground-truth (annotated boxes), detected (the "
         "detector's), points (the middle of the true mask); default: ground-truth,detected",
+    )
+    command.add_argument(
+        "--masks",
+        type=partial(_some_of, MASK_SOURCES),
+        metavar="WHOSE",
+        help="whose masks are measured: segmenter, detector (its own, of a Mask R-CNN, say) or both, separated by a "
+        "comma (default: segmenter)",
     )
     command.add_argument(
         "--score-threshold",
@@ -95,6 +103,13 @@ def _run(args: argparse.Namespace) -> int:
         return failed(f"--{named[0]} and --{named[1]} exclude each other: one asks no model here, the other loads it")
     if args.predictions is not None and args.prompts is not None:
         return failed("--predictions and --prompts exclude each other: the masks of a file are asked for already")
+    own_masks = args.masks is not None and "detector" in args.masks
+    if args.predictions is not None and args.masks is not None:
+        return failed("--predictions and --masks exclude each other: the masks of a file are there already")
+    if args.masks == ("detector",) and (name := "segmenter" * bool(args.segmenter) or "prompts" * bool(args.prompts)):
+        return failed(
+            f"--masks detector asks no segmenter: expected it without --{name}, or with --masks detector,segmenter"
+        )
     if args.predictions is None and (without := named_options(args)):
         return failed(f"{without}: expected with --predictions")
 
@@ -122,7 +137,9 @@ def _run(args: argparse.Namespace) -> int:
             answers = _read(args, dataset)
         else:
             there: list[Callable[[], Predictor]] = [lambda: ServicePredictor(args.url)]
-            answers = _ask(dataset, _local(settings, args, has_masks) if asks_here else there, args.prompts)
+            with_segmenter = has_masks and args.masks != ("detector",)
+            predictors = _local(settings, args, with_segmenter) if asks_here else there
+            answers = _ask(dataset, predictors, args.prompts if with_segmenter else (), own_masks)
     except (DataError, *EXPLAINED, PredictorError) as error:
         return failed(error)
     for path, reason in answers.failures:
@@ -134,27 +151,30 @@ def _run(args: argparse.Namespace) -> int:
     return _write(answers, args)
 
 
-def _local(settings: Settings, args: argparse.Namespace, has_masks: bool) -> list[Callable[[], Predictor]]:
+def _local(settings: Settings, args: argparse.Namespace, with_segmenter: bool) -> list[Callable[[], Predictor]]:
     """A predictor for each segmenter, all of them found before the first is loaded. Raises one of EXPLAINED."""
     from app.engine.loading import choose
     from app.predictor import LocalPredictor
 
     first, *others = args.segmenter or [settings.segmenter]
     changes = [{"segmenter": first}, *({"detector": "none", "segmenter": name} for name in others)]
-    if not has_masks:
-        changes = [{"segmenter": "none"}]  # whose masks nothing could be compared with
+    if not with_segmenter:  # as where its masks can be compared with nothing
+        changes = [{"segmenter": "none"}]
     each = [settings.model_copy(update=one) for one in changes]
     return [partial(LocalPredictor, one, choose(one, typed=typed(args))) for one in each]
 
 
-def _ask(dataset: Dataset, predictors: list[Callable[[], Predictor]], prompts: Sequence[str] | None) -> Answers:
+def _ask(
+    dataset: Dataset, predictors: list[Callable[[], Predictor]], prompts: Sequence[str] | None, own_masks: bool
+) -> Answers:
+    """prompts: of the segmenters; () asks them nothing, None is the default."""
     from tqdm import tqdm
 
     from app.evaluation.answers import PROMPTS, ask
 
-    prompts = prompts or DEFAULT_PROMPTS
+    kinds = [kind for kind in PROMPTS if kind in (DEFAULT_PROMPTS if prompts is None else prompts)]
     with tqdm(total=len(dataset) * len(predictors), unit="image", file=sys.stderr, disable=None) as bar:
-        return ask(dataset, predictors, [kind for kind in PROMPTS if kind in prompts], lambda: bar.update() and None)
+        return ask(dataset, predictors, kinds, lambda: bar.update() and None, own_masks=own_masks)
 
 
 def _read(args: argparse.Namespace, dataset: Dataset) -> Answers:
@@ -186,9 +206,9 @@ def _write(answers: Answers, args: argparse.Namespace) -> int:
     return int(bool(answers.failures))
 
 
-def _prompts(value: str) -> tuple[str, ...]:
+def _some_of(known: Sequence[str], value: str) -> tuple[str, ...]:
     kinds = tuple(kind.strip() for kind in value.split(","))
-    wrong = [kind for kind in kinds if kind not in PROMPTS]
+    wrong = [kind for kind in kinds if kind not in known]
     if wrong:
-        raise argparse.ArgumentTypeError(f"expected {', '.join(PROMPTS)} or some of them, found {wrong[0]!r}")
+        raise argparse.ArgumentTypeError(f"expected {', '.join(known)} or some of them, found {wrong[0]!r}")
     return kinds

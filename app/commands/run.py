@@ -11,6 +11,7 @@ from app.commands.arguments import add_models, add_page, chosen_settings, failed
 from app.commands.list_options import add_list_options, list_options, named_options
 
 if TYPE_CHECKING:
+    from app.contract.schemas import MaskSource
     from app.folders.prompts import BoxPrompts
     from app.folders.sources import Sources
     from app.predictor import Predictor
@@ -65,6 +66,11 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         type=Path,
         metavar="FILE",
         help="the COCO annotation file that has the images and categories of a list of results in --prompts",
+    )
+    command.add_argument(
+        "--masks",
+        choices=("detector", "segmenter"),
+        help="whose masks the boxes get; the detector's are those of a Mask R-CNN, say (default: the segmenter's)",
     )
     command.add_argument(
         "--formats",
@@ -127,6 +133,8 @@ def _run(args: argparse.Namespace) -> int:
             for note in prompts.notes:
                 print(f"box2mask: {note}", file=sys.stderr)
             settings = settings.model_copy(update={"detector": "none"})
+        if args.masks == "detector":
+            settings = settings.model_copy(update={"segmenter": "none"})
         choice = choose(settings, typed=typed(args)) if args.url is None else None
         with open_predictor(settings, args.url, choice) as predictor:
             return _process(args, sources, prompts, predictor)
@@ -148,7 +156,16 @@ def _process(args: argparse.Namespace, sources: Sources, prompts: BoxPrompts | N
             raise _RunError("--prompts: expected a segmenter to give the boxes to, found none")
     elif identity["detector"] is None:
         raise _RunError("there is no detector to find boxes: name one with --detector, or give boxes with --prompts")
-    has_masks = identity["segmenter"] is not None
+    source: MaskSource = "segmenter" if identity["segmenter"] is not None else "none"
+    if args.masks == "detector":
+        identity["segmenter"] = None
+        source = args.masks
+        detector = predictor.description["detector"]
+        if not detector.get("has_masks"):
+            raise _RunError(f"--masks detector: the detector {detector['name']} finds boxes alone, and no masks")
+    elif args.masks == "segmenter" and source == "none":
+        raise _RunError("--masks segmenter: expected a segmenter, found none")
+    has_masks = source != "none"
     possible = (one for one in FORMATS if has_masks or one not in outputs.NEED_MASKS)
     formats = args.formats or tuple(one for one in possible if one not in NOT_BY_DEFAULT)
     if not has_masks and (lacking := [one for one in formats if one in outputs.NEED_MASKS]):
@@ -170,7 +187,7 @@ def _process(args: argparse.Namespace, sources: Sources, prompts: BoxPrompts | N
         writing = outputs.Outputs(args.out, formats, sources.root, args.image_url, model_version, args.page)
         if prompts is None:
             class_names = predictor.class_names
-            predict = batch.detecting(predictor, threshold, masks=has_masks)
+            predict = batch.detecting(predictor, threshold, source)
         else:
             class_names = prompts.class_names
             predict = batch.prompted(predictor)
@@ -203,6 +220,10 @@ def _check(args: argparse.Namespace) -> None:
                 raise _RunError(f"--{name}: the service at --url has its own; expected one of the two")
     if args.prompts is None and (without := named_options(args) or ("--prompts-images" * bool(args.prompts_images))):
         raise _RunError(f"{without}: expected with --prompts")
+    if args.masks == "detector" and args.prompts is not None:
+        raise _RunError("--masks detector: the boxes are those of --prompts; expected one of the two")
+    if args.masks == "detector" and args.segmenter is not None:
+        raise _RunError("--masks detector: asks no segmenter; expected it without --segmenter")
     if args.prompts is not None and args.detector is not None:
         raise _RunError("--detector: the boxes are those of --prompts; expected one of the two")
 

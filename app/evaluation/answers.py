@@ -29,7 +29,7 @@ IMAGES_AT_ONCE = 3
 
 @dataclass(frozen=True)
 class MaskAnswers:
-    """One segmenter's masks for one kind of prompts.
+    """One segmenter's masks for one kind of prompts; or a detector's own, as "detected".
 
     found: for each image what was found. "detected": the detections, each with its mask; otherwise an
         entry for each of the image's `prompted` annotations, with its label, and SAM's own score of the mask.
@@ -63,16 +63,19 @@ def ask(
     predictors: Sequence[Callable[[], Predictor]],
     prompts: Sequence[Prompts] = PROMPTS,
     progress: Callable[[], None] = lambda: None,
+    *,
+    own_masks: bool = False,
 ) -> Answers:
     """Ask one predictor after the other; each is opened when its turn comes, and closed after it.
 
     The first one's detector is the one that is measured and gives the detected boxes; of the others only the segmenters
     are. Without a true mask in the data set no masks are asked for. progress: called after every image of every
-    predictor. Raises what opening one raises, and PredictorError.
+    predictor. own_masks: the detector's own masks are measured too, before the segmenters'. Raises what opening one
+    raises, and PredictorError.
     """
     truths = truth_masks(dataset)
     if not any(truth is not None for of_image in truths for truth in of_image):
-        prompts = ()
+        prompts, own_masks = (), False
     detector: str | None = None
     class_names: tuple[str, ...] | None = None
     detections: list[Sequence[Found]] | None = None
@@ -86,7 +89,7 @@ def ask(
             if detect:
                 detector, class_names = models["detector"]["name"], predictor.class_names
             kinds = [kind for kind in prompts if detector is not None or kind != "detected"]
-            question = _Question(predictor, detect, kinds if models["segmenter"] is not None else [])
+            question = _Question(predictor, detect, kinds if models["segmenter"] is not None else [], own_masks)
             answers = []
             for index, answer in enumerate(question.answers(dataset, truths, detections)):
                 if isinstance(answer, str):
@@ -96,6 +99,8 @@ def ask(
                 progress()
             if detect:
                 detections = [one.detections for one in answers]
+                if own_masks and detector is not None:
+                    masks.append(MaskAnswers(detector, "detected", detections))
             if question.prompts:
                 name = _unlike(models["segmenter"]["name"], {one.segmenter for one in masks})
                 masks += [MaskAnswers(name, kind, [one.masks[kind] for one in answers]) for kind in kinds]
@@ -141,6 +146,7 @@ class _Question:
     predictor: Predictor
     detect: bool
     prompts: Sequence[Prompts]
+    own_masks: bool
 
     def answers(
         self,
@@ -175,7 +181,7 @@ class _Question:
                 f"got {size_hw[1]} and {size_hw[0]}"
             )
         if self.detect:
-            detections = self.predictor.detect(data, CANDIDATE_SCORE)
+            detections = self.predictor.detect(data, CANDIDATE_SCORE, masks=self.own_masks)
         detections = detections or []
         indices = prompted(image, truths)
         masks: dict[Prompts, Sequence[Found]] = {}

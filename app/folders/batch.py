@@ -17,6 +17,7 @@ from typing import TextIO
 import numpy as np
 from tqdm import tqdm
 
+from app.contract.schemas import MaskSource
 from app.folders.journal import FAILED, Journal, Stamp
 from app.folders.outputs import Outputs
 from app.folders.prompts import BoxPrompt, BoxPrompts
@@ -54,11 +55,13 @@ def images_in_networks(predictor: Predictor) -> int:
     return 1 if devices == {"cpu"} else _AT_ONCE
 
 
-def detecting(predictor: Predictor, score_threshold: float, *, masks: bool) -> Predict:
-    """Objects by the detector, with masks or without."""
+def detecting(predictor: Predictor, score_threshold: float, masks: MaskSource) -> Predict:
+    """Objects by the detector, with the segmenter's masks, its own or none."""
 
     def predict(image: Path | bytes, boxes: tuple[BoxPrompt, ...] | None) -> list[PredictedObject]:
-        return (predictor.detect_and_segment if masks else predictor.detect)(image, score_threshold)
+        if masks == "segmenter":
+            return predictor.detect_and_segment(image, score_threshold)
+        return predictor.detect(image, score_threshold, masks=masks == "detector")
 
     return predict
 

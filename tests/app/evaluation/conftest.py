@@ -53,7 +53,7 @@ class BoxFiller:
             "segmenter": {"name": self.name} if self.name else None,
         }
 
-    def detect(self, image: Any, score_threshold: float | None = None) -> list[PredictedObject]:
+    def detect(self, image: Any, score_threshold: float | None = None, *, masks: bool = False) -> list[PredictedObject]:
         self.asked.append(f"detect from {score_threshold}")
         if image == self.broken:
             raise PredictionError("this one is broken")
