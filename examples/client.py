@@ -86,10 +86,13 @@ class UnexpectedAnswer(ScoringError):
 
 @dataclass(frozen=True, eq=False)
 class Mask:
-    """pixels: (H, W) bool, of the image's size. iou_score: the segmenter's own guess of the mask's quality."""
+    """pixels: (H, W) bool, of the image's size. iou_score: the segmenter's own guess of the mask's quality.
+
+    There is none (None) of a mask that the detector found itself.
+    """
 
     pixels: np.ndarray
-    iou_score: float
+    iou_score: float | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -426,7 +429,7 @@ def read_segments(row: Any) -> list[Segment]:
 
 def read_masks(prediction: Any) -> tuple[Mask, ...]:
     key = "mask_per_prediction" if "mask_per_prediction" in prediction else "masks_per_prediction"  # card, live
-    return tuple(Mask(_pixels(mask), float(mask["iou_score"])) for mask in prediction[key])
+    return tuple(Mask(_pixels(mask), mask.get("iou_score")) for mask in prediction[key])
 
 
 def _pixels(mask: Any) -> np.ndarray:
@@ -520,7 +523,7 @@ def overlay(image: ImageSource, objects: Sequence[Detection | Segment]) -> Image
     for number, one in enumerate(objects):
         color = _COLORS[number % len(_COLORS)]
         if one.masks:
-            pixels = max(one.masks, key=lambda mask: mask.iou_score).pixels
+            pixels = max(one.masks, key=lambda mask: mask.iou_score or 0.0).pixels
             if pixels.shape != (picture.height, picture.width):
                 raise ValueError(
                     f"overlay: expected a picture of {pixels.shape[::-1]}, as the mask, got {picture.size}"

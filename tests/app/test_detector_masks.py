@@ -10,11 +10,14 @@ from typing import Any
 
 import httpx
 import numpy as np
+import pandas
 import pytest
 from fastapi import FastAPI
 from pycocotools import mask as coco_mask
 
 from app.cli import main
+from app.engine.loading import choose
+from app.mlflow.export import export_mlflow
 from app.predictor import LocalPredictor, PredictorError
 from app.settings import Settings
 from models.detector.mmdetection import MMDetector
@@ -158,3 +161,19 @@ def test_a_detector_of_boxes_has_none_to_take(
         pytest.raises(PredictorError, match="finds boxes alone"),
     ):
         predictor.detect(base64.b64decode(PICTURE), masks=True)
+
+
+def test_an_exported_folder_answers_with_them(
+    mask_rcnn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: Callable[..., Settings]
+) -> None:
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    mlflow = pytest.importorskip("mlflow")
+    chosen = settings(segmenter="none")
+    export_mlflow(choose(chosen), tmp_path / "export", chosen)
+    params = {one.name for one in mlflow.models.get_model_info(str(tmp_path / "export")).signature.params}
+    assert params == {
+        "score_threshold", "iou_threshold", "max_detections", "masks", "mask_format", "exif_orientation"
+    }  # fmt: skip
+    model = mlflow.pyfunc.load_model(str(tmp_path / "export"))
+    (boxes,) = model.predict(pandas.DataFrame({"image": [PICTURE]}), params={"max_detections": 3})["boxes"]
+    assert len(boxes) == 3 and all(filled(box["polygon"], (64, 128)).any() for box in boxes)
