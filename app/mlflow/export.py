@@ -210,6 +210,7 @@ def _stage(files: ModelFiles, folder: Path) -> None:
     """A model's files as they shall be in the folder: links, which MLflow follows: gigabytes are written once."""
     folder.mkdir(parents=True)
     for name, content in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
         if isinstance(content, bytes):
             (folder / name).write_bytes(content)
         else:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from models.checkpoints import ModelFilesError, weight_files
-from models.detector import single_image
+from models.detector import language, single_image
 from models.detector.huggingface.model_types import MODEL_TYPES
 from models.detector.mmcv_ops import MissingOpError
 from models.detector.pipelines import unknown
@@ -130,10 +130,11 @@ def build_trainable(config: Any, path: Path) -> Any:
 
     node = copy.deepcopy(config.model)
     forget_downloads(node)
+    language.from_folder(node, path)
     try:
         with DefaultScope.overwrite_default_scope(config.get("default_scope", "mmdet")):
             model = MODELS.build(node)
-    except MissingOpError:
+    except (MissingOpError, ModelFilesError):
         raise
     except Exception as error:  # a config may name any class with any arguments; the cause is kept
         raise ModelFilesError(f"{path}: cannot build the model: {unknown(error)}") from error

@@ -11,7 +11,7 @@ import inspect
 import math
 import operator
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from models.checkpoints import load_into, load_state_dict
-from models.detector import conv_fusion, mmcv_ops
+from models.detector import conv_fusion, language, mmcv_ops
 from models.detector.batches import in_batches
 from models.detector.configs import has_bases, read_config
 from models.detector.files import (
@@ -58,14 +58,12 @@ MAX_ASPECT = 256
 class MMDetector:
     """A loaded detector; make one with `MMDetector.load`. It is a `models.detector.protocol.Detector`.
 
-    class_names: the name of each label. channel_order: how images reach the network. input_scale:
-    the (long, short) sides in pixels that images are resized to fit, or None if they are not. fast: whether
-    shortcuts are taken where the parts are known ones (see `models.detector.conv_fusion`), with the same results but
-    for rounding; else MMDetection's own code does it all.
+    class_names: the name of each label; () where `takes_texts`. channel_order: how images reach the network.
+    input_scale: the (long, short) sides in pixels that images are resized to fit, or None if they are not. fast:
+    whether shortcuts are taken where the parts are known ones (see `models.detector.conv_fusion`), with the same
+    results but for rounding; else MMDetection's own code does it all.
     `preprocess` and `postprocess` may run in any number of threads beside one `forward`.
     """
-
-    takes_texts = False
 
     def __init__(
         self,
@@ -95,6 +93,7 @@ class MMDetector:
         self._model = model.to(self.device).eval()
         self._dense = _is_dense(model)
         self.has_masks = has_masks(model)
+        self.takes_texts = language.takes_texts(model)
         self._mask_threshold = keep_small(model) if fast else None
         self._autocast = False
         if not (fast and conv_fusion.fuse(self._model, dtype)) and dtype != torch.float32:
@@ -118,11 +117,18 @@ class MMDetector:
 
     @classmethod
     def files(cls, path: Path) -> ModelFiles:
-        """Config, checkpoint and metadata; a config with bases is written out. Raises ModelFilesError."""
+        """Config, checkpoint, metadata and what its language model is made from; a config with bases is written out.
+
+        Raises ModelFilesError.
+        """
         found = DetectorFiles.find(path)
         files: ModelFiles = {found.config.name: found.config, found.checkpoint.name: found.checkpoint}
-        if has_bases(found.config.read_text(encoding="utf-8", errors="replace")):  # files that lie elsewhere
-            files[found.config.name] = read_config(found.config).pretty_text.encode()
+        source = found.config.read_text(encoding="utf-8", errors="replace")
+        if has_bases(source) or "language_model" in source:
+            config = read_config(found.config)
+            files |= language.language_files(config, found.config)
+            if has_bases(source):  # files that lie elsewhere
+                files[found.config.name] = config.pretty_text.encode()
         if found.metadata is not None:
             files[found.metadata.name] = found.metadata
         return files
@@ -154,17 +160,22 @@ class MMDetector:
             state_dict, meta = load_state_dict(files.checkpoint)
             # BatchNorm's counters matter to no inference, and old checkpoints lack them.
             state_dict = unwrapped(state_dict, model.state_dict(), files.checkpoint, say_once)
-            load_into(model, state_dict, files.checkpoint, ignore=["*num_batches_tracked", *LEFT_OFF])
-            class_names = find_class_names(files, meta, config, model)
+            load_into(
+                model, state_dict, files.checkpoint, ignore=["*num_batches_tracked", *LEFT_OFF, *language.LEFT_OFF]
+            )
+            is_open = language.takes_texts(model)
+            class_names = () if is_open else find_class_names(files, meta, config, model)
             pipeline = inference_pipeline(config, files.config)
             return cls(model, pipeline, class_names, channel_order, device, dtype, fast, autocast)
 
     def preprocess(self, image: np.ndarray, texts: Sequence[str] = ()) -> Sample:
         """(H, W, 3) uint8 RGB -> Sample, as by the config's own test pipeline, on the CPU.
 
-        Images more than MAX_ASPECT times as long as wide get their short side repeated first.
+        Images more than MAX_ASPECT times as long as wide get their short side repeated first. texts: what to find, for
+        a detector that takes them. Raises TextsError for texts that it cannot read.
         """
         check_rgb(image)
+        asked = language.asked(self._model, texts) if self.takes_texts else {}
         height, width = image.shape[:2]
         stretch_xy = math.ceil(height / width / MAX_ASPECT), math.ceil(width / height / MAX_ASPECT)
         for axis, times in ((1, stretch_xy[0]), (0, stretch_xy[1])):
@@ -172,13 +183,14 @@ class MMDetector:
                 image = np.repeat(image, times, axis)
         if self._resize is not None:
             inputs, metainfo = self._resize(image, self.channel_order)
-            return Sample(inputs, self._framed(metainfo), (height, width), stretch_xy)
+            return Sample(inputs, self._framed(metainfo) | asked, (height, width), stretch_xy)
         if self.channel_order == "bgr":
             image = image[..., ::-1]
         results: dict[str, Any] = {"img": np.ascontiguousarray(image), "img_id": 0}
         for transform in self._transforms:
             results = transform(results)
-        return Sample(results["inputs"], self._framed(results["data_samples"].metainfo), (height, width), stretch_xy)
+        metainfo = self._framed(results["data_samples"].metainfo) | asked
+        return Sample(results["inputs"], metainfo, (height, width), stretch_xy)
 
     def _framed(self, metainfo: dict[str, Any]) -> dict[str, Any]:
         """With masks of the size that the network sees, where those of the image's would be too much at once."""
@@ -189,12 +201,13 @@ class MMDetector:
     @torch.inference_mode()
     def forward(self, samples: Sequence[Sample], between: Callable[[], None] | None = None) -> list[RawDetections]:
         """Run the network on the device; one result per sample, in order. Samples share a batch where they pad to the
-        same shape. between: see `in_batches`."""
+        same shape and the same texts are to be found. between: see `in_batches`."""
         divisor = getattr(self._model.data_preprocessor, "pad_size_divisor", 1)
+        alone = language.is_chunked(self._model)
 
-        def padded(sample: Sample) -> tuple[tuple[int, int], int]:
+        def padded(sample: Sample) -> tuple[tuple[Hashable, ...], int]:
             height, width = (math.ceil(side / divisor) * divisor for side in sample.inputs.shape[1:])
-            return (height, width), height * width
+            return (height, width, sample.metainfo.get("text"), alone and id(sample)), height * width
 
         return in_batches(
             self._model, samples, padded, self._forward_batch, between, device=self.device, limited=self.fast
@@ -294,6 +307,7 @@ class MMDetector:
         self,
         images: Sequence[np.ndarray],
         *,
+        texts: Sequence[str] = (),
         score_threshold: float | Sequence[float | None] | None = None,
         iou_threshold: float | Sequence[float | None] | None = None,
         max_detections: int | Sequence[int | None] | None = None,
@@ -308,7 +322,7 @@ class MMDetector:
             _per_image(max_detections, len(images)),
             strict=True,
         )
-        raws = self.forward([self.preprocess(image) for image in images])
+        raws = self.forward([self.preprocess(image, texts) for image in images])
         return [
             self.postprocess(raw, score_threshold=score, iou_threshold=iou, max_detections=most)
             for raw, (score, iou, most) in zip(raws, settings, strict=True)
