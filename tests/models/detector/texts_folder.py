@@ -23,7 +23,8 @@ KINDS = {
     "glip_fused": ("glip/glip_atss_swin-t_b_fpn_dyhead_pretrain_obj365.py", _GLIP),
 }
 _WORDS = (
-    "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", "?", "a", "can", "car", "##ton", "milk", "bottle", "of", "tin", "object",
+    "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", "?", "a", "can", "car", "##ton", "milk", "bottle", "of", "tin",
+    "object",
 )  # fmt: skip
 
 
