@@ -52,7 +52,7 @@ export function coco(picture, things, classes) {
         iscrowd: 0,
         ...(thing.best && { segmentation: thing.best.mask.rle }),
         ...(thing.score !== null && { score: thing.score }),
-        ...(thing.best && { iou_score: thing.best.score }),
+        ...(thing.best && thing.best.score !== null && { iou_score: thing.best.score }),
       };
     });
   return json({

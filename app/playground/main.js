@@ -99,9 +99,9 @@ function draw() {
   enable("undo", history.canUndo);
   enable("redo", history.canRedo);
   enable("clear", things.length > 0);
-  const [detector, segmenter] = [Boolean(version?.detector), session.canSegment];
+  const [detector, segmenter] = [Boolean(session.detector), session.canSegment];
   enable("detect", picture && detector && !busy.has("detecting"));
-  enable("segment", picture && detector && segmenter && !busy.has("segmenting"));
+  enable("segment", picture && detector && (segmenter || session.detectorHasMasks) && !busy.has("segmenting"));
   element("threshold").disabled = !detector;
   for (const button of element("downloads").children) {
     button.disabled = !(["overlay", "coco"].includes(button.dataset.file) ? visible.length : session.withMasks.length);
@@ -109,6 +109,7 @@ function draw() {
   for (const radio of document.querySelectorAll("input[name=multimask]")) {
     radio.checked = (radio.value === "3") === session.multimaskNow;
   }
+  for (const radio of document.querySelectorAll("input[name=masks]")) radio.checked = radio.value === session.masksFrom;
   element("hint").textContent = hint(detector, segmenter);
 }
 
@@ -117,6 +118,7 @@ function hint(detector, segmenter) {
   if (selected && segmenter) return "Click to add to this object, right click to take away. Escape begins another one.";
   if (things.length && segmenter) return "Select an object to refine it, or click in the picture for another one.";
   if (things.length) return "Select an object to see where it is.";
+  if (session.lacksTexts) return `Write what to find, then detect it${segmenter ? ", or click on something in the picture" : ""}.`;
   if (segmenter) return `Click on something in the picture or drag a box around it${detector ? ", or detect what is there" : ""}.`;
   return "Detect what is there.";
 }
@@ -249,12 +251,24 @@ for (const kind of ["dragenter", "dragover", "dragleave", "drop"]) {
 
 // Finding things
 
-async function find(answer) {
-  if (await answer) sayCount();
+async function ask(what) {
+  if (session.lacksTexts) return element("texts").focus();
+  if (await session[what]()) sayCount();
 }
 
-onPress("detect", () => find(session.detect()));
-onPress("segment", () => find(session.segmentAll()));
+onPress("detect", () => ask("detect"));
+onPress("segment", () => ask("segmentAll"));
+element("texts-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  element("detect").click();
+});
+element("texts").addEventListener("input", ({ target }) => {
+  session.texts = [...new Set(target.value.split(",").map((text) => text.trim()).filter(Boolean))];
+  draw();
+});
+for (const radio of document.querySelectorAll("input[name=masks]")) {
+  radio.addEventListener("change", () => (session.masksFrom = radio.value));
+}
 element("threshold").addEventListener("input", ({ target }) => {
   element("threshold-value").textContent = `${target.value}%`;
   target.setAttribute("aria-valuetext", `${target.value} percent`);
@@ -313,7 +327,7 @@ element("sheet").addEventListener("click", ({ currentTarget }) => {
 });
 document.addEventListener("keydown", (event) => {
   if (!session.picture || element("view").hidden || element("settings").open) return;
-  if (event.target.matches("input[type=url], input[type=password], input[type=range]")) return;
+  if (event.target.matches("input[type=url], input[type=text], input[type=password], input[type=range]")) return;
   const withControl = event.ctrlKey || event.metaKey;
   const key = event.key.toLowerCase();
   let act;
@@ -394,6 +408,17 @@ element("settings").addEventListener("close", () => {
   greet();
 });
 
+/** The field for what to find, and what holds while it is empty. */
+function drawTexts(detector) {
+  element("texts-form").hidden = !detector?.takes_texts;
+  if (!detector?.takes_texts) return;
+  const [example, otherwise] = detector.classes.length
+    ? [detector.classes.join(", "), "Empty: what the service was started with."]
+    : ["can, milk carton", "The detector has no classes of its own."];
+  element("texts").placeholder = example;
+  element("texts-note").textContent = `Words with commas between them. ${otherwise}`;
+}
+
 async function greet() {
   try {
     version = await service.version();
@@ -402,7 +427,7 @@ async function greet() {
     return;
   }
   const { detector, segmenter } = version;
-  session.classes = detector?.classes ?? [];
+  session.detector = detector;
   session.canSegment = segmenter !== null;
   const names = [detector, segmenter].filter(Boolean).map(({ name }) => name);
   element("models").textContent = names.join(" + ");
@@ -410,10 +435,13 @@ async function greet() {
   element("served").textContent = `box2mask ${version.box2mask}, ${names.join(" and ")}, on ${(detector ?? segmenter).device}.`;
   const reasons = [];
   if (!detector) reasons.push("This service has no detector, so there is nothing to detect with: it was started without one.");
-  if (!segmenter) reasons.push("This service has no segmenter, so there are boxes but no masks: it was started without one.");
+  const left = detector?.has_masks ? "all masks are the detector's own" : "there are boxes but no masks";
+  if (!segmenter) reasons.push(`This service has no segmenter, so ${left}: it was started without one.`);
   element("why-not").textContent = reasons.join(" ");
   element("why-not").hidden = !reasons.length;
   element("threshold-row").hidden = !detector;
+  element("masks-row").hidden = !(detector?.has_masks && segmenter);
+  drawTexts(detector);
   element("click-section").hidden = !segmenter;
   for (const radio of document.querySelectorAll("input[name=tool]")) radio.disabled = !segmenter && radio.value !== "hand";
   if (!segmenter) document.querySelector("input[name=tool][value=hand]").click();

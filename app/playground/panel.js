@@ -139,7 +139,7 @@ function figures(thing, waiting) {
   if (waiting) return "…";
   const parts = [];
   if (thing.score !== null) parts.push(percent(thing.score));
-  if (thing.best) parts.push(`mask ${percent(thing.best.score)}`);
+  if (thing.best) parts.push(thing.best.score === null ? "mask" : `mask ${percent(thing.best.score)}`);
   else if (thing.prompt.failed) parts.push("no mask");
   return parts.join(" · ");
 }

@@ -22,8 +22,11 @@ export class Session extends EventTarget {
     this.threshold = 0.3;
     this.multimask = false;
     this.hovered = null;
-    this.classes = [];
+    this.detector = null; // what the service says of it, or null
     this.canSegment = false;
+    this.masksFrom = "segmenter"; // or "detector", where both have masks
+    this.texts = []; // what to find, where the detector takes that
+    this.labels = new Set(); // of all that was found in this picture
     this.busy = new Map(); // what is being waited for -> its AbortController
     this.asked = new Map(); // a thing's id -> the prompt whose masks are on their way
   }
@@ -34,6 +37,20 @@ export class Session extends EventTarget {
 
   get selected() {
     return this.things.find(({ id }) => id === this.history.state.selected) ?? null;
+  }
+
+  /** The names of detected things: the detector's classes, or the texts that were found. */
+  get classes() {
+    return this.detector?.takes_texts ? [...this.labels] : (this.detector?.classes ?? []);
+  }
+
+  get detectorHasMasks() {
+    return Boolean(this.detector?.has_masks);
+  }
+
+  /** Whether the detector has to be told what to find, and nobody has. */
+  get lacksTexts() {
+    return Boolean(this.detector?.takes_texts) && !this.texts.length && !this.detector.classes.length;
   }
 
   /** Those that the score slider lets through. */
@@ -58,6 +75,7 @@ export class Session extends EventTarget {
     this.picture = picture;
     this.history = new History(EMPTY);
     this.hovered = null;
+    this.labels = new Set();
     this.#changed();
     this.prepare();
   }
@@ -80,44 +98,63 @@ export class Session extends EventTarget {
   /** Gives true; null where it was given up or failed. */
   detect() {
     return this.#run("detecting", async (signal) => {
-      const params = { ...FRAME, score_threshold: LOWEST_SCORE };
+      const boxesAlone = this.detectorHasMasks ? { masks: "none" } : {};
+      const params = { ...FRAME, score_threshold: LOWEST_SCORE, ...this.#textsAsked(), ...boxesAlone };
       const { boxes } = await this.service.score("yolof/score", this.picture, {}, params, { signal });
       const before = this.things;
-      const found = boxes.map((box) => {
-        const one = this.#detected(box);
-        const other = before.find((thing) => same(one, thing));
-        return other?.segmented ? other : other ? one.with({ id: other.id }) : one;
-      });
+      const found = this.#recognised(boxes.map((box) => this.#detected(box)), ({ segmented }) => segmented);
       this.#push([...found, ...without(before, found).filter((thing) => !thing.isDetected || thing.segmented)]);
       return true;
     });
   }
 
-  /** Boxes and masks of all that scores as much as the slider says. */
+  /** Boxes of all that scores as much as the slider says, with masks of SAM's or the detector's own. */
   segmentAll() {
     return this.#run("segmenting", async (signal) => {
       const least = this.threshold;
-      const params = { ...AS_RUNS, score_threshold: least, multimask_output: this.multimask };
+      const asked = { ...this.#masksAsked(), ...this.#textsAsked() };
+      const params = { ...AS_RUNS, score_threshold: least, ...asked };
       const { boxes } = await this.service.score("pipeline/score", this.picture, {}, params, { signal });
+      const names = asked.texts ?? this.detector.classes;
       const before = this.things;
-      const found = boxes.map((box) => {
-        const one = this.#detected(box);
-        const other = before.find((thing) => same(one, thing));
-        return other?.isRefined ? other : other ? one.with({ id: other.id }) : one;
-      });
-      const others = without(before, found).filter((thing) => !thing.isDetected || thing.isRefined || thing.score < least);
+      const found = this.#recognised(boxes.map((box) => this.#detected(box, asked)), ({ isRefined }) => isRefined);
+      const isNotAsked = ({ label, score }) => score < least && names.includes(label);
+      const others = without(before, found).filter((thing) => !thing.isDetected || thing.isRefined || isNotAsked(thing));
       this.#push([...found, ...others]);
       return true;
     });
   }
 
-  #detected({ box, label, score, mask_per_prediction }) {
-    const { width, height } = this.picture;
-    const corners = [box.topX * width, box.topY * height, box.bottomX * width, box.bottomY * height];
-    const prompt = new Prompt({ box: corners, multimask: this.multimask });
+  /** What was found, each as the thing that it was before, which stays as it is where `keeps` says so. */
+  #recognised(found, keeps) {
+    const before = [...this.things]; // each is found once: some detectors say things twice
+    return found.map((one) => {
+      const place = before.findIndex((thing) => same(one, thing));
+      if (place < 0) return one;
+      const [other] = before.splice(place, 1);
+      return keeps(other) ? other : one.with({ id: other.id });
+    });
+  }
+
+  /** Whose masks are wanted. A detector of boxes alone is not asked that. */
+  #masksAsked() {
+    if (!this.detectorHasMasks) return { multimask_output: this.multimask };
+    if (!this.canSegment || this.masksFrom === "detector") return { masks: "detector" };
+    return { masks: "segmenter", multimask_output: this.multimask };
+  }
+
+  /** What is to be found, where the detector takes that; without any, the service has its own. */
+  #textsAsked() {
+    return this.detector.takes_texts && this.texts.length ? { texts: this.texts } : {};
+  }
+
+  /** asked: for whose masks, where there are some. */
+  #detected({ box, label, score, mask_per_prediction }, asked = null) {
+    this.labels.add(label);
+    const prompt = new Prompt({ box: cornersOf(box, this.picture), multimask: this.multimask });
     if (mask_per_prediction) {
       prompt.masks = masksOf(mask_per_prediction, this.picture);
-      prompt.route = "pipeline/score";
+      prompt.asked = asked;
     }
     return new Thing({ label, score, prompt, segmented: Boolean(mask_per_prediction) });
   }
@@ -138,16 +175,17 @@ export class Session extends EventTarget {
     this.#add({ box: [x1, y1, x2, y2].map(tenth) });
   }
 
-  /** Whether the next prompt gives three masks: the selected thing's says so, once it has been asked. */
+  /** Whether the next prompt gives three masks: the selected thing's says so, once SAM has been asked. */
   get multimaskNow() {
-    return this.selected?.segmented ? this.selected.prompt.multimask : this.multimask;
+    const { selected } = this;
+    return selected?.segmented && !selected.prompt.isOfDetector ? selected.prompt.multimask : this.multimask;
   }
 
   /** How many masks a prompt gives, from now on and for the selected thing. */
   setMultimask(multimask) {
     this.multimask = multimask;
     const { selected } = this;
-    if (selected?.segmented && selected.prompt.multimask !== multimask) {
+    if (selected?.segmented && !selected.prompt.isOfDetector && selected.prompt.multimask !== multimask) {
       this.#exchange(selected, selected.withPrompt({ multimask }));
     } else {
       this.#changed();
@@ -270,23 +308,25 @@ export class Session extends EventTarget {
   /** The polygons of things with masks, by the service's own hand: Azure's instance-segmentation answer. */
   polygons() {
     return this.#run("writing", async (signal) => {
-      const { width, height } = this.picture;
+      const { picture } = this;
+      const { width, height } = picture;
       const ask = (route, columns, params) =>
-        this.service.score(route, this.picture, columns, { ...AS_RUNS, mask_format: "polygon", ...params }, { signal, quiet: true });
+        this.service.score(route, picture, columns, { ...AS_RUNS, mask_format: "polygon", ...params }, { signal, quiet: true });
       const things = this.withMasks;
-      const byPipeline = things.filter(({ prompt, chosen }) => prompt.route === "pipeline/score" && chosen === null);
-      const found = new Map(); // whether they were three masks each -> the pipeline's boxes
-      for (const multimask of new Set(byPipeline.map(({ prompt }) => prompt.multimask))) {
-        const alike = byPipeline.filter(({ prompt }) => prompt.multimask === multimask);
-        const least = Math.min(...alike.map(({ score }) => score));
-        const answer = await ask("pipeline/score", {}, { score_threshold: least - 1e-6, multimask_output: multimask });
-        found.set(multimask, answer.boxes);
+      const byPipeline = things.filter(({ prompt, chosen }) => prompt.asked && chosen === null);
+      const question = ({ prompt }) => JSON.stringify(prompt.asked);
+      const found = new Map(); // what was asked for -> the pipeline's boxes
+      for (const asked of new Set(byPipeline.map(question))) {
+        const least = Math.min(...byPipeline.filter((thing) => question(thing) === asked).map(({ score }) => score));
+        const answer = await ask("pipeline/score", {}, { score_threshold: least - 1e-6, ...JSON.parse(asked) });
+        found.set(asked, answer.boxes);
       }
       const boxes = [];
       for (const thing of things) {
-        let polygon = byPipeline.includes(thing)
-          ? found.get(thing.prompt.multimask).find(({ score, label }) => score === thing.score && label === thing.label)?.polygon
-          : undefined;
+        let polygon = byPipeline.includes(thing) ? again(thing, found.get(question(thing)), picture)?.polygon : undefined;
+        if (!polygon && thing.prompt.isOfDetector) {
+          throw new Error(`The detector did not find ${thing.name} again. Press Segment all, then save the polygons.`);
+        }
         if (!polygon) {
           const answer = await ask("sam/score", thing.prompt.columns, {});
           polygon = answer.predictions[0].mask_per_prediction[thing.choice].polygon;
@@ -341,8 +381,22 @@ export class Session extends EventTarget {
 function masksOf(predicted, picture) {
   return predicted.map(({ rle, iou_score }) => {
     picture.checkFrame({ width: rle.size[1], height: rle.size[0] });
-    return { mask: Mask.fromRle(rle), score: iou_score };
+    return { mask: Mask.fromRle(rle), score: iou_score ?? null }; // only SAM guesses one
   });
+}
+
+/** [x1, y1, x2, y2] in pixels of a box in 0..1. */
+function cornersOf({ topX, topY, bottomX, bottomY }, { width, height }) {
+  return [topX * width, topY * height, bottomX * width, bottomY * height];
+}
+
+/** Of a later answer's boxes the one of a thing. Its score may differ in the last digits; SAM can be asked exactly instead. */
+function again({ label, score, prompt }, boxes, picture) {
+  const most = prompt.isOfDetector ? 0.001 : 0;
+  const differs = (one) => Math.abs(one.score - score);
+  return boxes
+    .filter((one) => one.label === label && differs(one) <= most && overlap(cornersOf(one.box, picture), prompt.box) > 0.9)
+    .sort((one, other) => differs(one) - differs(other))[0];
 }
 
 function same(one, other) {

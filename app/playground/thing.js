@@ -9,9 +9,14 @@ export class Prompt {
     this.box = box; // [x1, y1, x2, y2] or null
     this.points = points; // [{x, y, positive}]
     this.multimask = multimask;
-    this.masks = null; // [{mask, score}], score SAM's own guess of the mask's quality
-    this.route = "sam/score"; // or pipeline/score, where the masks came from there
+    this.masks = null; // [{mask, score}], score SAM's own guess of the mask's quality, null for a mask of the detector's
+    this.asked = null; // the params of /pipeline/score, where the masks came from there
     this.failed = false;
+  }
+
+  /** Whether its mask is the detector's own, and SAM has not been asked. */
+  get isOfDetector() {
+    return this.asked?.masks === "detector";
   }
 
   /** The values of SAM's columns. */
@@ -64,6 +69,7 @@ export class Thing {
   get summary() {
     const masks = this.prompt.masks ?? [];
     if (!this.best) return this.name;
+    if (this.best.score === null) return `${this.name}, mask of the detector`;
     const which = masks.length > 1 ? `${this.choice + 1} of ${masks.length}, ` : "";
     return `${this.name}, mask ${which}${Math.round(this.best.score * 100)}%`;
   }
