@@ -175,7 +175,10 @@ def forget_downloads(node: Any) -> None:
 
 
 def _is_pretrained(init: Any) -> bool:
-    """Whether an init_cfg fetches weights; its type is a name, or in the read_base style the class itself."""
+    """Whether an init_cfg fetches weights; its type is a name, or in the read_base style the class itself. Some (PVT's)
+    have none."""
+    if isinstance(init, dict) and init.get("checkpoint"):
+        return True
     kind = init.get("type") if isinstance(init, dict) else None
     return str(getattr(kind, "__name__", kind)).split(".")[-1] in ("Pretrained", "PretrainedInit")
 

@@ -35,8 +35,9 @@ _NO_DETECTOR = {
     "Detectron2Wrapper": "it is a model of Detectron2, which runs it: serve MMDetection's own config of the same model",
     "Mask2FormerVideo": "it looks at several frames of a video at once: serve a mask2former config for images",
 }
-# Weights of the parts that are taken off, where they lie beside the detector's own.
-LEFT_OFF = ("teacher_model.*", "semantic_head.*", "panoptic_fusion_head.*")
+# Weights of the parts that are taken off, where they lie beside the detector's own; the last are DDQ's, whose training
+# ties them to its head's.
+LEFT_OFF = ("teacher_model.*", "semantic_head.*", "panoptic_fusion_head.*", "decoder.aux_reg_branches.*")
 
 
 def name_of(kind: Any) -> str:
