@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from app.commands.arguments import add_data_arguments, failed, read_data
-from models.finetuning.options import OptionError, TrainingOptions
+from models.finetuning.options import STUDENTS, OptionError, TrainingOptions
 
 # Where training starts if nothing is said: the best weights that are here.
 STARTS = ("yolof", "demo-yolof")
@@ -27,6 +27,8 @@ examples:
   box2mask finetune train.jsonl --validation val.jsonl --from yolof --out fridge --number_of_epochs 60
   box2mask finetune photos/ --from demo-yolof --out fridge --image_max_size 512 --image_min_size 512
   box2mask finetune photos/ --out azure --azure-defaults
+  box2mask run photos/images --prompts photos/annotations.json --formats coco --out masks    # masks by SAM, and then
+  box2mask finetune masks/coco.json --images-root photos/images --from fridge --student rtmdet-ins --out student
   torchrun --nproc-per-node 4 --no-python box2mask finetune photos/ --out fridge
 """
 
@@ -35,8 +37,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command = commands.add_parser(
         "finetune",
         help="train a detector on your own images",
-        description="Train an MMDetection detector on annotated images; boxes are all it needs. The best epoch, by a "
-        "figure on images that were not trained on, becomes a folder that can be served.",
+        description="Train an MMDetection detector on annotated images. Boxes are all that most need; one that finds "
+        "masks (Mask R-CNN, RTMDet-Ins, ...) needs masks too. The best epoch, by a figure on images that were not "
+        "trained on, becomes a folder that can be served.",
         epilog=NOTES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -58,6 +61,11 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     taken.add_argument("--backbone-only", action="store_true", help="take only the backbone's weights of it")
     taken.add_argument(
         "--from-scratch", action="store_true", help="take none of its weights; DETECTOR may then be a config .py alone"
+    )
+    command.add_argument(
+        "--student",
+        choices=STUDENTS,
+        help="train a small model that finds masks on DETECTOR's backbone, in place of DETECTOR; DATA then has masks",
     )
     command.add_argument("--name", help="of the config and weights in DIR (default: the start's)")
     command.add_argument(
@@ -144,6 +152,7 @@ def _run(args: argparse.Namespace) -> int:
             start,
             args.out,
             options,
+            student=args.student,
             take="nothing" if args.from_scratch else "backbone" if args.backbone_only else "all",
             name=args.name,
             minutes=args.minutes,

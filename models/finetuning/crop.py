@@ -10,8 +10,9 @@ import numpy as np
 class SafeCrop:
     """Cuts out a part of an image at random that holds all of its boxes whole.
 
-    A transform of MMDetection's: results have "img" (H, W, 3) and "gt_bboxes" inside it. Each side of the part is
-    `least` of the image's at the least, longer where the boxes need it, and any of what is then possible is as likely.
+    A transform of MMDetection's: results have "img" (H, W, 3), "gt_bboxes" inside it and perhaps "gt_masks". Each side
+    of the part is `least` of the image's at the least, longer where the boxes need it, and any of what is then possible
+    is as likely.
     """
 
     def __init__(self, least: float) -> None:
@@ -25,6 +26,8 @@ class SafeCrop:
         results["img"] = image[top:bottom, left:right]
         results["img_shape"] = (bottom - top, right - left)
         boxes.translate_([-left, -top])
+        if "gt_masks" in results:
+            results["gt_masks"] = results["gt_masks"].crop(np.array([left, top, right, bottom]))
         return results
 
     def _draw(self, starts: np.ndarray, ends: np.ndarray, length: int) -> tuple[int, int]:

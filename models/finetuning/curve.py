@@ -9,6 +9,7 @@ from models.finetuning.history import History
 SHOWN = {
     "mean_average_precision": "mAP@50",
     "coco_mean_average_precision": "COCO mAP",
+    "mask_mean_average_precision": "mask mAP",
     "precision": "precision",
     "recall": "recall",
 }

@@ -25,7 +25,17 @@ SCHEDULER_ALIASES = {
     "polynomial": "warmup_polynomial",
     "constant_with_warmup": "warmup_constant",
 }
-METRICS = ("mean_average_precision", "coco_mean_average_precision", "precision", "recall", "loss")
+# What `models.finetuning.students` makes on a detector's backbone.
+STUDENTS = ("rtmdet-ins", "mask-rcnn")
+MASK_METRIC = "mask_mean_average_precision"
+METRICS = (
+    "mean_average_precision",
+    "coco_mean_average_precision",
+    MASK_METRIC,
+    "precision",
+    "recall",
+    "loss",
+)
 # The highest learning rate where none is chosen: for the optimisers that scale each step themselves, and for the rest.
 LEARNING_RATES = {"sgd": 0.01, "adagrad": 0.01, "adafactor": 0.01}
 LEARNING_RATE = 5e-4

@@ -17,7 +17,8 @@ from safetensors.torch import load_file, save_file
 from models.detector.files import candidates, forget_downloads
 from models.finetuning.checkpointing import TrainingError, install
 from models.finetuning.options import TrainingOptions
-from models.finetuning.start import Start, steps_after_loading
+from models.finetuning.start import Start, pipeline_steps
+from models.model_errors import Say
 
 METADATA = "model_metadata.json"
 PACKAGES = ("torch", "mmdet", "mmengine", "safetensors")
@@ -40,13 +41,17 @@ def check_folder(out: Path, name: str, start: Path) -> None:
         )
 
 
-def deployed_config(begun: Start, class_names: Sequence[str], options: TrainingOptions) -> Any:
+def deployed_config(
+    begun: Start, class_names: Sequence[str], options: TrainingOptions, say: Say = lambda line: None
+) -> Any:
     """MMDetection's config of the trained detector, which needs no other file: the model, the classes, and how images
-    reach it. Raises ModelFilesError."""
+    reach it. Raises ModelFilesError.
+
+    say: is told what is left out of the model."""
     from mmengine.config import Config
 
-    config = begun.config_for(class_names)
-    steps = steps_after_loading(config, begun.path, options.image_min_size, options.image_max_size)
+    config = begun.config_for(class_names, say)
+    pipeline = pipeline_steps(config, begun.path, options.image_min_size, options.image_max_size)
     score_threshold, iou_threshold = options.box_score_threshold, options.iou_threshold
     model: dict[str, Any] = copy.deepcopy(config.model.to_dict())
     forget_downloads(model)
@@ -57,7 +62,6 @@ def deployed_config(begun: Start, class_names: Sequence[str], options: TrainingO
         if iou_threshold is not None and part.get("nms"):
             part["nms"].pop("iou_thr", None)
             part["nms"]["iou_threshold"] = iou_threshold
-    pipeline = [{"type": "LoadImageFromFile", "backend_args": None}, *steps]
     names = {"classes": tuple(class_names)}
     deployed: dict[str, Any] = {"default_scope": config.get("default_scope", "mmdet")}
     if config.get("custom_imports"):

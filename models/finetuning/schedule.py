@@ -104,7 +104,12 @@ def optimizer_config(
         "type": "OptimWrapper",
         "optimizer": {"type": name, **arguments, **extra},
         "accumulative_counts": options.gradient_accumulation_step,
-        "paramwise_cfg": {"norm_decay_mult": 0.0, "bias_decay_mult": 0.0, "custom_keys": dict(factors or {})},
+        "paramwise_cfg": {
+            "norm_decay_mult": 0.0,
+            "bias_decay_mult": 0.0,
+            "bypass_duplicate": True,  # of layers that several levels of a head share, such as RTMDet's
+            "custom_keys": dict(factors or {}),
+        },
     }
     if options.max_grad_norm:
         config["clip_grad"] = {"max_norm": options.max_grad_norm}

@@ -5,21 +5,32 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from mmengine.dist import get_world_size
+from mmengine.model.utils import revert_sync_batchnorm
 
 from models.checkpoints import CheckpointError, ModelFilesError, StateDict, load_into, load_state_dict
-from models.detector import mmcv_ops
+from models.detector import mask_pasting, mmcv_ops
 from models.detector.configs import read_config
 from models.detector.files import DetectorFiles, build_trainable, find_class_names
 from models.detector.pipelines import inference_pipeline
+from models.detector.single_image import LEFT_OFF, name_of
+from models.finetuning import classes, colours, students, trainable
 from models.model_errors import Say
 from models.wrappers import unwrapped
 
 Take = Literal["all", "backbone", "nothing"]
+
+# Counters that matter to nothing, and weights of parts that are left out.
+_IGNORED = ("*num_batches_tracked", *LEFT_OFF, *classes.SEMANTIC_WEIGHTS)
+
+
+def _silent(_: str) -> None:
+    pass
 
 
 @dataclass(frozen=True)
@@ -27,7 +38,8 @@ class Start:
     """A detector to start from.
 
     path: its config. config: MMDetection's, as the detector has it. checkpoint, state_dict: its weights; None to
-    start from random ones. class_names: of its own classes, None where nobody knows them.
+    start from random ones. class_names: of its own classes, None where nobody knows them. student: what is trained on
+    its backbone, None where the detector itself is.
     """
 
     path: Path
@@ -36,15 +48,26 @@ class Start:
     state_dict: StateDict | None
     class_names: tuple[str, ...] | None
     notes: tuple[str, ...] = ()
+    student: str | None = None
 
     @property
     def name(self) -> str:
-        return self.path.stem
+        return self.student or self.path.stem
 
     @classmethod
-    def read(cls, path: Path, take: Take = "all") -> Start:
-        """Read a detector's folder, or, to take nothing of its weights, a config alone. Raises ModelFilesError."""
+    def read(cls, path: Path, take: Take = "all", student: str | None = None) -> Start:
+        """Read a detector's folder, or, to take nothing of its weights, a config alone. Raises ModelFilesError.
+
+        student: one of STUDENTS, to train on the detector's backbone in place of the detector; of whose weights it
+        takes the backbone's, or none.
+        """
+        if student is not None:
+            begun = cls.read(path, "nothing" if take == "nothing" else "backbone")
+            config = students.student_config(student, begun.config, begun.path)
+            return replace(begun, config=config, student=student)
         mmcv_ops.install()
+        colours.install()
+        mask_pasting.install()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             if take == "nothing" and path.suffix == ".py" and path.is_file():
@@ -89,21 +112,34 @@ class Start:
 
     def knows(self, class_names: Sequence[str]) -> bool:
         """Whether it finds these very classes as it is."""
-        return self.class_names is not None and tuple(self.class_names) == tuple(class_names)
+        same = self.class_names is not None and tuple(self.class_names) == tuple(class_names)
+        return same and not classes.has_stuff(self.config.model)
 
-    def config_for(self, class_names: Sequence[str]) -> Any:
-        """The config with as many classes. Raises ModelFilesError for a detector that boxes alone cannot train."""
+    def config_for(self, class_names: Sequence[str], say: Say = _silent) -> Any:
+        """The config with as many classes, for training. Raises ModelFilesError for a detector that is not trained
+        here.
+
+        say: is told what is left out of the model.
+        """
+        reason = trainable.why_not(self.config, len(class_names))
+        if reason is not None:
+            raise ModelFilesError(f"{self.path}: {reason}")
         config = copy.deepcopy(self.config)
-        heads = [config.model.get("bbox_head"), (config.model.get("roi_head") or {}).get("bbox_head")]
-        if (config.model.get("roi_head") or {}).get("mask_head") or config.model.get("mask_head"):
-            raise ModelFilesError(
-                f"{self.path}: it learns masks too, and fine-tuning trains boxes only: take a detector"
-            )
-        if not any(_set_classes(head, len(class_names)) for head in heads):
-            raise ModelFilesError(
-                f"{self.path}: found no bbox_head with num_classes, which fine-tuning sets for the data"
-            )
+        classes.leave_out_stuff(config.model, say)
+        classes.set_classes(config.model, len(class_names))
+        if self.checkpoint is None:
+            classes.train_all(config.model)
+        preprocessor = config.model.get("data_preprocessor")
+        if isinstance(preprocessor, dict):
+            preprocessor.pop("batch_augments", None)  # they resize or pad to the zoo's sizes, whatever the data's are
+            if self.learns_masks:
+                preprocessor["pad_mask"] = True
         return config
+
+    @property
+    def learns_masks(self) -> bool:
+        """Whether every object has to have a mask."""
+        return trainable.learns_masks(self.config)
 
     def model_for(self, class_names: Sequence[str], config: Any, say: Say, seed: int) -> Any:
         """A model for these classes with every weight that fits; what does not is made anew, and said.
@@ -112,6 +148,8 @@ class Start:
         """
         torch.manual_seed(seed)
         model = build_trainable(config, self.path)
+        if get_world_size() == 1 or not torch.cuda.is_available():  # with nobody, or by no means, to synchronise
+            model = revert_sync_batchnorm(model)
         model.init_weights()
         if self.state_dict is None:
             say("weights: all new")
@@ -130,7 +168,7 @@ class Start:
             load_into(model, {**own, **kept}, self.checkpoint)
             say(f"weights: the backbone of {self.checkpoint}; neck and head are new")
             return model
-        load_into(model, {**{key: own[key] for key in anew}, **kept}, self.checkpoint, ignore=["*num_batches_tracked"])
+        load_into(model, {**{key: own[key] for key in anew}, **kept}, self.checkpoint, ignore=_IGNORED)
         if anew:
             known = f" in place of {_few(self.class_names)}" if self.class_names else ""
             dropped = ", ".join(f"{key} {_shape(self.state_dict.get(key))}" for key in anew)
@@ -140,14 +178,14 @@ class Start:
         return model
 
 
-def steps_after_loading(
+def pipeline_steps(
     config: Any, path: Path, image_min_size: int | None, image_max_size: int | None
 ) -> list[dict[str, Any]]:
-    """The config's test pipeline without its first step, which loads the image, and with other sizes where asked for.
+    """The config's test pipeline, with other sizes where asked for: to resize to, and to pad to.
 
     Raises ModelFilesError where the pipeline resizes in a way that has no sizes to set.
     """
-    steps = [dict(step) for step in inference_pipeline(config, path)[1:]]
+    loading, *steps = (dict(step) for step in inference_pipeline(config, path))
     resizes = [step for step in steps if isinstance(step.get("scale"), (tuple, list))]
     if image_min_size or image_max_size:
         if not resizes:
@@ -159,21 +197,10 @@ def steps_after_loading(
             if image_max_size:
                 short, long = min(short, image_max_size), image_max_size
             step["scale"] = (long, short)
-    return steps
-
-
-def _set_classes(node: Any, count: int) -> bool:
-    """Set every num_classes at or below a head; return whether there is one."""
-    found = False
-    if isinstance(node, dict):
-        if "num_classes" in node:
-            node["num_classes"] = count
-            found = True
-        for value in node.values():
-            found = _set_classes(value, count) or found
-    elif isinstance(node, (list, tuple)):
-        found = any([_set_classes(value, count) for value in node])
-    return found
+        for step in steps:
+            if name_of(step["type"]) == "Pad" and step.get("size"):
+                step["size"] = (long, long)  # an image may lie or stand
+    return [{**loading, "type": "LoadImageFromFile", "backend_args": None}, *steps]
 
 
 def _backbone(state_dict: StateDict, checkpoint: Path) -> StateDict:

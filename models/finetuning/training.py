@@ -16,23 +16,27 @@ from typing import Any, TextIO
 import torch
 from mmengine.dist import barrier, broadcast_object_list, get_world_size, is_main_process
 
-from models.data import Dataset, data_hash
+from models.checkpoints import ModelFilesError
+from models.data import DataError, Dataset, data_hash
 from models.detector import mmcv_ops
+from models.detector.pipelines import unknown
 from models.finetuning import curve, images, result
 from models.finetuning.checkpointing import BEST, LATEST, Checkpointing, OutOfTime, TrainingError
 from models.finetuning.history import History
 from models.finetuning.loop import RejoinableLoop
-from models.finetuning.options import TrainingOptions
+from models.finetuning.options import OptionError, TrainingOptions
+from models.finetuning.preparation import files, prepared
 from models.finetuning.processes import joined
 from models.finetuning.progress import Progress
 from models.finetuning.record import Record, check_apart
 from models.finetuning.schedule import optimizer_config, schedule_config
 from models.finetuning.start import Start, Take
 from models.finetuning.validation import BoxFigures, StartValidation, ValidationLoss
-from models.images.notes import PhotoNotes
 from models.training_process import prepare_process
 
 Say = Callable[[str], None]
+# What already says what is wrong.
+_EXPLAINED = (DataError, ModelFilesError, OptionError, TrainingError, mmcv_ops.MissingOpError, OSError)
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,7 @@ def finetune(
     options: TrainingOptions,
     *,
     take: Take = "all",
+    student: str | None = None,
     name: str | None = None,
     minutes: float | None = None,
     say: Say = print,
@@ -62,8 +67,9 @@ def finetune(
     """Train the detector in `start` on `training` and write the best of it, by `validation`, as a detector folder.
 
     out: gets config, weights and metadata, and everything of the training in `training/`. take: what is taken of the
-    weights in `start`. name: of the config and weights; None for the start's. minutes: after which to stop, with the
-    best so far as the result. say: takes lines for people. stream: for a progress bar, or None.
+    weights in `start`. student: what to train on its backbone, one of STUDENTS. name: of the config and weights; None
+    for the start's. minutes: after which to stop, with the best so far as the result. say: takes lines for people.
+    stream: for a progress bar, or None.
 
     A detector that knows these very classes is a candidate itself, as "epoch" 0. The same call on the same folder goes
     on with an unfinished training. Run by torchrun, the processes share the work.
@@ -73,17 +79,19 @@ def finetune(
     with _quiet(), joined():
         if not is_main_process():
             say, stream = _silent, None
-        training, validation, begun = _prepared(training, validation, start, take, say)
+        metric = options.metric_for_best_model
+        training, validation, begun = prepared(training, validation, start, take, student, metric, say)
         name = begun.name if name is None else name
         result.check_folder(out, name, begun.path)
-        check_apart(out / "training", (start, *_files(training), *_files(validation)))
+        check_apart(out / "training", (start, *files(training), *files(validation)))
         optimizer_config(options, None)  # refuses arguments that the optimiser lacks before anything is written
-        config = result.deployed_config(begun, training.class_names, options)
+        config = result.deployed_config(begun, training.class_names, options, say)
         task = _Task(begun, training, validation, out, options, config, name)
         asked = {
             **options.deciding(),
             "start": result.file_hash(begun.checkpoint) or str(begun.path),
             "take": take,
+            "student": student,
             "training data": data_hash(training),
             "validation data": data_hash(validation),
             "processes": get_world_size(),
@@ -105,7 +113,7 @@ def finetune(
         if is_main_process():
             record.save()
         barrier()  # the main process has written what the others read next
-        history = _history(record.folder, options.metric_for_best_model)
+        history = _history(record.folder, metric)
         assert history.best is not None
         if is_main_process():
             curve.draw(history, record.folder / "curve.png")
@@ -135,6 +143,7 @@ class _Run:
         from mmengine.runner import Runner
 
         begun, training, options = task.begun, task.training, task.options
+        self._start = begun.path
         self._checkpoints = record.folder / "checkpoints"
         self._checkpoints.mkdir(parents=True, exist_ok=True)
         self._history = History(options.metric_for_best_model)
@@ -143,14 +152,18 @@ class _Run:
         model = begun.model_for(training.class_names, task.config, _silent if resume else say, options.random_seed)
         model.init_weights = _initialised  # the Runner would do it again, and undo what was loaded
 
-        steps, seed = task.config.test_pipeline[1:], options.random_seed
+        steps, seed, masks = task.config.test_pipeline, options.random_seed, begun.learns_masks
         workers = options.number_of_workers
         if workers is None:
             workers = min(4, os.cpu_count() or 1) if torch.cuda.is_available() else 1
-        augmented = images.training_pipeline(steps, task.config.model["data_preprocessor"], options.apply_augmentations)
-        plain = images.training_pipeline(steps, {}, False)
-        batches = images.loader(training, augmented, record.batch_size, workers, seed, training=True)
-        tested = images.loader(task.validation, plain, options.validation_batch_size, workers, seed, training=False)
+        preprocessor = task.config.model["data_preprocessor"]
+        augmented = images.training_pipeline(steps, preprocessor, options.apply_augmentations, masks)
+        batches = images.loader(training, augmented, record.batch_size, workers, seed, training=True, masks=masks)
+        # Masks to validate on are read by the figures themselves; the loss alone asks for them here.
+        masks = masks and options.metric_for_best_model == "loss"
+        plain = images.training_pipeline(steps, {}, False, masks)
+        size = options.validation_batch_size
+        tested = images.loader(task.validation, plain, size, workers, seed, training=False, masks=masks)
         half = _half(options, say)
         total = options.number_of_epochs * len(batches)
         self._progress = Progress(self._history, say, stream)
@@ -187,7 +200,7 @@ class _Run:
             val_dataloader=tested,
             train_cfg={"type": RejoinableLoop, "max_epochs": options.number_of_epochs},
             val_cfg={"fp16": half is not None},
-            val_evaluator=Evaluator([BoxFigures(task.validation, options.box_score_threshold)]),
+            val_evaluator=Evaluator([BoxFigures(task.validation, options.box_score_threshold, begun.learns_masks)]),
             optim_wrapper=optimizer_config(options, half, begun.factors),
             param_scheduler=schedule_config(options, total),
             default_hooks={"checkpoint": None},
@@ -213,52 +226,19 @@ class _Run:
                 self._runner.train_loop._iter += 1  # the loop was left before it counted the last batch
                 self._runner.val_loop.run()
             return False
+        except Exception as error:
+            # A config may be of any parts: one that cannot train at all is said; a fault after the first step is ours.
+            if self._runner.iter or isinstance(error, (*_EXPLAINED, torch.OutOfMemoryError)):
+                raise
+            raise TrainingError(
+                f"{self._start}: its first training step fails: {unknown(error)}. Its images may be too small for it "
+                "(image_min_size, image_max_size), or its config lacks what training asks for, such as train_cfg"
+            ) from error
         finally:
             self._progress.close()
             self._runner.visualizer.close()
             while self._runner.logger.handlers:  # MMEngine keeps the logger, and uses it again
                 self._runner.logger.handlers.pop().close()
-
-
-def _prepared(
-    training: Dataset, validation: Dataset, start: Path, take: Take, say: Say
-) -> tuple[Dataset, Dataset, Start]:
-    """Both data sets checked, with the classes in the detector's order, and the detector."""
-    unknown = [name for name in validation.class_names if name not in training.class_names]
-    if {one.label for _, one in validation.annotations()} & set(unknown):
-        raise TrainingError(f"the validation data has classes that the training data lacks: {', '.join(unknown)}")
-    notes = PhotoNotes(training.images[0].page if training.images else 1)
-    for dataset, use in ((training, "training"), (validation, "validation")):
-        if not any(not one.crowd for _, one in dataset.annotations()):
-            raise TrainingError(f"the {use} data has no object in its {len(dataset)} images")
-        images.check(dataset, notes)
-    for line in notes.lines():
-        say(line)
-    begun = Start.read(start, take)
-    class_names = begun.order(training.class_names)
-    training = Dataset(class_names, training.images)
-    validation = Dataset(class_names, validation.images)
-    say(f"training on {_count(training)}, validating on {_count(validation)}; classes: {', '.join(class_names)}")
-    thin = images.too_thin(training)
-    if thin:
-        say(f"{thin} training boxes are left out: less than a pixel of them is inside their image")
-    return training, validation, begun
-
-
-def _count(dataset: Dataset) -> str:
-    """How many images and objects; regions of many objects are none, and are trained on by leaving them out."""
-    crowds = sum(one.crowd for _, one in dataset.annotations())
-    objects = sum(1 for _ in dataset.annotations()) - crowds
-    return f"{len(dataset)} images with {objects} objects" + (f" and {crowds} crowds" if crowds else "")
-
-
-def _files(dataset: Dataset) -> Iterator[Path]:
-    """Of the data set, all those on this machine."""
-    for image in dataset.images:
-        if isinstance(image.path, Path):
-            yield image.path
-        if image.place is not None:
-            yield image.place.file
 
 
 def _opened(folder: Path, asked: dict[str, Any], options: TrainingOptions) -> Record:
@@ -331,7 +311,7 @@ def _write_result(task: _Task, record: Record, history: History) -> None:
             "config": begun.path.name,
             "checkpoint": begun.checkpoint.name if begun.checkpoint else None,
             "sha256": result.file_hash(begun.checkpoint),
-            "taken": record.asked["take"],
+            "taken": record.asked["take"] if begun.student is None else "backbone" if begun.checkpoint else "nothing",
         },
         "metrics": history.best,
         "finished": record.finished,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,18 +18,25 @@ from models.finetuning.images import (
     check,
     too_thin,
     training_pipeline,
+    without_mask,
 )
 
-STEPS = [{"type": "Resize", "scale": (64, 64), "keep_ratio": True}, {"type": "PackDetInputs"}]
+STEPS = [
+    {"type": "LoadImageFromFile"},
+    {"type": "Resize", "scale": (64, 64), "keep_ratio": True},
+    {"type": "PackDetInputs"},
+]
 
 
-def loaded(dataset: Dataset, augment: bool, seed: int | None = 3) -> TrainingImages:
+def loaded(
+    dataset: Dataset, augment: bool, seed: int | None = 3, masks: bool = False, steps: list[dict[str, Any]] = STEPS
+) -> TrainingImages:
     mmcv_ops.install()
     import mmdet.datasets.transforms  # noqa: F401 (registers them)
     from mmengine.registry import DefaultScope
 
     with DefaultScope.overwrite_default_scope("mmdet"):
-        return TrainingImages(dataset, training_pipeline(STEPS, {"mean": [1, 2, 3]}, augment), seed)
+        return TrainingImages(dataset, training_pipeline(steps, {"mean": [1, 2, 3]}, augment, masks), seed, masks)
 
 
 def test_a_sample_depends_on_seed_epoch_and_image_alone(scenes: Dataset) -> None:
@@ -71,6 +79,59 @@ def test_crowds_are_set_apart(tmp_path: Path) -> None:
     annotations = Annotation("a", (0, 0, 20, 20)), Annotation("a", (30, 30, 60, 60), crowd=True)
     sample = loaded(Dataset(("a",), (LabelledImage(tmp_path / "a.png", (64, 64), annotations),)), augment=False)[0]
     assert len(sample["data_samples"].gt_instances) == len(sample["data_samples"].ignored_instances) == 1
+
+
+def pictures(folder: Path, *annotations: Annotation) -> Dataset:
+    """One photo of 64 x 48 pixels, white where its objects' boxes are."""
+    pixels = np.zeros((48, 64, 3), np.uint8)
+    for one in annotations:
+        x1, y1, x2, y2 = map(int, one.box_xyxy)
+        pixels[y1:y2, x1:x2] = 255
+    Image.fromarray(pixels).save(folder / "a.png")
+    return Dataset(("a",), (LabelledImage(folder / "a.png", (48, 64), annotations),))
+
+
+SQUARE = Annotation("a", (10, 8, 30, 20), polygons=((10, 8, 30, 8, 30, 20, 10, 20),))
+AROUND = {
+    "type": "RandomCenterCropPad", "ratios": None, "border": None, "mean": [0, 0, 0], "std": [1, 1, 1],
+    "to_rgb": True, "test_mode": True, "test_pad_mode": ["logical_or", 31], "test_pad_add_pix": 1,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("around", [False, True], ids=["usual", "padded around"])
+def test_masks_and_boxes_go_where_the_picture_goes(tmp_path: Path, around: bool) -> None:
+    loading = {"type": "LoadImageFromFile", "to_float32": around}
+    resize = {"type": "Resize", "scale": (96, 96), "keep_ratio": True}
+    images = loaded(
+        pictures(tmp_path, SQUARE),
+        augment=True,
+        masks=True,
+        steps=[loading, resize, *([AROUND] if around else []), {"type": "PackDetInputs", "meta_keys": ("border",)}],
+    )
+    shapes = set()
+    for index in range(12):  # other augmentations each
+        sample = images[index]
+        [mask] = sample["data_samples"].gt_instances.masks.masks
+        white = sample["inputs"].numpy().min(0) > 127
+        assert mask.shape == white.shape
+        assert (white & (mask > 0)).sum() / (white | (mask > 0)).sum() > 0.85
+        rows, columns = np.nonzero(white)
+        box = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+        assert np.allclose(sample["data_samples"].gt_instances.bboxes.tensor[0], box, atol=2)
+        assert not around or len(sample["data_samples"].border) == 4, "what the head asks for"
+        shapes.add((white.shape, tuple(box)))
+    assert len(shapes) > 6
+
+
+def test_what_has_no_mask_is_set_apart_like_a_crowd(tmp_path: Path) -> None:
+    bare = Annotation("a", (40, 4, 60, 30))
+    empty = Annotation("a", (2, 30, 12, 40), polygons=((2, 30, 2, 30, 2, 30),))
+    crowd = Annotation("a", (30, 30, 60, 46), crowd=True)
+    dataset = pictures(tmp_path, SQUARE, bare, empty, crowd)
+    assert [one for _, one in without_mask(dataset)] == [bare, empty]
+    sample = loaded(dataset, augment=False, masks=True)[0]["data_samples"]
+    assert len(sample.gt_instances) == len(sample.gt_instances.masks) == 1
+    assert len(sample.ignored_instances) == 3
 
 
 def test_sampler_goes_on_where_it_was(scenes: Dataset) -> None:
@@ -143,4 +204,4 @@ def test_boxes_with_hardly_anything_inside_are_counted(tmp_path: Path) -> None:
     dataset = Dataset(("a",), (image,))
     assert too_thin(dataset) == 2
     instances = loaded(dataset, augment=False).get_data_info(0)["instances"]
-    assert [one["bbox"] for one in instances] == [[0, 0, 20, 20], [0, 0, 3, 3]]
+    assert [one["bbox"] for one in instances] == [(0, 0, 20, 20), (0, 0, 3, 3)]

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from models.checkpoints import CheckpointError, ModelFilesError
+from models.checkpoints import CheckpointError
 from models.demo.things import CLASS_NAMES
 from models.detector.configs import read_config
 from models.detector.files import build_trainable
-from models.finetuning.start import Start, steps_after_loading
+from models.finetuning.start import Start, pipeline_steps
+from models.finetuning.trainable import class_nodes
 
 CLASS_HEAD = {"bbox_head.cls_score.weight", "bbox_head.cls_score.bias"}
 
@@ -86,25 +88,59 @@ def test_weights_that_the_classes_do_not_explain(tiny: Path, said: Any, tmp_path
         model_of(Start.read(tmp_path), ("cup",), said)
 
 
-def test_two_stages_and_cascades_get_their_classes(tmp_path: Path) -> None:
+def zoo(name: str) -> Start:
+    """A config of MMDetection's, without weights."""
     import mmdet
 
-    configs = Path(mmdet.__file__).parent / ".mim" / "configs"
-    for name in ("faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py", "cascade_rcnn/cascade-rcnn_r50_fpn_1x_coco.py"):
-        start = Start(configs / name, read_config(configs / name), None, None, None)
-        config = start.config_for(("a", "b", "c"))
-        heads = config.model.roi_head.bbox_head
-        assert [head.num_classes for head in (heads if isinstance(heads, list) else [heads])] == [3] * (
-            3 if "cascade" in name else 1
-        )
+    path = Path(mmdet.__file__).parent / ".mim" / "configs" / name
+    return Start(path, read_config(path), None, None, None)
 
 
-def test_detectors_of_masks_are_refused() -> None:
-    import mmdet
+# Where each of a config's models counts classes, and how often.
+COUNTED = {
+    "faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py": 1,
+    "cascade_rcnn/cascade-rcnn_r50_fpn_1x_coco.py": 3,
+    "mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py": 2,
+    "ms_rcnn/ms-rcnn_r50_fpn_1x_coco.py": 3,
+    "htc/htc_r50_fpn_1x_coco.py": 6,
+    "scnet/scnet_r50_fpn_1x_coco.py": 5,
+    "point_rend/point-rend_r50-caffe_fpn_ms-1x_coco.py": 3,
+    "queryinst/queryinst_r50_fpn_1x_coco.py": 12,
+    "solo/solo_r50_fpn_1x_coco.py": 1,
+    "yolact/yolact_r50_1xb8-55e_coco.py": 2,
+    "seesaw_loss/mask-rcnn_r50_fpn_seesaw-loss_random-ms-2x_lvis-v1.py": 3,
+    "dino/dino-4scale_r50_8xb2-12e_coco.py": 1,
+}
 
-    path = Path(mmdet.__file__).parent / ".mim" / "configs" / "mask_rcnn" / "mask-rcnn_r50_fpn_1x_coco.py"
-    with pytest.raises(ModelFilesError, match="it learns masks too"):
-        Start(path, read_config(path), None, None, None).config_for(("a",))
+
+@pytest.mark.parametrize("name", COUNTED)
+def test_every_head_gets_the_classes(name: str) -> None:
+    start = zoo(name)
+    said: list[str] = []
+    model = start.config_for(("a", "b", "c"), said.append).model.to_dict()
+    counts = [node["num_classes"] for node in class_nodes(model) if "num_classes" in node]
+    assert counts == [3] * COUNTED[name]
+    assert "semantic_head" not in (model.get("roi_head") or {})
+    assert len(said) == ("htc" in name or "scnet" in name), "that a branch is left out"
+    assert model.get("rpn_head", {}).get("num_classes", 1) == 1
+
+
+def test_queries_of_masks_forget_what_is_stuff() -> None:
+    head = zoo("mask2former/mask2former_r50_8xb2-lsj-50e_coco-panoptic.py").config_for(("a", "b")).model.panoptic_head
+    assert (head.num_things_classes, head.num_stuff_classes) == (2, 0)
+    assert head.loss_cls.class_weight == [1.0, 1.0, 0.1], "the last is the background's"
+
+
+def test_from_scratch_nothing_is_frozen_and_with_weights_it_stays() -> None:
+    start = zoo("mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py")
+    assert start.config_for(("a",)).model.backbone.frozen_stages == -1
+    kept = replace(start, checkpoint=Path("weights.pth")).config_for(("a",)).model.backbone
+    assert kept.frozen_stages == 1 and kept.norm_eval
+
+
+def test_images_of_a_batch_are_not_resized_again() -> None:
+    preprocessor = zoo("yolox/yolox_s_8xb8-300e_coco.py").config_for(("a",)).model.data_preprocessor
+    assert "batch_augments" not in preprocessor
 
 
 @pytest.mark.parametrize(
@@ -112,9 +148,15 @@ def test_detectors_of_masks_are_refused() -> None:
     [((None, None), (64, 64)), ((96, None), (96, 96)), ((None, 48), (48, 48)), ((32, 128), (128, 32))],
 )
 def test_sizes(tiny: Path, sizes: tuple[int | None, int | None], scale: tuple[int, int]) -> None:
-    steps = steps_after_loading(Start.read(tiny).config, tiny, *sizes)
-    assert [step["type"] for step in steps] == ["Resize", "PackDetInputs"]
-    assert steps[0]["scale"] == scale
+    steps = pipeline_steps(Start.read(tiny).config, tiny, *sizes)
+    assert [step["type"] for step in steps] == ["LoadImageFromFile", "Resize", "PackDetInputs"]
+    assert steps[1]["scale"] == scale
+
+
+def test_what_is_padded_to_a_size_is_padded_to_the_new_one() -> None:
+    start = zoo("rtmdet/rtmdet-ins_tiny_8xb32-300e_coco.py")
+    steps = {step["type"]: step for step in pipeline_steps(start.config, start.path, 96, 128)}
+    assert steps["Resize"]["scale"] == (128, 96) and steps["Pad"]["size"] == (128, 128)
 
 
 @pytest.mark.parametrize("several", [False, True])
