@@ -1,7 +1,8 @@
 """The whole walk from images with boxes to measured masks: one `box2mask` command after the other.
 
 Each step is the command that anyone could type, in a process of its own, and is printed before it runs. `walk.json` has
-the commands that are done; these are not done again, so that a walk that was stopped goes on.
+the commands that are done; these are not done again, so that a walk that was stopped goes on. With a student it goes
+further: SAM's masks of the training photos teach a detector that finds masks itself.
 
 WalkError            a step failed, or cannot be begun
 """
@@ -21,16 +22,20 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import httpx
 
 from app.settings import Settings, SettingsError
 from models import atomic_files
+from models.finetuning.options import MASK_METRIC, STUDENTS
 
 # The photos of the published walk, with masks to measure against; training sees only their boxes.
 PUBLISHED = "odFridgeObjectsMask"
 # What a walk writes into its folder, beside the photos and the service's log.
-FOLDERS = ("scenes", "split", "detector", "masks", "evaluation")
+FOLDERS = ("scenes", "split", "detector", "masks", "evaluation", "training-masks", "student", "student-evaluation")
+# What a student trains with unless told otherwise: its neck and heads are new, unlike the detector's.
+STUDENT_OPTIONS = ("--learning_rate", "0.001")
 RECORD = "walk.json"
 _SEGMENTER = "Segmenter"  # beside the steps in there
 # The largest models load in minutes.
@@ -49,13 +54,24 @@ class Step:
     seconds: float | None
 
 
+@dataclass(frozen=True)
+class MaskFigures:
+    """How good one kind of masks is on the validation images: the mean IoU of the objects that were found, and of all,
+    with 0 for the others; None where no true masks tell."""
+
+    what: str
+    found: float | None
+    every: float | None
+
+
 @dataclass
 class Walk:
     """A walk in the folder `out`.
 
     data: `odFridgeObjects` (pulled; demo scenes where that fails), `demo`, or the path of a data set. scenes: how many
     of the demo. detector: where training starts; None is finetune's own choice. segmenter: of the service; None is its
-    own. training_options: given to `box2mask finetune` as they are. say: prints a line.
+    own. training_options: given to `box2mask finetune` as they are. say: prints a line. student: what learns SAM's
+    masks, one of STUDENTS or a detector's folder to start from; None for no student.
     """
 
     out: Path
@@ -65,12 +81,17 @@ class Walk:
     segmenter: str | None = None
     training_options: Sequence[str] = ()
     say: Callable[[str], None] = print
+    student: str | None = None
     steps: list[Step] = field(default_factory=list)
     _done: dict[str, list[str]] = field(default_factory=dict, init=False, repr=False)
 
     def run(self) -> None:
         """All steps. Raises WalkError; what was done up to there stays, and the next run goes on from it."""
         own = self._own_data()
+        if self.student is not None and self.student not in STUDENTS and not Path(self.student).exists():
+            raise WalkError(
+                f"--student {self.student}: expected {', '.join(STUDENTS)} or the folder of a detector with masks"
+            )
         self._begin()
         data = own or self._pulled_or_drawn()
         parts = self.out / "split"
@@ -94,6 +115,46 @@ class Walk:
                 "Measure them", None,
                 "evaluate", validation, "--url", url, "--out", self.out / "evaluation",
             )  # fmt: skip
+
+        if self.student is not None:
+            self._teach(self.student, parts, detector)
+
+    def _teach(self, student: str, parts: Path, detector: Path) -> None:
+        """Train the student on masks that SAM makes by the training photos' true boxes, serve it and measure it."""
+        photos, masks, taught = parts / "train" / "images", self.out / "training-masks", self.out / "student"
+        segmenter = () if self.segmenter is None else ("--segmenter", self.segmenter)
+        self._step(
+            "Let SAM make masks by the boxes of the training photos", masks / "coco.json",
+            "run", photos, "--prompts", parts / "train" / "annotations.json", "--formats", "coco", "--out", masks,
+            *segmenter,
+        )  # fmt: skip
+        start = ("--from", detector, "--student", student) if student in STUDENTS else ("--from", Path(student))
+        self._step(
+            "Train the student on these masks", taught / "model_metadata.json",
+            "finetune", masks / "coco.json", "--images-root", photos, *start, "--out", taught,
+            "--metric_for_best_model", MASK_METRIC, *STUDENT_OPTIONS, *self.training_options,
+        )  # fmt: skip
+        began = time.monotonic()
+        with served(taught, self.out / "student.log", self.segmenter, self.say) as url:
+            self.steps.append(Step("Serve the student", time.monotonic() - began))
+            self._step(
+                "Measure its masks", None,
+                "evaluate", parts / "validation", "--url", url, "--masks", "detector",
+                "--out", self.out / "student-evaluation",
+            )  # fmt: skip
+
+    def figures(self) -> list[MaskFigures]:
+        """The walk's masks beside each other: SAM's, the student's, and filled boxes."""
+        figures: list[MaskFigures] = []
+        floor: dict[str, Any] = {}
+        for one in _masks_of(self.out / "evaluation"):
+            by = {"detected": "the detector's boxes", "ground-truth": "true boxes"}.get(one["prompts"], one["prompts"])
+            figures.append(_figures(f"SAM, by {by}", one))
+            if one["prompts"] == "detected":
+                floor = one["filled_box"]
+        if self.student is not None:
+            figures += [_figures("the student", one) for one in _masks_of(self.out / "student-evaluation")[:1]]
+        return [*figures, _figures("the detector's boxes, filled", floor)] if figures else []
 
     def _keep_segmenter(self, validation: Path, detector: Path) -> None:
         """Masks that are there go on by the segmenter that they were begun with. Raises WalkError for another."""
@@ -183,6 +244,16 @@ class Walk:
             self._done[title] = lasting
             self._save()
         self.steps.append(Step(title, time.monotonic() - began))
+
+
+def _masks_of(folder: Path) -> list[dict[str, Any]]:
+    """What an evaluation says of masks, one entry for each kind."""
+    masks: list[dict[str, Any]] = json.loads((folder / "evaluation.json").read_bytes())["masks"]
+    return masks
+
+
+def _figures(what: str, entry: dict[str, Any]) -> MaskFigures:
+    return MaskFigures(what, entry.get("average_iou"), entry.get("average_iou_all_objects"))
 
 
 @contextmanager

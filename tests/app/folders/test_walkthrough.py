@@ -9,6 +9,8 @@ import shutil
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -16,6 +18,8 @@ import pytest
 from PIL import Image
 
 from app.cli import build_parser, main
+from app.folders import walkthrough
+from app.folders.walkthrough import Walk
 
 REPOSITORY = Path(__file__).parents[3]
 SMALL = ("--number_of_epochs", "1", "--training_batch_size", "2", "--image_min_size", "96", "--image_max_size", "96")
@@ -156,6 +160,96 @@ def test_masks_of_one_segmenter_are_not_gone_on_with_by_another(
     monkeypatch.setenv("BOX2MASK_SEGMENTR", "none")
     assert main(["walkthrough", "--out", str(out), *DEMO]) == 1
     assert capfd.readouterr().err == "box2mask: BOX2MASK_SEGMENTR: there is no such setting\n"
+
+
+@pytest.fixture(scope="module")
+def taught(out: Path) -> subprocess.CompletedProcess[str]:
+    """The same walk with a student: it goes on from where it ended."""
+    return walk(out.parent, *DEMO, "--student", "rtmdet-ins")
+
+
+def test_a_student_learns_sams_masks_and_is_served(taught: subprocess.CompletedProcess[str], out: Path) -> None:
+    titles = [line for line in taught.stdout.splitlines() if line.startswith("== ")]
+    assert [title for title in titles if "tudent" in title or "SAM" in title] == [
+        "== Let SAM make masks by the boxes of the training photos", "== Train the student on these masks",
+    ]  # fmt: skip
+    assert taught.stdout.count("ready at ") == 2, "the detector's service and the student's"
+    true_boxes = json.loads((out / "split" / "train" / "annotations.json").read_text())["annotations"]
+    learnt = json.loads((out / "training-masks" / "coco.json").read_text())["annotations"]
+    assert len(learnt) == len(true_boxes) and all(one["segmentation"]["counts"] for one in learnt)
+    metadata = json.loads((out / "student" / "model_metadata.json").read_text())
+    assert metadata["finished"] and metadata["metrics"]["mask_mean_average_precision"] is not None
+    assert metadata["options"]["image_max_size"] == 96, "options of finetune's are both trainings'"
+    assert (out / "student" / "rtmdet-ins.safetensors").exists()
+
+
+def test_the_students_masks_stand_beside_sams(taught: subprocess.CompletedProcess[str], out: Path) -> None:
+    assert taught.returncode == 0, taught.stderr
+    table = taught.stdout.split("mean IoU with the true ones:")[1]
+    rows = re.findall(r"^ +(\d\.\d{3}|-) +(\d\.\d{3}|-)  (.+)$", table, re.MULTILINE)
+    assert [what for _, _, what in rows] == [
+        "SAM, by true boxes", "SAM, by the detector's boxes", "the student", "the detector's boxes, filled",
+    ]  # fmt: skip
+    assert (out / "student-evaluation" / "report.html").exists()
+
+
+def test_commands_of_a_student(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[str]] = []
+
+    def noted(walk: Walk, title: str, makes: Path | None, *arguments: str | Path, whole: bool = False) -> None:
+        asked.append([str(one) for one in arguments])
+
+    @contextmanager
+    def served(detector: Path, *_: object) -> Iterator[str]:
+        asked.append(["serve", str(detector)])
+        yield "http://127.0.0.1:1"
+
+    monkeypatch.setattr(Walk, "_step", noted)
+    monkeypatch.setattr(walkthrough, "served", served)
+    Walk(tmp_path, "demo", segmenter="demo-sam", training_options=("--quiet",), student=str(REPOSITORY)).run()
+    *_, run, finetune, serve, evaluate = asked
+    assert serve == ["serve", str(tmp_path / "student")]
+    args = build_parser().parse_args(finetune)
+    assert args.start == str(REPOSITORY) and args.student is None and args.quiet
+    assert args.metric_for_best_model == "mask_mean_average_precision"
+    assert args.data == tmp_path / "training-masks" / "coco.json"
+    assert args.images_root == build_parser().parse_args(run).images[0] == tmp_path / "split" / "train" / "images"
+    assert build_parser().parse_args(run).segmenter == "demo-sam"
+    args = build_parser().parse_args(evaluate)
+    assert args.data == tmp_path / "split" / "validation" and args.masks == ("detector",)
+
+
+def test_figures_are_those_of_both_evaluations(tmp_path: Path) -> None:
+    def write(folder: str, *masks: tuple[str, float, float]) -> None:
+        entries = [
+            {
+                "prompts": prompts,
+                "average_iou": found,
+                "average_iou_all_objects": every,
+                "filled_box": {"average_iou": 0.5, "average_iou_all_objects": 0.4},
+            }
+            for prompts, found, every in masks
+        ]
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "evaluation.json").write_text(json.dumps({"masks": entries}))
+
+    write("evaluation", ("ground-truth", 0.9, 0.9), ("detected", 0.8, 0.7))
+    write("student-evaluation", ("detected", 0.75, 0.6))
+    assert [(one.what, one.found, one.every) for one in Walk(tmp_path, student="rtmdet-ins").figures()] == [
+        ("SAM, by true boxes", 0.9, 0.9),
+        ("SAM, by the detector's boxes", 0.8, 0.7),
+        ("the student", 0.75, 0.6),
+        ("the detector's boxes, filled", 0.5, 0.4),
+    ]
+
+
+def test_a_student_that_is_none_is_said_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "walk"
+    assert main(["walkthrough", "--out", str(out), "--data", "demo", "--student", "yolo"]) == 1
+    assert capsys.readouterr().err == (
+        "box2mask: --student yolo: expected rtmdet-ins, mask-rcnn or the folder of a detector with masks\n"
+    )
+    assert not out.exists()
 
 
 def test_folders_of_others_are_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
