@@ -59,8 +59,8 @@ def _check_masks(dataset: Dataset, begun: Start, say: Say) -> None:
     )
     if len(lacking) == objects:
         raise TrainingError(
-            f"{begun.path.name} learns masks, and none of the {objects} objects of the training data has one: expected "
-            f"a polygon or an RLE for each. {way}; or take a detector of boxes"
+            f"{begun.student or begun.path.name} learns masks, and none of the {objects} objects of the training data "
+            f"has one: expected a polygon or an RLE for each. {way}; or take a detector of boxes"
         )
     image, first = lacking[0]
     say(

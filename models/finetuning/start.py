@@ -71,9 +71,9 @@ class Start:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             if take == "nothing" and path.suffix == ".py" and path.is_file():
-                return cls(path, read_config(path), None, None, None)
+                return cls(path, _readable(path), None, None, None)
             files = DetectorFiles.find(path)
-            config = read_config(files.config)
+            config = _readable(files.config)
             if take == "nothing":
                 return cls(files.config, config, None, None, None)
             notes: list[str] = []
@@ -176,6 +176,15 @@ class Start:
         else:
             say(f"weights: {self.checkpoint}; the classes are the same, so its head is kept")
         return model
+
+
+def _readable(path: Path) -> Any:
+    """The config of a detector that is trained here, before anything of it is built. Raises ModelFilesError."""
+    config = read_config(path)
+    reason = trainable.why_not(config)
+    if reason is not None:
+        raise ModelFilesError(f"{path}: {reason}")
+    return config
 
 
 def pipeline_steps(
