@@ -136,6 +136,8 @@ def _base_file(name: str, config: Path) -> str:
         return str((config.parent / name).resolve())
     import mmdet
 
+    if not name.endswith((".py", ".json", ".yaml", ".yml")):  # as three configs of the zoo's SORT have it
+        return _base_file(f"{name}.py", config)
     tree = Path(mmdet.__file__).parent / ".mim" / "configs"
     tail = Path(*(part for part in Path(name).parts if part not in ("..", ".")))
     found = [tree / tail] if (tree / tail).is_file() else sorted(tree.glob(f"*/{tail}"))

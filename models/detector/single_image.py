@@ -80,6 +80,7 @@ def without_training(node: Any) -> None:
 def class_count(model: Any) -> int | None:
     """How many classes of things a built model tells apart; None where it does not say."""
     head = getattr(model, "bbox_head", None) or getattr(getattr(model, "roi_head", None), "bbox_head", None)
+    head = head or getattr(model, "mask_head", None)  # of one that finds masks and no boxes: SOLO
     if isinstance(head, torch.nn.ModuleList):  # the stages of a cascade
         head = head[-1]
     if head is None:

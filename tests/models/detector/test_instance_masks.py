@@ -116,3 +116,19 @@ def test_rows_that_rtmdet_leaves_out_are_empty() -> None:
     masks = InstanceMasks(short, torch.zeros((1, 4)), (7, 4))
     mask = decode_rle(masks.rle(0, (7, 4), (1, 1)))
     assert mask.shape == (7, 4) and mask[:5].all() and not mask[5:].any()
+
+
+@pytest.mark.parametrize(
+    ("box", "pixels"),
+    [
+        ((4.0, 2.0, 8.0, 5.0), 12),
+        ((-50.0, 2.0, -10.0, 5.0), 0),
+        ((40.0, 2.0, 90.0, 5.0), 0),
+        ((4.0, -30.0, 8.0, -9.0), 0),
+        ((4.0, 70.0, 8.0, 90.0), 0),
+    ],
+)
+def test_a_box_outside_of_the_image_has_a_mask_without_a_pixel(box: tuple[float, ...], pixels: int) -> None:
+    """QueryInst's boxes are not cut at the image's borders; MMDetection fails there."""
+    masks = InstanceMasks(torch.ones(1, 28, 28), torch.tensor([box]), (20, 30), 0.5)
+    assert decode_rle(masks.rle(0, (20, 30), (1, 1))).sum() == pixels

@@ -151,3 +151,18 @@ def test_proposals_are_objects_of_one_class(tmp_path: Path) -> None:
     folder = folder_of(tmp_path, "cascade_rpn/cascade-rpn_r50-caffe_fpn_1x_coco.py", FPN)
     loaded = MMDetector.load(folder)
     assert loaded.class_names == ("object",)
+
+
+def test_masks_alone_have_classes_that_are_counted_too(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, "solo/solo_r50_fpn_1x_coco.py", FPN)
+    content = torch.load(folder / "weights.pth")
+    content["meta"]["dataset_meta"]["classes"] = ["one", "another"]
+    torch.save(content, folder / "weights.pth")
+    with pytest.raises(ModelFilesError, match="weights.pth names 2 classes, but .*config.py has 80"):
+        MMDetector.load(folder)
+
+
+def test_a_base_whose_name_lacks_its_ending_is_found(tmp_path: Path) -> None:
+    name = "faster-rcnn_r50_fpn_8xb2-4e_mot17halftrain_test-mot17halfval"  # as in the zoo's SORT
+    (tmp_path / "config.py").write_text(f"_base_ = ['./{name}']\n")
+    assert read_config(tmp_path / "config.py").model.type == "FasterRCNN"
