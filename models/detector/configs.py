@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from models.checkpoints import ModelFilesError
-from models.detector import old_libraries, single_image
+from models.detector import backbones, old_libraries, single_image
 
 # Steps of a test pipeline that MMDetection has had up to 2.x alone, and keys of a config.
 _OLD_STEPS = frozenset({"MultiScaleFlipAug", "DefaultFormatBundle", "ImageToTensor", "Collect"})
@@ -38,12 +38,13 @@ def read_config(path: Path) -> Any:
         source = path.read_text(encoding="utf-8")
         rebased = _rebased(source, path)
         if rebased == source:
-            config = Config.fromfile(path)
+            config = Config.fromfile(path, import_custom_modules=False)
         else:
             with tempfile.TemporaryDirectory() as scratch:
                 copied = Path(scratch) / path.name
                 copied.write_text(rebased, encoding="utf-8")
-                config = Config.fromfile(copied)
+                config = Config.fromfile(copied, import_custom_modules=False)
+        backbones.import_modules(config, path)
     except ModelFilesError:
         raise
     except Exception as error:  # the config is code and may fail in any way; the cause is kept

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from models.checkpoints import ModelFilesError, weight_files
-from models.detector import language, single_image
+from models.detector import backbones, language, single_image
 from models.detector.huggingface.model_types import MODEL_TYPES
 from models.detector.mmcv_ops import MissingOpError
 from models.detector.pipelines import unknown
@@ -131,6 +131,7 @@ def build_trainable(config: Any, path: Path) -> Any:
     node = copy.deepcopy(config.model)
     forget_downloads(node)
     language.from_folder(node, path)
+    backbones.use_ours(node)
     try:
         with DefaultScope.overwrite_default_scope(config.get("default_scope", "mmdet")):
             model = MODELS.build(node)
