@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Protocol
 
 import httpx
 
@@ -27,6 +28,17 @@ class ServiceFailed(RuntimeError):
     """The service did not start, or answered something else than 200; the message has what it said."""
 
 
+class Running(Protocol):
+    """What is used of a started process, as Popen has it."""
+
+    pid: int
+
+    def poll(self) -> int | None: ...
+    def wait(self, timeout: float | None = None) -> int: ...
+    def send_signal(self, sig: int) -> None: ...
+    def kill(self) -> None: ...
+
+
 class Service:
     """A started service. It has a free port of its own; `url` is known when it is `ready`.
 
@@ -38,10 +50,11 @@ class Service:
         own = {"BOX2MASK_HOST": "127.0.0.1", "BOX2MASK_PORT": "0"} | dict(settings)
         self.url = ""
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the service
-        self._process = subprocess.Popen(
-            COMMAND, cwd=REPOSITORY, env=kept | own, stdout=subprocess.DEVNULL, stderr=self._log
-        )
+        self._process = self._start(kept | own)
         self._client = httpx.Client(timeout=TIMEOUT_S, trust_env=False)
+
+    def _start(self, environment: dict[str, str]) -> Running:
+        return subprocess.Popen(COMMAND, cwd=REPOSITORY, env=environment, stdout=subprocess.DEVNULL, stderr=self._log)
 
     def ready(self) -> None:
         """Wait until a request would be answered. Raises ServiceFailed."""

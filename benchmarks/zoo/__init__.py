@@ -1,0 +1,1 @@
+"""Every family of MMDetection's zoo, with random weights, asked over HTTP."""

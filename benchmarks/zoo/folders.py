@@ -1,0 +1,143 @@
+"""A config of the zoo as the folder that its user would have: written out in full, with a checkpoint beside it.
+
+The weights are random and found by a seed. What a model says about classes is spread, so that it finds something.
+"""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import nn
+
+from models.checkpoints import ModelFilesError
+from models.detector.configs import read_config
+from models.detector.files import build_model
+from models.detector.instance_masks import keep_small
+from models.detector.single_image import class_count, name_of
+
+# How much logits of classes vary: enough that some are above a threshold, few enough that it is not thousands.
+SPREAD = 1.0
+SMALL = 320  # pixels on the long side, for the pass that spreads them
+
+
+@dataclass(frozen=True)
+class Made:
+    """What was written. masks: whether it finds masks with its boxes; None where no model could be built.
+    needs: what its folder or its environment must have besides."""
+
+    model: str
+    parameters: int = 0
+    masks: bool | None = None
+    needs: str = ""
+
+
+def write_folder(source: Path, folder: Path, image: np.ndarray) -> Made:
+    """Write the config and a checkpoint in the official format. image: (H, W, 3) uint8 RGB.
+
+    A config that makes no detector is written as well, with a checkpoint of nothing: the service says why.
+    """
+    from mmengine.config import Config
+
+    target = folder / source.name
+    try:
+        original = Config.fromfile(source)
+        original.dump(target)
+    except Exception:  # a base or a package that is not here: its user has the file as it is
+        shutil.copy(source, target)
+        original = None
+    needs = _needs(original, source)
+    try:
+        config = read_config(target)
+        torch.manual_seed(0)
+        model = build_model(config, target)
+    except ModelFilesError:
+        torch.save({"state_dict": {"none": torch.zeros(1)}, "meta": {}}, folder / "random.pth")
+        return Made("" if original is None else name_of(original.model.type), needs=needs)
+    model.init_weights()
+    model.eval()
+    masks = _settle(model, image)
+    tracker = original is not None and "detector" in original.model and "tracker" in original.model
+    prefix = "detector." if tracker else ""
+    weights = {prefix + key: tensor for key, tensor in model.state_dict().items()}
+    names = tuple(f"class {number}" for number in range(class_count(model) or 1))
+    torch.save({"meta": {"dataset_meta": {"classes": names}}, "state_dict": weights}, folder / "random.pth")
+    return Made(type(model).__name__, sum(one.numel() for one in model.parameters()), masks, needs)
+
+
+def _needs(original: Any, source: Path) -> str:
+    """What a config says that its user must bring besides."""
+    if "TIMMBackbone" in source.read_text(encoding="utf-8"):
+        return "mmpretrain, timm, torchvision"
+    return "a tokenizer in its folder" if original is not None and "language_model" in original.model else ""
+
+
+@torch.inference_mode()
+def _settle(model: Any, image: np.ndarray) -> bool:
+    """Set batch norms' statistics and the spread of classes by one pass over a picture; whether it finds masks."""
+    from mmdet.structures import DetDataSample
+
+    scale = SMALL / max(image.shape[:2])
+    small = cv2.resize(image, None, fx=scale, fy=scale)[..., ::-1]
+    inputs = torch.from_numpy(np.ascontiguousarray(small.transpose(2, 0, 1)))
+    size_hw = small.shape[:2]
+    sample = DetDataSample(metainfo={"ori_shape": size_hw, "img_shape": size_hw, "scale_factor": (1.0, 1.0)})
+    batch = model.data_preprocessor({"inputs": [inputs], "data_samples": [sample]}, False)
+    keep_small(model)  # MMDetection's pasting fails for boxes outside of the image, which random weights find
+    with warnings.catch_warnings(), _settling(model):
+        warnings.simplefilter("ignore")
+        model(**batch, mode="predict")
+    [found] = model(**batch, mode="predict")
+    return "masks" in found.pred_instances
+
+
+@contextmanager
+def _settling(model: Any) -> Iterator[None]:
+    hooks = []
+    for name, module in model.named_modules():
+        if isinstance(module, nn.BatchNorm2d):
+            hooks.append(module.register_forward_pre_hook(_measure))
+        elif isinstance(module, (nn.Linear, nn.Conv2d)) and _is_of_classes(name):
+            hooks.append(module.register_forward_hook(_spread))
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _is_of_classes(name: str) -> bool:
+    """Whether a layer is the last one of a head's branch for classes, by MMDetection's names."""
+    own = [part for part in name.split(".") if not part.isdigit()]
+    return "backbone" not in own and any(word in own[-1] for word in ("cls", "score", "class_embed"))
+
+
+def _measure(module: nn.BatchNorm2d, inputs: tuple[torch.Tensor, ...]) -> None:
+    [values] = inputs
+    if values.numel() > values.shape[1] and module.running_mean is not None and module.running_var is not None:
+        module.running_mean.copy_(values.mean((0, 2, 3)))
+        module.running_var.copy_(values.var((0, 2, 3)))
+
+
+def _spread(module: Any, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor | None:
+    """The first time that it runs: scale its weights, and what it said."""
+    if hasattr(module, "_is_spread"):
+        return None
+    module._is_spread = True
+    deviation = float(output.std())
+    if not np.isfinite(deviation) or deviation < 1e-12:
+        return None
+    if module.bias is None:
+        module.weight.mul_(SPREAD / deviation)
+        return output * (SPREAD / deviation)
+    bias = module.bias.view(1, -1, *[1] * (output.ndim - 2)) if output.ndim == 4 else module.bias
+    module.weight.mul_(SPREAD / deviation)
+    return (output - bias) * (SPREAD / deviation) + bias
