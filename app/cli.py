@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import sys
 
-from app.commands import data, evaluate, export, finetune, run, serve, walkthrough, weights
+from app.commands import data, detectors, evaluate, export, finetune, run, serve, walkthrough, weights
 
 EXAMPLES = """\
 examples:
   box2mask serve                        start the service with the best weights that are here
   box2mask walkthrough --data demo      train, serve, segment and measure, in one command
   box2mask run photos --out results     boxes and masks of a folder of images
+  box2mask detectors                    which families of detectors are served
   box2mask weights list                 what there is, and what of it is on this machine
   box2mask weights pull yolof sam-huge  the full-size models
 """
@@ -44,6 +45,6 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (serve, run, finetune, evaluate, walkthrough, data, export, weights):
+    for command in (serve, run, finetune, evaluate, walkthrough, data, export, weights, detectors):
         command.add(commands)
     return parser

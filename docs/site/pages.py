@@ -21,7 +21,7 @@ REPOSITORY = DOCS.parent
 README = "README.md"
 # What is not there is left out; a document that is not here fails the build.
 SECTIONS = {
-    "Start": ("quickstart.md", "playground.md", "concepts.md", "walkthrough.md", "choosing.md"),
+    "Start": ("quickstart.md", "playground.md", "concepts.md", "walkthrough.md", "choosing.md", "detectors.md"),
     "Use": ("api.md", "client.md", "migrating.md", "run.md", "labelling.md", "training-sets.md"),
     "Train and measure": ("data.md", "finetuning.md", "evaluation.md"),
     "Run it": (
