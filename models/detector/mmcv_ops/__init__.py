@@ -4,5 +4,6 @@ It knows nothing of detectors or files.
 """
 
 from models.detector.mmcv_ops.extension import MissingOpError, install
+from models.detector.mmcv_ops.switch import using
 
-__all__ = ["MissingOpError", "install"]
+__all__ = ["MissingOpError", "install", "using"]

@@ -66,9 +66,8 @@ def deform_roi_pool_backward(
 def _regions(
     shape: torch.Size, rois: torch.Tensor, height: int, width: int, scale: float, sampling_ratio: int
 ) -> Iterator[Regions]:
-    return roi_align.in_parts(
-        rois, (height, width), (shape[2], shape[3]), scale, sampling_ratio, True, shape[1], merges=False
-    )
+    pooling = roi_align.Pooling((height, width), shape, scale, sampling_ratio, aligned=True, merges=False)
+    return roi_align.in_parts(rois, pooling)
 
 
 def _of(offset: torch.Tensor, regions: Regions) -> torch.Tensor | None:

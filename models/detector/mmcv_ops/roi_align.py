@@ -14,6 +14,22 @@ import torch
 from models.detector.mmcv_ops.sampling import AT_ONCE, as_table, scatter_rows, weighted_rows, widened
 
 AVERAGE, LARGEST = 1, 0  # mmcv's numbers of its pool modes
+NOWHERE = -2.0  # a position without a pixel
+
+
+class Pooling(NamedTuple):
+    """How regions are looked at, besides where they are.
+
+    bins_hw: of the output. image: the features' shape, (B, C, H, W). merges: whether samples are merged to pixels
+    before they are looked at. The others are as `roi_align_forward` has them.
+    """
+
+    bins_hw: tuple[int, int]
+    image: torch.Size
+    spatial_scale: float
+    sampling_ratio: int
+    aligned: bool
+    merges: bool
 
 
 class Regions(NamedTuple):
@@ -50,16 +66,10 @@ def roi_align_forward(
     """
     size_hw = (int(input.shape[2]), int(input.shape[3]))
     table = as_table(input)
-    for regions in in_parts(
-        rois,
-        (aligned_height, aligned_width),
-        size_hw,
-        spatial_scale,
-        sampling_ratio,
-        aligned,
-        input.shape[1],
-        merges=pool_mode == AVERAGE,
-    ):
+    bins_hw, merges = (aligned_height, aligned_width), pool_mode == AVERAGE
+    if pool_mode == LARGEST:
+        argmax_y.fill_(NOWHERE)  # of a region without samples
+    for regions in in_parts(rois, Pooling(bins_hw, input.shape, spatial_scale, sampling_ratio, aligned, merges)):
         if pool_mode == AVERAGE:
             pooled = _averages(table, regions, size_hw)
         else:
@@ -86,16 +96,9 @@ def roi_align_backward(
     found = grad_input.new_zeros(batch * height * width, channels, dtype=widened(grad_input).dtype)
     gradient = widened(grad_output)
     if pool_mode == AVERAGE:
-        for regions in in_parts(
-            rois,
-            (aligned_height, aligned_width),
-            (height, width),
-            spatial_scale,
-            sampling_ratio,
-            aligned,
-            channels,
-            merges=True,
-        ):
+        bins_hw = (aligned_height, aligned_width)
+        pooling = Pooling(bins_hw, grad_input.shape, spatial_scale, sampling_ratio, aligned, merges=True)
+        for regions in in_parts(rois, pooling):
             index, weight = _taps(regions, (height, width))
             its = gradient[regions.which].permute(0, 2, 3, 1).reshape(-1, channels)
             scatter_rows(found, index, weight, its)
@@ -112,21 +115,9 @@ def roi_align_backward(
     grad_input += found.view(batch, height, width, channels).permute(0, 3, 1, 2).to(grad_input)
 
 
-def in_parts(
-    rois: torch.Tensor,
-    bins_hw: tuple[int, int],
-    size_hw: tuple[int, int],
-    spatial_scale: float,
-    sampling_ratio: int,
-    aligned: bool,
-    channels: int,
-    *,
-    merges: bool,
-) -> Iterator[Regions]:
-    """The regions, in groups of as many samples, of which no array exceeds `AT_ONCE`.
-
-    merges: whether samples are merged to pixels before they are looked at.
-    """
+def in_parts(rois: torch.Tensor, pooling: Pooling) -> Iterator[Regions]:
+    """The regions, in groups of as many samples, of which no array exceeds `AT_ONCE`."""
+    bins_hw, (_, channels, *size_hw), spatial_scale, sampling_ratio, aligned, merges = pooling
     rois = widened(rois)
     shift = 0.5 if aligned else 0.0
     x1, y1, x2, y2 = (rois[:, 1:] * spatial_scale - shift).unbind(1)

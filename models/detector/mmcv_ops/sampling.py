@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+from models.detector.mmcv_ops.switch import is_fast
+
 # Numbers that are worked on at a time, in any one array: bounds the memory of an op, however many boxes there are.
 AT_ONCE = 4_000_000
 
@@ -22,19 +24,30 @@ def weighted_rows(table: torch.Tensor, index: torch.Tensor, weight: torch.Tensor
     """
     if not index.numel():
         return table.new_zeros(len(index), table.shape[1])
+    if not is_fast():
+        return plain_weighted_rows(table, index, weight)
     return F.embedding_bag(index, table, mode="sum", per_sample_weights=weight.to(table.dtype))
 
 
 def plain_weighted_rows(table: torch.Tensor, index: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """The plain twin of `weighted_rows`."""
-    return (table[index] * weight.to(table.dtype)[..., None]).sum(1)
+    """The plain twin of `weighted_rows`, in parts of `AT_ONCE` numbers."""
+    its = zip(
+        *(each.split(_rows_at_once(index, table.shape[1])) for each in (index, weight.to(table.dtype))), strict=True
+    )
+    return torch.cat([(table[part] * its_weight[..., None]).sum(1) for part, its_weight in its])
 
 
 def scatter_rows(table: torch.Tensor, index: torch.Tensor, weight: torch.Tensor, rows: torch.Tensor) -> None:
     """Adds to the table what `weighted_rows` took from it: (M, C) rows, (M, T) indices and weights."""
-    for part in torch.arange(len(rows)).split(max(1, AT_ONCE // (index.shape[1] * rows.shape[1]))):
-        its = weight[part].to(rows)[..., None] * rows[part][:, None]  # (M, T, C)
-        table.index_add_(0, index[part].reshape(-1), its.flatten(0, 1))
+    step = _rows_at_once(index, rows.shape[1])
+    for where, its_weight, its_rows in zip(index.split(step), weight.split(step), rows.split(step), strict=True):
+        its = its_weight.to(rows)[..., None] * its_rows[:, None]  # (M, T, C)
+        table.index_add_(0, where.reshape(-1), its.flatten(0, 1))
+
+
+def _rows_at_once(index: torch.Tensor, channels: int) -> int:
+    """How many of the (M, T) indices' rows may become arrays of M x T x C."""
+    return max(1, AT_ONCE // (index.shape[1] * channels))
 
 
 def corners(position: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -1,6 +1,7 @@
 """Non-maximum suppression in mmcv's forms, and how much boxes overlap.
 
-A side of a box is `x2 - x1 + offset` long in all of them.
+A side of a box is `x2 - x1 + offset` long in all of them. On the CPU they take the forms of `suppression_numpy`; those
+here are their plain twins, and what other devices have.
 """
 
 from __future__ import annotations
@@ -8,7 +9,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from models.detector.mmcv_ops import suppression_numpy
 from models.detector.mmcv_ops.sampling import widened
+from models.detector.mmcv_ops.switch import is_fast
 
 BLOCK = 256  # boxes that are compared with each other at a time: bounds NMS's memory to a few BLOCK x BLOCK arrays
 NAIVE, LINEAR, GAUSSIAN = 0, 1, 2  # mmcv's numbers of soft-NMS's methods
@@ -20,6 +23,16 @@ def nms(boxes: torch.Tensor, scores: torch.Tensor, iou_threshold: float, offset:
     boxes: (N, 4) as x1, y1, x2, y2, where a side is `x2 - x1 + offset` long. scores: (N,).
     Returns (K,) int64 indices of the kept boxes, best score first, equal scores in their given order.
     A box goes when its IoU with a kept box before it is strictly above the threshold.
+    """
+    if not is_fast() or boxes.device.type != "cpu":
+        return plain_nms(boxes, scores, iou_threshold, offset)
+    order = scores.sort(descending=True, stable=True).indices
+    ranked = widened(boxes.detach()[order]).numpy()
+    return order[torch.from_numpy(suppression_numpy.nms(ranked, iou_threshold, offset))]
+
+
+def plain_nms(boxes: torch.Tensor, scores: torch.Tensor, iou_threshold: float, offset: int = 0) -> torch.Tensor:
+    """The plain twin of `nms`, on any device.
 
     Greedy suppression is the fixed point of `keep[i] = no kept box before i overlaps i`. Starting from
     all kept, each round settles at least one more box from the front, so it ends after at most N
@@ -71,10 +84,37 @@ def softnms(
 
     boxes: (N, 4). scores: (N,). Writes the K kept boxes with their new scores into the first rows of `dets` (N, 5),
     best first as they were taken, and returns their (K,) int64 indices. method: `NAIVE` is NMS, `LINEAR` takes
-    1 - IoU of the score above the threshold, `GAUSSIAN` exp(-IoU^2 / sigma) of it everywhere.
+    1 - IoU of the score above the threshold, `GAUSSIAN` exp(-IoU^2 / sigma) of it everywhere. Of equal scores the first
+    is taken; the compiled op goes by where it has moved the boxes to meanwhile.
     """
-    x1, y1, x2, y2 = widened(boxes).cpu().numpy().T
-    left = widened(scores).cpu().numpy().copy()
+    compute = suppression_numpy.soft_nms if is_fast() else plain_soft_nms
+    index, left = compute(
+        widened(boxes.detach()).cpu().numpy(),
+        widened(scores.detach()).cpu().numpy(),
+        iou_threshold,
+        sigma,
+        min_score,
+        method,
+        offset,
+    )
+    indices = torch.from_numpy(index)
+    dets[: len(indices), :4] = boxes.cpu()[indices].to(dets)
+    dets[: len(indices), 4] = torch.from_numpy(left).to(dets)
+    return indices
+
+
+def plain_soft_nms(
+    boxes: np.ndarray,
+    scores: np.ndarray,
+    iou_threshold: float,
+    sigma: float,
+    min_score: float,
+    method: int,
+    offset: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The plain twin of `suppression_numpy.soft_nms`: the indices that are kept, and their new scores."""
+    x1, y1, x2, y2 = boxes.T
+    left = scores.copy()
     offset_ = x1.dtype.type(offset)
     areas = (x2 - x1 + offset_) * (y2 - y1 + offset_)
     alive = np.arange(len(left))
@@ -89,8 +129,8 @@ def softnms(
         width = np.minimum(x2[best], x2[alive]) - np.maximum(x1[best], x1[alive]) + offset_
         height = np.minimum(y2[best], y2[alive]) - np.maximum(y1[best], y1[alive]) + offset_
         common = np.maximum(width, 0) * np.maximum(height, 0)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            iou = common / (areas[best] + areas[alive] - common)
+        union = areas[best] + areas[alive] - common
+        iou = common / np.where(union == 0, 1, union)  # two boxes without an area do not overlap
         if method == GAUSSIAN:
             weight = np.exp(-(iou * iou) / sigma)
         elif method == LINEAR:
@@ -99,10 +139,7 @@ def softnms(
             weight = np.where(iou >= iou_threshold, 0, 1)
         left[alive] *= weight.astype(left.dtype)
         alive = alive[~(left[alive] < min_score)]
-    indices = torch.as_tensor(np.array(kept, np.int64))
-    dets[: len(kept), :4] = boxes.cpu()[indices].to(dets)
-    dets[: len(kept), 4] = torch.as_tensor(np.array(kept_scores, left.dtype)).to(dets)
-    return indices
+    return np.array(kept, np.int64), np.array(kept_scores, left.dtype)
 
 
 def nms_match(dets: torch.Tensor, iou_threshold: float) -> list[list[int]]:
@@ -111,6 +148,16 @@ def nms_match(dets: torch.Tensor, iou_threshold: float) -> list[list[int]]:
     dets: (N, 5) as x1, y1, x2, y2, score. Returns for each kept box, best first, its index and those of the boxes that
     it suppressed, in the order of their scores. A box goes when its IoU is the threshold or more.
     """
+    if not is_fast():
+        return plain_nms_match(dets, iou_threshold)
+    order = dets[:, 4].cpu().sort(descending=True, stable=True).indices
+    ranked = widened(dets.detach()[:, :4]).cpu()[order].numpy()
+    by_rank = order.tolist()
+    return [[by_rank[rank] for rank in group] for group in suppression_numpy.nms_match(ranked, iou_threshold)]
+
+
+def plain_nms_match(dets: torch.Tensor, iou_threshold: float) -> list[list[int]]:
+    """The plain twin of `nms_match`."""
     boxes = widened(dets[:, :4]).cpu()
     order = dets[:, 4].cpu().sort(descending=True, stable=True).indices
     groups = []

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from models.detector.mmcv_ops import deform_conv, install, sampling
+from tests.models.detector.mmcv_ops.memory import peak_memory
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # mmdet's and mmcv's own, on import
 install()
@@ -99,3 +100,23 @@ def test_offsets_of_another_size_are_read_as_if_they_were_of_the_outputs():
     torch.testing.assert_close(found, modulated_deform_conv2d(x, *own, weight, None, 1, 1))
     with pytest.raises(ValueError, match="expected offsets and masks of 18 x 20 values or more, got 72"):
         modulated_deform_conv2d(x, offset[:, :, :2, :2], mask, weight, None, 1, 1)
+
+
+@pytest.mark.parametrize("backward", [False, True])
+def test_a_large_map_takes_bounded_memory(backward):
+    """Besides what goes in and comes out: some arrays of AT_ONCE numbers, and not the 147 MB of all taps' columns."""
+    one_map = 256 * 100 * 160 * 4
+    program = """
+image, weight, bias = torch.randn(1, 256, 100, 160), torch.randn(256, 256, 3, 3), torch.randn(256)
+offset, mask = torch.randn(1, 18, 100, 160), torch.rand(1, 9, 100, 160)
+of = [image, offset, mask, weight, bias]
+for one in of:
+    one.requires_grad_(BACKWARD)
+call = lambda: modulated_deform_conv2d(*of, 1, 1)
+if BACKWARD:
+    found = call()
+    gradient = torch.ones_like(found)
+    call = lambda: torch.autograd.grad(found, of, gradient)
+"""
+    allowed = one_map * (3 if backward else 2) + (6 if backward else 4) * 4 * sampling.AT_ONCE
+    assert peak_memory(program.replace("BACKWARD", str(backward))) < allowed * 1.1

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from models.detector.mmcv_ops import install, roi_align, sampling
+from tests.models.detector.mmcv_ops.memory import peak_memory
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # mmdet's and mmcv's own, on import
 install()
@@ -117,3 +118,31 @@ def test_a_region_of_a_million_pixels_takes_little_memory() -> None:
     images = torch.ones(1, 3, 20, 20)
     found = op(images, torch.tensor([[0.0, -500_000, -500_000, 500_000, 500_000]]), BINS, 0.1, 0)
     assert found.isfinite().all() and 0 < found.max() < 1e-6
+
+
+def test_a_region_without_an_area_has_no_gradient() -> None:
+    """The compiled op gives it -10000 as the largest value; here it is zero, which a network survives."""
+    from mmcv.ops import roi_align as op
+
+    images = features().requires_grad_()
+    found = op(images, torch.tensor([[0.0, 6, 3, 6, 3]]).double(), BINS, 0.25, 0, "max", True)
+    assert not found.any()
+    assert not torch.autograd.grad(found.sum(), images)[0].any()
+
+
+@pytest.mark.parametrize("backward", [False, True])
+def test_a_thousand_regions_of_a_large_level_take_bounded_memory(backward: bool) -> None:
+    """Besides what goes in and comes out: one copy of the level, channels last, and some arrays of AT_ONCE numbers."""
+    level, regions = 256 * 200 * 304 * 4, 1000 * 256 * 49 * 4
+    program = """
+image, corners = torch.randn(1, 256, 200, 304), torch.rand(1000, 2) * torch.tensor([1100., 690.])
+rois = torch.cat([torch.zeros(1000, 1), corners, corners + 8 + torch.rand(1000, 2) * 100], 1)
+image.requires_grad_(BACKWARD)
+call = lambda: roi_align(image, rois, 7, 0.25, 0, "avg", True)
+if BACKWARD:
+    found = call()
+    gradient = torch.ones_like(found)
+    call = lambda: torch.autograd.grad(found, image, gradient)
+"""
+    allowed = level * (2 if backward else 1) + regions + 4 * 4 * sampling.AT_ONCE
+    assert peak_memory(program.replace("BACKWARD", str(backward))) < allowed * 1.1

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.detector.mmcv_ops import suppression
+from models.detector.mmcv_ops import suppression, using
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # mmdet's and mmcv's own, on import
 
@@ -148,3 +148,30 @@ def test_bbox_overlaps(mode: str, offset: int) -> None:
     assert found[0].tolist() == pytest.approx([first, 0])
     assert found[1, 1] == 0 and found.shape == (2, 2)
     assert torch.equal(bbox_overlaps(one, other, mode, aligned=True, offset=offset), found.diagonal())
+
+
+@pytest.mark.parametrize("offset", [0, 1])
+@pytest.mark.parametrize("count", [1, 90, 700])
+def test_the_forms_on_the_cpu_equal_their_plain_twins(count: int, offset: int) -> None:
+    boxes, _ = random_boxes(count, extent=150)
+    scores = (
+        torch.randperm(count, generator=torch.Generator().manual_seed(3)).div(2 * count).mul(64).ceil() / 64
+    )  # ties
+    dets = torch.cat([boxes, scores[:, None]], 1)
+
+    def found() -> tuple[list[object], list[torch.Tensor]]:
+        exact: list[object] = [
+            suppression.nms(boxes, scores, threshold, offset).tolist() for threshold in (0.0, 0.3, 0.7)
+        ]
+        exact += [suppression.nms_match(dets, threshold) for threshold in (0.3, 0.5)]
+        near = []
+        for method in (suppression.NAIVE, suppression.LINEAR, suppression.GAUSSIAN):
+            near.append(torch.zeros(count, 5))
+            exact.append(suppression.softnms(boxes, scores, near[-1], 0.3, 0.5, 0.01, method, offset).tolist())
+        return exact, near
+
+    with using(fast=False):
+        plain, plain_dets = found()
+    fast, fast_dets = found()
+    assert fast == plain
+    torch.testing.assert_close(fast_dets, plain_dets)
