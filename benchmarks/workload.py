@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+from collections.abc import Mapping
 from functools import cache
 
 import cv2
@@ -67,11 +68,11 @@ def boxes_request(image: np.ndarray, boxes: list[list[float]]) -> bytes:
     return _body(COLUMNS, [[to_base64(image), "", json.dumps(boxes), "", False]])
 
 
-def detector_request(image: np.ndarray, **params: float) -> bytes:
+def detector_request(image: np.ndarray, **params: float | str) -> bytes:
     return _body(["image"], [[to_base64(image)]], params)
 
 
-def _body(columns: list[str], data: list[list[object]], params: dict[str, float] | None = None) -> bytes:
+def _body(columns: list[str], data: list[list[object]], params: Mapping[str, float | str] | None = None) -> bytes:
     return json.dumps({"input_data": {"columns": columns, "data": data}, "params": params or {}}).encode()
 
 

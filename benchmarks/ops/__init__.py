@@ -1,0 +1,1 @@
+"""`python -m benchmarks.ops`: mmcv's ops in plain torch beside its compiled ones."""
