@@ -232,8 +232,8 @@ def _preface(machine: Machine) -> list[str]:
         "- `python -m benchmarks.zoo_reference --compiled PYTHON`, mmdet 3.3.0 and mmcv 2.1.0 beside the same torch",
         "",
         f"Random weights, images resized to {SIDE} pixels at most; the best {MOST} objects of MMDetection,",
-        "each with the one of the service that is nearest; the largest difference of any pair. Boxes are in pixels of the",
-        "image, theirs cut to it, as the service's are.",
+        "each with the one of the service that is nearest; the largest difference of any pair. Boxes are in pixels of",
+        "the image, theirs cut to it, as the service's are.",
         "",
     ]
 

@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 
 import numpy as np
 
 BLOCK = 128  # boxes that are compared with each other before they suppress the rest
 TILE = 32_768  # pairs that are looked at at a time: their arrays stay in a core's cache
+AHEAD = 32  # boxes of soft-NMS whose overlaps are computed before it is known that they are taken
+AT_ONCE = 4_000_000  # numbers in any one array
 LINEAR, GAUSSIAN = 1, 2
 
 
@@ -84,7 +85,14 @@ def _with_areas(boxes: np.ndarray, offset: int) -> np.ndarray:
 
 
 def _overlapping(first: np.ndarray, second: np.ndarray, limit: np.floating, offset: int, touching: bool) -> np.ndarray:
-    """(5, A) and (5, B) of `_with_areas` -> (A, B) bool: whether the IoU is above the limit, rounded as mmcv does."""
+    """(5, A) and (5, B) of `_with_areas` -> (A, B) bool: whether the IoU is above the limit."""
+    ious = _ious(first, second, offset)
+    with np.errstate(invalid="ignore"):
+        return ious >= limit if touching else ious > limit
+
+
+def _ious(first: np.ndarray, second: np.ndarray, offset: int) -> np.ndarray:
+    """(5, A) and (5, B) of `_with_areas` -> (A, B), rounded as mmcv does. NaN of two boxes without an area."""
     x1, y1, x2, y2, areas = first[:, :, None]
     common = np.minimum(x2, second[2])
     size = np.maximum(x1, second[0])
@@ -100,8 +108,8 @@ def _overlapping(first: np.ndarray, second: np.ndarray, limit: np.floating, offs
     union = np.add(areas, second[4], out=size)
     union -= common
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        common /= union  # two empty boxes: NaN, which is not above anything
-        return common >= limit if touching else common > limit
+        common /= union
+    return common
 
 
 def soft_nms(
@@ -109,52 +117,42 @@ def soft_nms(
 ) -> tuple[np.ndarray, np.ndarray]:
     """(N, 4) boxes, (N,) scores -> the indices of those that are kept, as they were taken, and their new scores.
 
-    Of equal scores the first is taken. A box is compared with those alone that begin where it may reach them.
+    Of equal scores the first is taken. The best `AHEAD` boxes are compared with all that are left at once, as most of
+    them are taken next.
     """
-    order = boxes[:, 0].argsort(kind="stable")
-    x1, y1, x2, y2, areas = _with_areas(boxes[order], offset)
-    starts, widest = x1.tolist(), float((x2 - x1).max(initial=0)) + offset
-    limit, floor = scores.dtype.type(threshold), scores.dtype.type(least)
-    everywhere = not limit > 0  # boxes that do not touch lose score too
-    left, rank = scores.copy(), np.empty(len(order), np.int64)
-    rank[order] = np.arange(len(order))
-    kept, kept_scores = [], []
-    while len(kept) < len(left):
-        best = int(left.argmax())
-        if (score := left[best]) == -np.inf:
-            break
-        kept.append(best)
-        kept_scores.append(score)
-        left[best] = -np.inf
-        at = rank[best]
-        its_x1, its_x2 = x1[at], x2[at]
-        first = 0 if everywhere else bisect_left(starts, its_x1 - widest - 1)
-        end = len(starts) if everywhere else bisect_right(starts, its_x2 + offset)
-        width = np.minimum(x2[first:end], its_x2)
-        width -= np.maximum(x1[first:end], its_x1)
-        height = np.minimum(y2[first:end], y2[at])
-        height -= np.maximum(y1[first:end], y1[at])
-        if offset:
-            width += offset
-            height += offset
-        touches = left.take(order[first:end]) > -np.inf
-        if not everywhere:
-            touches &= np.minimum(width, height) > 0
-        near = touches.nonzero()[0]
-        common = np.maximum(width.take(near), 0) * np.maximum(height.take(near), 0)
-        near += first
-        union = areas.take(near) + areas[at] - common
-        union[union == 0] = 1  # of two boxes without an area
-        iou = common / union
-        others = order.take(near)
-        if method == GAUSSIAN:
-            now = left.take(others) * np.exp(-(iou * iou) / sigma).astype(left.dtype)
-        else:
-            now = left.take(others)
-            near = (iou >= limit).nonzero()[0]
-            now[near] *= 1 - iou.take(near) if method == LINEAR else 0
-        now[now < floor] = -np.inf
-        left[others] = now
-        if len(kept) == 1:
-            left[left < floor] = -np.inf  # wherever they are
-    return np.array(kept, np.int64), np.array(kept_scores, left.dtype)
+    index, left, sides = np.arange(len(scores)), scores.copy(), _with_areas(boxes, offset)
+    floor = scores.dtype.type(least)
+    kept: list[int] = []
+    kept_scores: list[float] = []
+    while len(left):
+        count = max(1, min(AHEAD, len(left), AT_ONCE // len(left)))
+        ahead = np.argpartition(-left, count - 1)[:count]
+        ahead[0] = left.argmax()  # which of equal ones is in the part is not said
+        weights = _weights(_ious(sides[:, ahead], sides, offset), threshold, sigma, method)
+        row_of = dict(zip(ahead.tolist(), weights, strict=True))
+        while True:
+            best = int(left.argmax())
+            if best not in row_of or not left[best] > -np.inf:
+                break
+            kept.append(int(index[best]))
+            kept_scores.append(left[best])
+            left *= row_of[best]
+            left[best] = -np.inf
+            np.copyto(left, -np.inf, where=left < floor)
+        alive = left > -np.inf
+        index, left, sides = index[alive], left[alive], sides[:, alive]
+    return np.array(kept, np.int64), np.array(kept_scores, scores.dtype)
+
+
+def _weights(ious: np.ndarray, threshold: float, sigma: float, method: int) -> np.ndarray:
+    """How much of its score a box keeps beside a better one; never zero, which -inf must not be multiplied with."""
+    if method == GAUSSIAN:
+        np.nan_to_num(ious, copy=False, nan=0)
+        ious *= ious
+        ious /= -sigma
+        weights = np.exp(ious, out=ious)
+    else:
+        with np.errstate(invalid="ignore"):
+            near = ious >= ious.dtype.type(threshold)
+        weights = np.where(near, 1 - ious if method == LINEAR else ious.dtype.type(0), ious.dtype.type(1))
+    return np.maximum(weights, 1e-30, out=weights)
