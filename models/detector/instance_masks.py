@@ -58,9 +58,6 @@ class InstanceMasks:
 
         height, width = self.size_hw
         one = slice(place, place + 1)
-        left, top, right, bottom = self.boxes_xyxy[place].tolist()
-        if not (left < width and top < height and right > 0 and bottom > 0):  # QueryInst's are not cut at the borders
-            return np.zeros(self.size_hw, np.bool_)
         values, (rows, columns) = _do_paste_mask(self.masks[one, None], self.boxes_xyxy[one], height, width, True)
         mask = np.zeros(self.size_hw, np.bool_)
         mask[rows, columns] = (values[0] >= threshold).numpy()

@@ -145,7 +145,7 @@ class Bert(nn.Module):
         """Captions -> their tokens' features, `embedded` and `hidden` (N, tokens, C), and which of them see which."""
         from mmdet.models.language_models.bert import generate_masks_with_special_tokens_and_transfer_map
 
-        model = self.language_backbone.body.model
+        model: Any = self.language_backbone.get_submodule("body.model")
         tokenized = self.tokenizer(
             captions,
             max_length=self.max_tokens,

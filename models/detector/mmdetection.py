@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from models.checkpoints import load_into, load_state_dict
-from models.detector import conv_fusion, language, mmcv_ops
+from models.detector import conv_fusion, language, mask_pasting, mmcv_ops
 from models.detector.batches import in_batches
 from models.detector.configs import has_bases, read_config
 from models.detector.files import (
@@ -155,6 +155,7 @@ class MMDetector:
         files = DetectorFiles.find(path)
         with _quiet():
             mmcv_ops.install()
+            mask_pasting.install()
             config = read_config(files.config)
             model = build_model(config, files.config)
             state_dict, meta = load_state_dict(files.checkpoint)
