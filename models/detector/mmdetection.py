@@ -217,7 +217,7 @@ class MMDetector:
     def _forward_batch(self, samples: list[Sample]) -> list[RawDetections]:
         from mmdet.structures import DetDataSample
 
-        with torch.autocast(self.device.type, self.dtype, enabled=self._autocast):
+        with mmcv_ops.using(fast=self.fast), torch.autocast(self.device.type, self.dtype, enabled=self._autocast):
             batch = self._model.data_preprocessor(
                 {
                     "inputs": [sample.inputs for sample in samples],
@@ -301,7 +301,8 @@ class MMDetector:
         if max_detections is not None:
             cfg.max_per_img = max_detections
         outputs = raw.head or ()
-        (result,) = head.predict_by_feat(*outputs, batch_img_metas=[raw.sample.metainfo], cfg=cfg, rescale=True)
+        with mmcv_ops.using(fast=self.fast):
+            (result,) = head.predict_by_feat(*outputs, batch_img_metas=[raw.sample.metainfo], cfg=cfg, rescale=True)
         return found_of(result)
 
     def detect(

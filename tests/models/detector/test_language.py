@@ -41,6 +41,7 @@ def theirs(folder: Path, texts: Sequence[str], monkeypatch: pytest.MonkeyPatch) 
     from mmdet.apis import inference_detector
     from mmdet.models.language_models.bert import BertModel
     from mmdet.registry import MODELS
+    from mmengine.registry import init_default_scope
     from mmengine.runner import load_checkpoint
 
     from models.detector.configs import read_config
@@ -67,6 +68,7 @@ def theirs(folder: Path, texts: Sequence[str], monkeypatch: pytest.MonkeyPatch) 
             self, attention_mask=attention_mask[:, None] if attention_mask.dim() == 3 else attention_mask, **inputs
         ),
     )
+    init_default_scope("mmdet")  # as mmdet's own `init_detector` does
     model = MODELS.build(config.model)
     assert isinstance(model.language_model, BertModel)
     load_checkpoint(model, str(folder / "weights.pth"), strict=True)
