@@ -2,6 +2,9 @@
 
 import { Pyramid } from "./pyramid.js";
 
+// What requests say of it: turned upright, as browsers show it, and places in pixels.
+export const FRAME = { exif_orientation: true, coordinates: "absolute" };
+
 /** The service sees the picture in another frame than the browser, so that no place in it means the same to both. */
 export class FrameError extends Error {}
 
@@ -28,6 +31,12 @@ export class Picture {
       `${this.name}: this browser shows ${this.width} × ${this.height} pixels, and the service sees ${width} × ${height}, ` +
         "as the two read its orientation differently. Save it turned upright, without an orientation, and open that.",
     );
+  }
+
+  /** [x1, y1, x2, y2] in pixels of an answer's box in 0..1. */
+  corners({ topX, topY, bottomX, bottomY }) {
+    const { width, height } = this;
+    return [topX * width, topY * height, bottomX * width, bottomY * height];
   }
 
   /** It is not worked on any more. */

@@ -2,14 +2,14 @@
 
 import { History } from "./history.js";
 import { Mask } from "./mask.js";
-import { FrameError } from "./picture.js";
+import { FRAME, FrameError } from "./picture.js";
+import { polygonsOf } from "./polygons.js";
 import { Prompt, Thing, overlap } from "./thing.js";
 
 // Boxes that score less are not even asked for; it is YOLOF's own threshold.
 const LOWEST_SCORE = 0.05;
 const EMPTY = { things: [], selected: null };
-// A photo is turned upright, as browsers show it; run lengths are the smallest exact form of a mask.
-const FRAME = { exif_orientation: true, coordinates: "absolute" };
+// Run lengths are the smallest exact form of a mask.
 const AS_RUNS = { ...FRAME, mask_format: "rle", response_schema: "card" };
 
 /** Fires "change" whenever there is something else to see, "ask" when somebody asks for something, "mask" with the thing that has got one, "fail" with the error, "ready" once the picture is embedded. */
@@ -151,7 +151,7 @@ export class Session extends EventTarget {
   /** asked: for whose masks, where there are some. */
   #detected({ box, label, score, mask_per_prediction }, asked = null) {
     this.labels.add(label);
-    const prompt = new Prompt({ box: cornersOf(box, this.picture), multimask: this.multimask });
+    const prompt = new Prompt({ box: this.picture.corners(box), multimask: this.multimask });
     if (mask_per_prediction) {
       prompt.masks = masksOf(mask_per_prediction, this.picture);
       prompt.asked = asked;
@@ -305,42 +305,9 @@ export class Session extends EventTarget {
 
   // Requests
 
-  /** The polygons of things with masks, by the service's own hand: Azure's instance-segmentation answer. */
+  /** Azure's instance-segmentation answer of all things with masks. */
   polygons() {
-    return this.#run("writing", async (signal) => {
-      const { picture } = this;
-      const { width, height } = picture;
-      const ask = (route, columns, params) =>
-        this.service.score(route, picture, columns, { ...AS_RUNS, mask_format: "polygon", ...params }, { signal, quiet: true });
-      const things = this.withMasks;
-      const byPipeline = things.filter(({ prompt, chosen }) => prompt.asked && chosen === null);
-      const question = ({ prompt }) => JSON.stringify(prompt.asked);
-      const found = new Map(); // what was asked for -> the pipeline's boxes
-      for (const asked of new Set(byPipeline.map(question))) {
-        const least = Math.min(...byPipeline.filter((thing) => question(thing) === asked).map(({ score }) => score));
-        const answer = await ask("pipeline/score", {}, { score_threshold: least - 1e-6, ...JSON.parse(asked) });
-        found.set(asked, answer.boxes);
-      }
-      const boxes = [];
-      for (const thing of things) {
-        let polygon = byPipeline.includes(thing) ? again(thing, found.get(question(thing)), picture)?.polygon : undefined;
-        if (!polygon && thing.prompt.isOfDetector) {
-          throw new Error(`The detector did not find ${thing.name} again. Press Segment all, then save the polygons.`);
-        }
-        if (!polygon) {
-          const answer = await ask("sam/score", thing.prompt.columns, {});
-          polygon = answer.predictions[0].mask_per_prediction[thing.choice].polygon;
-        }
-        const [x1, y1, x2, y2] = thing.box ?? [0, 0, 0, 0];
-        boxes.push({
-          box: { topX: x1 / width, topY: y1 / height, bottomX: x2 / width, bottomY: y2 / height },
-          label: thing.name,
-          score: thing.score ?? thing.best.score,
-          polygon,
-        });
-      }
-      return [{ boxes }];
-    });
+    return this.#run("writing", (signal) => polygonsOf(this.withMasks, this.picture, this.service, signal));
   }
 
   /** Do one thing of a kind at a time; a second takes the place of the first. Gives null where it was given up or failed. */
@@ -383,20 +350,6 @@ function masksOf(predicted, picture) {
     picture.checkFrame({ width: rle.size[1], height: rle.size[0] });
     return { mask: Mask.fromRle(rle), score: iou_score ?? null }; // only SAM guesses one
   });
-}
-
-/** [x1, y1, x2, y2] in pixels of a box in 0..1. */
-function cornersOf({ topX, topY, bottomX, bottomY }, { width, height }) {
-  return [topX * width, topY * height, bottomX * width, bottomY * height];
-}
-
-/** Of a later answer's boxes the one of a thing. Its score may differ in the last digits; SAM can be asked exactly instead. */
-function again({ label, score, prompt }, boxes, picture) {
-  const most = prompt.isOfDetector ? 0.001 : 0;
-  const differs = (one) => Math.abs(one.score - score);
-  return boxes
-    .filter((one) => one.label === label && differs(one) <= most && overlap(cornersOf(one.box, picture), prompt.box) > 0.9)
-    .sort((one, other) => differs(one) - differs(other))[0];
 }
 
 function same(one, other) {
