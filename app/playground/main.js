@@ -435,8 +435,8 @@ async function greet() {
   element("served").textContent = `box2mask ${version.box2mask}, ${names.join(" and ")}, on ${(detector ?? segmenter).device}.`;
   const reasons = [];
   if (!detector) reasons.push("This service has no detector, so there is nothing to detect with: it was started without one.");
-  const left = detector?.has_masks ? "all masks are the detector's own" : "there are boxes but no masks";
-  if (!segmenter) reasons.push(`This service has no segmenter, so ${left}: it was started without one.`);
+  if (!segmenter && detector.has_masks) reasons.push("This service has no segmenter, so all masks are the detector's own.");
+  else if (!segmenter) reasons.push("This service has no segmenter, so there are boxes but no masks: it was started without one.");
   element("why-not").textContent = reasons.join(" ");
   element("why-not").hidden = !reasons.length;
   element("threshold-row").hidden = !detector;
