@@ -18,12 +18,15 @@ from models.checkpoints import ModelFilesError, read_json_object
 from models.detector.glip_layer import GlipTextLayer
 from models.detector.huggingface.network import CONFIG_ERRORS
 from models.detector.huggingface.texts import FILES
+from models.detector.single_image import name_of
 from models.huggingface_folder import is_of
 from models.types import TextsError
 
 # Which transformers 5 no longer keeps in a checkpoint.
 LEFT_OFF = ("language_model.*.position_ids",)
 _CONFIG = "config.json"
+# Tokens that GLIP assigns to texts.
+_MAPPED = 256
 _VOCABULARIES = ("tokenizer.json", "vocab.txt")
 
 
@@ -50,7 +53,7 @@ def from_folder(model: Any, path: Path) -> None:
     options = {key: value for key, value in node.items() if key not in ("type", "name", "use_checkpoint")}
     model["language_model"] = dict(type=Bert, folder=str(folder), **options)
     head = model.get("bbox_head") or {}
-    if str(head.get("type")).endswith("ATSSVLFusionHead"):
+    if name_of(head.get("type")) == "ATSSVLFusionHead":
         from mmdet.models.dense_heads import atss_vlfusion_head
 
         head.update(lang_model_name=str(folder), use_checkpoint=False)
@@ -205,7 +208,7 @@ def asked(model: Any, texts: Sequence[str]) -> dict[str, Any]:
             raise TextsError(f"expected texts without {marks}, at which this detector parts them, got {text!r:.80}")
         if not clean_label_name(text).strip():
             raise TextsError(f"expected texts with words outside of brackets, got {text!r:.80}")
-    longest = min(language.max_tokens, getattr(model.bbox_head, "max_text_len", language.max_tokens))
+    longest = min(language.max_tokens, getattr(model.bbox_head, "max_text_len", _MAPPED))
     at_once = model.test_cfg.get("chunked_size", -1) if is_chunked(model) else len(texts)
     for start in range(0, len(texts), at_once):
         cleaned = [clean_label_name(text) for text in texts[start : start + at_once]]
