@@ -126,7 +126,7 @@ def test_a_detector_looks_for_what_somebody_writes(visiting: Callable[..., Any],
         image = {"image": encoded(WALL)}
         boxes = api(with_texts, "yolof/score", image, texts=texts, score_threshold=0.05, exif_orientation=True)["boxes"]
         found = [box["label"] for box in boxes]
-        assert len(set(found)) > 1 and visit.names() == found
+        assert found and set(found) <= set(texts) and visit.names() == found
         visit.click_button("Detect")  # boxes may be there twice, each is an object
         assert visit.names() == found
         visit.take("texts")

@@ -14,4 +14,4 @@ from models.finetuning.validation import BoxFigures
 def test_a_threshold_of_none_is_not_one_of_zero(threshold: float | None, recall: float) -> None:
     image = LabelledImage(Path("a.png"), (40, 40), (Annotation("a", (0, 0, 20, 20)),))
     metric = BoxFigures(Dataset(("a",), (image,)), threshold)
-    assert metric.compute_metrics([(0, [[0.0, 0.0, 20.0, 20.0]], [0.15], [0])])["recall"] == recall
+    assert metric.compute_metrics([(0, [[0.0, 0.0, 20.0, 20.0]], [0.15], [0], None)])["recall"] == recall
