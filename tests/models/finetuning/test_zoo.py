@@ -56,7 +56,7 @@ FAMILIES: dict[str, tuple[str, tuple[str, ...]]] = {
     "mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py": (FPN, ("roi_head.mask_head.",)),
     "queryinst/queryinst_r50_fpn_1x_coco.py": (
         f"model = dict({NARROW}), rpn_head=dict(num_proposals=10), test_cfg=dict(rcnn=dict(max_per_img=10)))",
-        ("roi_head.mask_head.0.", "roi_head.mask_head.5."),
+        ("roi_head.mask_head.0.", "roi_head.mask_head.4."),
     ),
     "rtmdet/rtmdet-ins_tiny_8xb32-300e_coco.py": (OWN, ("bbox_head.mask_head.", "bbox_head.rtm_kernel.")),
     "solo/decoupled-solo-light_r50_fpn_3x_coco.py": (FPN, ("mask_head.mask_convs.", "mask_head.conv_mask_list_x.")),
@@ -144,7 +144,7 @@ def test_a_family_learns_and_is_served(
     changed = {key for key, weight in begun.items() if not torch.equal(weight, after[key])}
     assert len(changed) > 0.6 * len(begun)
     for part in parts:
-        assert any(key.startswith(part) for key in changed), (part, sorted(changed))
+        assert any(key.startswith(part) for key in changed), part
 
     served = MMDetector.load(tmp_path / "out")
     assert served.class_names == tuple(CLASS_NAMES)
