@@ -14,8 +14,9 @@ HEADER = ("config", "model", "parameters", "ready after", "answer", "peak memory
 NOTES = """\
 Each config was written out in full, beside a checkpoint of random weights in the official format; `box2mask serve` was
 started for that folder in a process of its own, and asked once over HTTP for the boxes of one drawn scene. "Ready
-after" has the imports (some seconds), reading and hashing the weights, and the first forward pass. Peak memory is that
-of the service's process. Other programs ran on the same machine: times are for orders of magnitude."""
+after" has reading and hashing the weights and the first forward pass, without the imports, which are done before (some
+seconds). Peak memory is that of the service's process. Other programs ran on the same machine: times are for orders of
+magnitude."""
 
 
 def document(
