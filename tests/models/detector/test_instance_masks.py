@@ -6,10 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from models.detector import instance_masks
-from models.detector.instance_masks import InstanceMasks
 from models.detector.mmcv_ops import install
 from models.detector.mmdetection import MMDetector
 from models.rle import decode_rle
@@ -110,25 +108,18 @@ def test_boxes_alone_may_be_asked_for(tmp_path: Path) -> None:
     assert len(found) and found.masks is None
 
 
-def test_rows_that_rtmdet_leaves_out_are_empty() -> None:
-    """mmdet 3.3.0 makes RTMDet-Ins's masks as high as the widths' factor has it, for portraits lower than the image."""
-    short = torch.ones((1, 5, 4), dtype=torch.bool)
-    masks = InstanceMasks(short, torch.zeros((1, 4)), (7, 4))
-    mask = decode_rle(masks.rle(0, (7, 4), (1, 1)))
-    assert mask.shape == (7, 4) and mask[:5].all() and not mask[5:].any()
+def test_rows_that_rtmdet_leaves_out_are_empty(tmp_path: Path) -> None:
+    """mmdet 3.3.0 enlarges RTMDet-Ins's masks by the widths' factor in height too (`_bbox_mask_post_process`).
 
+    536 x 1600 becomes 54 x 160 for the network: 160 rows x 536 / 54 are 1589 and not 1600.
+    """
+    from mmdet.apis import inference_detector, init_detector
 
-@pytest.mark.parametrize(
-    ("box", "pixels"),
-    [
-        ((4.0, 2.0, 8.0, 5.0), 12),
-        ((-50.0, 2.0, -10.0, 5.0), 0),
-        ((40.0, 2.0, 90.0, 5.0), 0),
-        ((4.0, -30.0, 8.0, -9.0), 0),
-        ((4.0, 70.0, 8.0, 90.0), 0),
-    ],
-)
-def test_a_box_outside_of_the_image_has_a_mask_without_a_pixel(box: tuple[float, ...], pixels: int) -> None:
-    """QueryInst's boxes are not cut at the image's borders; MMDetection fails there."""
-    masks = InstanceMasks(torch.ones(1, 28, 28), torch.tensor([box]), (20, 30), 0.5)
-    assert decode_rle(masks.rle(0, (20, 30), (1, 1))).sum() == pixels
+    config = "rtmdet/rtmdet-ins_tiny_8xb32-300e_coco.py"
+    folder = folder_of(tmp_path, config, WHOLE[config], spread=1.5)
+    image = np.random.default_rng(0).integers(0, 256, (1600, 536, 3), dtype=np.uint8)
+    model = init_detector(str(folder / "config.py"), str(folder / "weights.pth"), device="cpu")
+    assert inference_detector(model, image).pred_instances.masks.shape[1:] == (1589, 536)
+    [found] = MMDetector.load(folder).detect([image], score_threshold=0.0)
+    masks = masks_of(found)
+    assert masks.shape[1:] == (1600, 536) and masks[:, :1589].any() and not masks[:, 1589:].any()
