@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from app.cli import main
 from models.checkpoints import ModelFilesError
 from models.detector.mmdetection import MMDetector
-from models.finetuning.start import Start, steps_after_loading
+from models.finetuning.start import Start, pipeline_steps
 from tests.models.tiny_config import tiny_config
 from tests.strangers.tiny_models import detector_weights
 
@@ -193,7 +193,7 @@ def _finetuning(folder: Path) -> None:
     """What `finetune --from` reads of a detector before it trains."""
     start = Start.read(folder)
     start.model_for(("a",), start.config_for(("a",)), lambda line: None, seed=0)
-    steps_after_loading(start.config, start.path, None, None)
+    pipeline_steps(start.config, start.path, None, None)
     if start.class_names is None:  # training makes a new head; of what there is, the service's reading says more
         MMDetector.load(folder)
 
