@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 import torch
 from mmengine.dist import get_world_size
-from mmengine.model.utils import revert_sync_batchnorm
 
 from models.checkpoints import CheckpointError, ModelFilesError, StateDict, load_into, load_state_dict
 from models.detector import mask_pasting, mmcv_ops
@@ -146,6 +145,8 @@ class Start:
 
         Raises ModelFilesError if the config makes no model, or weights are missing that the classes do not explain.
         """
+        from mmengine.model.utils import revert_sync_batchnorm
+
         torch.manual_seed(seed)
         model = build_trainable(config, self.path)
         if get_world_size() == 1 or not torch.cuda.is_available():  # with nobody, or by no means, to synchronise

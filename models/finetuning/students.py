@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.model.utils import revert_sync_batchnorm
 
 from models.checkpoints import ModelFilesError
 from models.detector.files import forget_downloads
@@ -46,6 +45,7 @@ def _levels(config: Any, path: Path, most: int) -> tuple[dict[str, Any], list[in
     """The backbone with an output for each of its `most` coarsest strides, the finest first, and their channels and
     strides."""
     from mmdet.registry import MODELS
+    from mmengine.model.utils import revert_sync_batchnorm
     from mmengine.registry import DefaultScope
 
     backbone = copy.deepcopy(config.model.backbone.to_dict())
