@@ -182,7 +182,7 @@ class Start:
 def _readable(path: Path) -> Any:
     """The config of a detector that is trained here, before anything of it is built. Raises ModelFilesError."""
     config = read_config(path)
-    reason = trainable.why_not(config)
+    reason = trainable.why_kind_not(config)
     if reason is not None:
         raise ModelFilesError(f"{path}: {reason}")
     return config

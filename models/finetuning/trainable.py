@@ -30,6 +30,15 @@ _GAUSSIAN = ("PAAHead", "LADHead")
 def why_not(config: Any, count: int = 1) -> str | None:
     """Why a detector of this config, as `models.detector.configs.read_config` gives it, is not trained here for `count`
     classes; None where it is."""
+    reason = why_kind_not(config, count)
+    if reason is None and not any(key in node for node in class_nodes(config.model) for key in _CLASS_KEYS):
+        kind = name_of(config.model.get("type"))
+        return f"found no head with num_classes in {kind}, which fine-tuning sets for the data"
+    return reason
+
+
+def why_kind_not(config: Any, count: int = 1) -> str | None:
+    """As `why_not`, of kinds that are known not to be trained; what is no detector at all is told when it is built."""
     model = config.model
     kind = name_of(model.get("type"))
     if kind in _WITHOUT_TRAINING:
@@ -44,8 +53,6 @@ def why_not(config: Any, count: int = 1) -> str | None:
         return f"{kind} needs scikit-learn for its training: pip install scikit-learn"
     if count > 1 and kind == "CrowdDet":
         return f"{kind} tells objects of one class from the background, and the data has {count} classes"
-    if not any(key in node for node in class_nodes(model) for key in _CLASS_KEYS):
-        return f"found no head with num_classes in {kind}, which fine-tuning sets for the data"
     return None
 
 
