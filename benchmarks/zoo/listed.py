@@ -14,13 +14,12 @@ from benchmarks.zoo.asked import Outcome
 from benchmarks.zoo.chosen import configs
 from models.checkpoints import ModelFilesError
 from models.detector.configs import read_config
-from models.detector.single_image import name_of
+from models.detector.single_image import finds_masks
 from models.detector.zoo import ZooFamily
 
 DOCUMENT = REPOSITORY / "docs" / "detectors.md"
 BEGIN, END = "<!-- the list begins -->", "<!-- the list ends -->"
 HEADER = ("family", "served", "masks", "fine-tunes", "needs")
-_MASK_MODELS = ("Mask2Former", "MaskFormer")
 
 
 def families(root: Path, outcomes: Mapping[str, Outcome], stand: list[str]) -> list[ZooFamily]:
@@ -40,14 +39,6 @@ def _family(root: Path, outcome: Outcome, of_family: list[str]) -> ZooFamily:
     masks = [finds_masks(config.model) for config in (_config(root / one) for one in of_family) if config is not None]
     some: Literal["yes", "some", "no"] = "yes" if all(masks) else "some" if any(masks) else "no"
     return ZooFamily(outcome.family, outcome.config, "", some, why_not_trained(source), outcome.needs)
-
-
-def finds_masks(model: Any) -> bool:
-    """Whether a model of this config finds masks with its boxes."""
-    head = model.get("bbox_head")
-    kind = name_of(head.get("type")) if isinstance(head, Mapping) else ""
-    has_head = any(part.get("mask_head") for part in (model, model.get("roi_head") or {}))
-    return bool(has_head or name_of(model.get("type")) in _MASK_MODELS or kind.startswith("RTMDetIns"))
 
 
 def why_not_trained(config: Path) -> str:

@@ -104,8 +104,10 @@ def _small(
     return probabilities[:, 0]
 
 
-def boxes_around(masks: Tensor) -> Tensor:
-    """The boxes (N, 4) of masks (N, h, w); zeros for one without a pixel."""
+def boxes_of(boxes: Tensor, masks: Tensor | None) -> Tensor:
+    """The boxes (N, 4) that were found; of SOLO, which finds masks (N, h, w) and no boxes, those around its masks."""
+    if masks is None or not len(masks) or boxes.any():
+        return boxes
     from mmdet.structures.mask import mask2bbox
 
     return mask2bbox(masks)
@@ -119,6 +121,3 @@ def in_network_frame(metainfo: dict[str, Any]) -> dict[str, Any]:
 def is_large(size_hw: tuple[int, int]) -> bool:
     """Whether masks of an image's size, all at once, are more than a service should hold."""
     return size_hw[0] * size_hw[1] > WHOLE_SIZE_PIXELS
-
-
-__all__ = ["InstanceMasks", "boxes_around", "has_masks", "in_network_frame", "is_large", "keep_small"]

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from models.detector.instance_masks import boxes_around
+from models.detector.instance_masks import boxes_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,11 +62,9 @@ class RawDetections:
 
 
 def found_of(result: Any) -> Found:
-    """MMDetection's `pred_instances`, on the CPU. SOLO finds masks alone, whose boxes are those around them."""
+    """MMDetection's `pred_instances`, on the CPU."""
     masks = result.get("masks")
-    boxes = result.bboxes
-    if masks is not None and len(masks) and not boxes.any():
-        boxes = boxes_around(masks)
+    boxes = boxes_of(result.bboxes, masks)
     masks = None if masks is None else masks.cpu()
     return Found(boxes.float().cpu(), result.scores.float().cpu(), result.labels.cpu(), masks)
 

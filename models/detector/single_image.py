@@ -77,6 +77,15 @@ def without_training(node: Any) -> None:
         node["data_preprocessor"] = _normalising(shared)
 
 
+def finds_masks(model: Any) -> bool:
+    """Whether a model of this config finds masks with its boxes."""
+    parts = (model, model.get("roi_head") or {})
+    if any(part.get(key) for part in parts for key in ("mask_head", "panoptic_head")):
+        return True
+    head = model.get("bbox_head")
+    return isinstance(head, Mapping) and name_of(head.get("type")).startswith("RTMDetIns")
+
+
 def class_count(model: Any) -> int | None:
     """How many classes of things a built model tells apart; None where it does not say."""
     head = getattr(model, "bbox_head", None) or getattr(getattr(model, "roi_head", None), "bbox_head", None)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from typing import Any
 
-from models.detector.single_image import name_of
+from models.detector.single_image import finds_masks, name_of
 
 # Keys of a model below which no number of classes is the data's: a proposal network tells objects from background.
 _NOT_OF_CLASSES = ("backbone", "neck", "rpn_head", "data_preprocessor", "train_cfg", "test_cfg")
@@ -58,14 +58,7 @@ def why_kind_not(config: Any, count: int = 1) -> str | None:
 
 def learns_masks(config: Any) -> bool:
     """Whether its training asks for a mask of every object. BoxInst's does not: it makes do with boxes."""
-    model = config.model
-    if name_of(model.get("type")) == "BoxInst":
-        return False
-    heads = (model, model.get("roi_head") or {})
-    if any(head.get(key) for head in heads for key in ("mask_head", "panoptic_head")):
-        return True
-    head = model.get("bbox_head")
-    return isinstance(head, Mapping) and name_of(head.get("type")).startswith("RTMDetIns")
+    return name_of(config.model.get("type")) != "BoxInst" and finds_masks(config.model)
 
 
 def class_nodes(model: Mapping[str, Any]) -> Iterator[Any]:

@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from mmdet.structures.mask import mask2bbox
 from mmengine.dist import all_reduce
 from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
 
 from models.data import Dataset
-from models.detector.instance_masks import InstanceMasks
+from models.detector.instance_masks import InstanceMasks, boxes_of
 from models.evaluation import Predicted, Rle, box_figures, coco_figures, truth_masks
 from models.finetuning.images import without_mask
 from models.finetuning.options import MASK_METRIC
@@ -38,9 +37,7 @@ class BoxFigures(BaseMetric):
     def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
         for sample in data_samples:
             found = sample["pred_instances"]
-            boxes = found["bboxes"]
-            if "masks" in found and not boxes.any():  # SOLO, whose boxes are those around its masks
-                boxes = mask2bbox(found["masks"])
+            boxes = boxes_of(found["bboxes"], found.get("masks"))
             self.results.append(
                 (
                     sample["img_id"],
