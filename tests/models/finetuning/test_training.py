@@ -65,7 +65,9 @@ from models.finetuning import training
 finetune = training.finetune
 def shown(*args, **kwargs):
     done = finetune(*args, **kwargs)
-    print("figures", done.figures["mean_average_precision"], flush=True)
+    # In one write, or two processes' lines run into one another.
+    sys.stdout.write(f"figures {done.figures['mean_average_precision']}\\n")
+    sys.stdout.flush()
     return done
 training.finetune = shown
 sys.exit(main(sys.argv[1:]))
