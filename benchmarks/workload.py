@@ -68,11 +68,13 @@ def boxes_request(image: np.ndarray, boxes: list[list[float]]) -> bytes:
     return _body(COLUMNS, [[to_base64(image), "", json.dumps(boxes), "", False]])
 
 
-def detector_request(image: np.ndarray, **params: float | str) -> bytes:
+def detector_request(image: np.ndarray, **params: float | str | list[str]) -> bytes:
     return _body(["image"], [[to_base64(image)]], params)
 
 
-def _body(columns: list[str], data: list[list[object]], params: Mapping[str, float | str] | None = None) -> bytes:
+def _body(
+    columns: list[str], data: list[list[object]], params: Mapping[str, float | str | list[str]] | None = None
+) -> bytes:
     return json.dumps({"input_data": {"columns": columns, "data": data}, "params": params or {}}).encode()
 
 

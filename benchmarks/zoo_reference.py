@@ -24,6 +24,8 @@ from benchmarks.machine import Machine
 from benchmarks.report import table
 from benchmarks.service import Service, ServiceFailed
 from benchmarks.workload import detector_request, picture
+from benchmarks.zoo.chosen import tree
+from benchmarks.zoo.folders import write_folder
 
 ROOT = Path(__file__).parents[1]
 SIDE = 320  # the longest of an image, in place of 1333: the ops are the same
@@ -54,7 +56,7 @@ SIDES = ("topX", "topY", "bottomX", "bottomY")
 HEADER = ("config", "objects, theirs", "ours", "paired", "box, pixels", "score", "labels differ", "masks, least IoU")
 
 THEIRS = """
-import sys, json, warnings
+import glob, sys, json, warnings
 warnings.simplefilter("ignore")
 import numpy as np, torch
 torch.set_num_threads(1)
@@ -65,7 +67,7 @@ from pycocotools import mask as coco
 image = np.load(sys.argv[1])
 for folder in sys.stdin.read().splitlines():
     try:
-        model = init_detector(folder + "/config.py", folder + "/weights.pth", device="cpu", palette="random")
+        model = init_detector(*glob.glob(folder + "/*.py"), folder + "/random.pth", device="cpu", palette="random")
         found = inference_detector(model, np.ascontiguousarray(image[..., ::-1])).pred_instances
         kept = {"boxes": found.bboxes.tolist(), "scores": found.scores.tolist(), "labels": found.labels.tolist()}
         if "masks" in found:
@@ -78,30 +80,18 @@ for folder in sys.stdin.read().splitlines():
 """
 
 
-def build(config_name: str, folder: Path) -> None:
-    """The config, complete in one file, and random weights that spread scores and boxes."""
-    import mmdet
-    import torch
+def build(config_name: str, folder: Path, image: np.ndarray) -> None:
+    """The config, complete in one file, and random weights that spread the scores. image: (H, W, 3) uint8 RGB."""
     from mmengine.config import Config
 
-    from models.detector.configs import read_config
-    from models.detector.files import build_model
-
-    config = Config.fromfile(Path(mmdet.__file__).parent / ".mim/configs" / config_name)
-    for backbone in (config.model.get("backbone", {}), config.model):
-        backbone.pop("init_cfg", None)
+    config = Config.fromfile(tree() / config_name)
+    for part in (config.model.get("backbone", {}), config.model):
+        part.pop("init_cfg", None)
     _shrink(config.get("test_dataloader", {}))
     _shrink(config.get("test_pipeline", []))
-    path = folder / "config.py"
-    config.dump(path)
-    torch.manual_seed(0)
-    model = build_model(read_config(path), path)
-    generator = torch.Generator().manual_seed(1)
-    for weight in model.parameters():
-        if weight.ndim > 1:
-            weight.data.normal_(0, 1 / weight[0].numel() ** 0.5, generator=generator)
-    names = tuple(f"class {index}" for index in range(80))
-    torch.save({"state_dict": model.state_dict(), "meta": {"dataset_meta": {"classes": names}}}, folder / "weights.pth")
+    source = folder.with_suffix(".py")
+    config.dump(source)
+    write_folder(source, folder, image)
 
 
 def _shrink(part: Any) -> None:
@@ -182,20 +172,19 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     machine = Machine.this()
     image = np.asarray(Image.open(args.image).convert("RGB")) if args.image else picture()
-    image = np.asarray(_as_sent(image))
     from models.detector import mmcv_ops
 
     mmcv_ops.install()
     rows: list[tuple[str, ...]] = []
     with tempfile.TemporaryDirectory(prefix="box2mask-zoo-") as scratch:
-        np.save(seen := Path(scratch) / "image.npy", image)
+        np.save(seen := Path(scratch) / "image.npy", np.asarray(_as_sent(image)))
         for number, name in enumerate(args.configs):
             folder = Path(scratch) / str(number)
             folder.mkdir()
             try:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")
-                    build(name, folder)
+                    build(name, folder, image)
                 subprocess.run(
                     [args.compiled, "-c", THEIRS, str(seen)], input=str(folder), text=True, check=True, cwd=scratch,
                     stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"},

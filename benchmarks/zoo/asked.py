@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import multiprocessing
 import re
 import resource
@@ -19,7 +18,7 @@ import numpy as np
 
 from benchmarks.service import ServiceFailed
 from benchmarks.workload import detector_request
-from benchmarks.zoo.folders import Made, write_folder
+from benchmarks.zoo.folders import TEXTS, TOKENIZER, Made, write_folder
 from benchmarks.zoo.forked import ForkedService
 
 MAKES_WITHIN_S = 600
@@ -95,13 +94,14 @@ def _serve(config: str, made: Made, folder: Path, image: np.ndarray, limits: Lim
         "BOX2MASK_REQUEST_TIMEOUT_S": str(ANSWERS_WITHIN_S),
         "OMP_NUM_THREADS": str(limits.threads),
     }
+    params = {"texts": list(TEXTS)} if made.needs == TOKENIZER else {}
     began = time.monotonic()
     service = ForkedService(settings, int(limits.memory_gb * 2**30))
     try:
         service.ready()
         known["starts_s"] = round(time.monotonic() - began, 2)
         asked = time.monotonic()
-        answer = json.loads(service.post("/yolof/score", detector_request(image)))
+        answer = json.loads(service.post("/yolof/score", detector_request(image, **params)))
         known["answer_s"] = round(time.monotonic() - asked, 2)
         known["peak_mb"] = round(service.peak_mb())
         known["boxes"] = len(answer[0]["boxes"])
@@ -154,7 +154,6 @@ def _make(source: Path, folder: Path, image: np.ndarray, limits: Limits) -> Made
 def _make_here(pipe: Connection, source: Path, folder: Path, image: np.ndarray, limits: Limits) -> None:
     bound = int(limits.memory_gb * 2**30)
     resource.setrlimit(resource.RLIMIT_DATA, (bound, bound))
-    logging.disable(logging.WARNING)  # mmengine tells of every layer how it begins
     try:
         pipe.send(write_folder(source, folder, image))
     except Exception as error:  # of any of the zoo's models; told, and the next one is asked

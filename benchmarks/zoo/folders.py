@@ -5,7 +5,9 @@ The weights are random and found by a seed. What a model says about classes is s
 
 from __future__ import annotations
 
+import logging
 import shutil
+import string
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +21,7 @@ import torch
 from torch import nn
 
 from models.checkpoints import ModelFilesError
+from models.detector import language
 from models.detector.configs import read_config
 from models.detector.files import build_model
 from models.detector.instance_masks import keep_small
@@ -26,6 +29,8 @@ from models.detector.single_image import class_count, name_of
 
 # How much logits of classes vary: enough that some are above a threshold, few enough that it is not thousands.
 SPREAD = 1.0
+TOKENIZER = "a tokenizer in its folder"
+TEXTS = ("can", "carton", "bottle")  # what open-vocabulary detectors are asked to find
 SMALL = 320  # pixels on the long side, for the pass that spreads them
 
 
@@ -55,6 +60,8 @@ def write_folder(source: Path, folder: Path, image: np.ndarray) -> Made:
         shutil.copy(source, target)
         original = None
     needs = _needs(original, source)
+    if needs == TOKENIZER:
+        _write_language(folder / Path(original.model.language_model.name).name)
     try:
         config = read_config(target)
         torch.manual_seed(0)
@@ -62,7 +69,8 @@ def write_folder(source: Path, folder: Path, image: np.ndarray) -> Made:
     except ModelFilesError:
         torch.save({"state_dict": {"none": torch.zeros(1)}, "meta": {}}, folder / "random.pth")
         return Made("" if original is None else name_of(original.model.type), needs=needs)
-    model.init_weights()
+    with _unsaid():
+        model.init_weights()
     model.eval()
     masks = _settle(model, image)
     tracker = original is not None and "detector" in original.model and "tracker" in original.model
@@ -73,11 +81,32 @@ def write_folder(source: Path, folder: Path, image: np.ndarray) -> Made:
     return Made(type(model).__name__, sum(one.numel() for one in model.parameters()), masks, needs)
 
 
+@contextmanager
+def _unsaid() -> Iterator[None]:
+    """Without mmengine's lines of how each layer begins."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
 def _needs(original: Any, source: Path) -> str:
     """What a config says that its user must bring besides."""
     if "TIMMBackbone" in source.read_text(encoding="utf-8"):
         return "mmpretrain, timm, torchvision"
-    return "a tokenizer in its folder" if original is not None and "language_model" in original.model else ""
+    return TOKENIZER if original is not None and "language_model" in original.model else ""
+
+
+def _write_language(folder: Path) -> None:
+    """BERT's files as they are published, but for its words: here every word is read by its letters."""
+    folder.mkdir()
+    letters = [*string.ascii_lowercase, *string.digits]
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *".?-,", *letters, *(f"##{letter}" for letter in letters)]
+    (folder / "vocab.txt").write_text("\n".join(words) + "\n")
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer", "do_lower_case": true}')
+    (folder / "config.json").write_text('{"model_type": "bert"}')  # whose defaults are those of bert-base-uncased
 
 
 @torch.inference_mode()
@@ -89,7 +118,8 @@ def _settle(model: Any, image: np.ndarray) -> bool:
     small = cv2.resize(image, None, fx=scale, fy=scale)[..., ::-1]
     inputs = torch.from_numpy(np.ascontiguousarray(small.transpose(2, 0, 1)))
     size_hw = small.shape[:2]
-    sample = DetDataSample(metainfo={"ori_shape": size_hw, "img_shape": size_hw, "scale_factor": (1.0, 1.0)})
+    told = language.asked(model, TEXTS) if language.takes_texts(model) else {}
+    sample = DetDataSample(metainfo={"ori_shape": size_hw, "img_shape": size_hw, "scale_factor": (1.0, 1.0), **told})
     batch = model.data_preprocessor({"inputs": [inputs], "data_samples": [sample]}, False)
     keep_small(model)  # MMDetection's pasting fails for boxes outside of the image, which random weights find
     with warnings.catch_warnings(), _settling(model):

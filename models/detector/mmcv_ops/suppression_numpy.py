@@ -11,8 +11,7 @@ import numpy as np
 
 BLOCK = 128  # boxes that are compared with each other before they suppress the rest
 TILE = 32_768  # pairs that are looked at at a time: their arrays stay in a core's cache
-AHEAD = 32  # boxes of soft-NMS whose overlaps are computed before it is known that they are taken
-AT_ONCE = 4_000_000  # numbers in any one array
+AHEAD = 32  # boxes of soft-NMS, at most, whose overlaps are computed before it is known that they are taken
 LINEAR, GAUSSIAN = 1, 2
 
 
@@ -45,15 +44,17 @@ def _suppressed(
         size = len(ranks) if len(ranks) <= 2 * BLOCK else BLOCK
         overlapping = _overlapping(left[:, :size], left[:, :size], limit, offset, touching)
         # a row of pairs as the bits of one number, the first box's the lowest
-        rows = [int.from_bytes(row.tobytes(), "little") for row in np.packbits(overlapping, axis=1, bitorder="little")]
+        packed = np.packbits(overlapping, axis=1, bitorder="little")
+        rows, length = packed.tobytes(), packed.shape[1]
         open_, kept, gone = (1 << size) - 1, [], []
-        for at, row in enumerate(rows):
-            if open_ >> at & 1:
-                kept.append(at)
-                open_ &= ~(1 << at)
-                if touching:
-                    gone.append((int(ranks[at]), [int(ranks[other]) for other in _bits(row & open_)]))
-                open_ &= ~row
+        while open_:
+            at = (open_ & -open_).bit_length() - 1
+            open_ ^= 1 << at
+            kept.append(at)
+            row = int.from_bytes(rows[at * length : (at + 1) * length], "little")
+            if touching:
+                gone.append((int(ranks[at]), [int(ranks[other]) for other in _bits(row & open_)]))
+            open_ &= ~row
         best, rest = left[:, kept], left[:, size:]
         stays = np.ones(rest.shape[1], bool)
         step = max(1, TILE // max(1, rest.shape[1]))
@@ -97,12 +98,13 @@ def _ious(first: np.ndarray, second: np.ndarray, offset: int) -> np.ndarray:
     common = np.minimum(x2, second[2])
     size = np.maximum(x1, second[0])
     common -= size
-    common += offset
-    np.maximum(common, 0, out=common)
     height = np.minimum(y2, second[3])
     np.maximum(y1, second[1], out=size)
     height -= size
-    height += offset
+    if offset:
+        common += offset
+        height += offset
+    np.maximum(common, 0, out=common)
     np.maximum(height, 0, out=height)
     common *= height
     union = np.add(areas, second[4], out=size)
@@ -125,21 +127,20 @@ def soft_nms(
     kept: list[int] = []
     kept_scores: list[float] = []
     while len(left):
-        count = max(1, min(AHEAD, len(left), AT_ONCE // len(left)))
+        count = min(len(left), max(8, min(AHEAD, TILE // len(left))))
         ahead = np.argpartition(-left, count - 1)[:count]
         ahead[0] = left.argmax()  # which of equal ones is in the part is not said
         weights = _weights(_ious(sides[:, ahead], sides, offset), threshold, sigma, method)
         row_of = dict(zip(ahead.tolist(), weights, strict=True))
-        while True:
-            best = int(left.argmax())
-            if best not in row_of or not left[best] > -np.inf:
+        while (best := int(left.argmax())) in row_of:
+            # Scores only fall: where the best is below the least, all are. The very first box is always taken.
+            if left[best] < floor and kept:
                 break
             kept.append(int(index[best]))
             kept_scores.append(left[best])
             left *= row_of[best]
             left[best] = -np.inf
-            np.copyto(left, -np.inf, where=left < floor)
-        alive = left > -np.inf
+        alive = ~(left < floor)
         index, left, sides = index[alive], left[alive], sides[:, alive]
     return np.array(kept, np.int64), np.array(kept_scores, scores.dtype)
 
@@ -153,6 +154,7 @@ def _weights(ious: np.ndarray, threshold: float, sigma: float, method: int) -> n
         weights = np.exp(ious, out=ious)
     else:
         with np.errstate(invalid="ignore"):
-            near = ious >= ious.dtype.type(threshold)
-        weights = np.where(near, 1 - ious if method == LINEAR else ious.dtype.type(0), ious.dtype.type(1))
+            far = ~(ious >= ious.dtype.type(threshold))
+        weights = np.subtract(1, ious, out=ious) if method == LINEAR else np.zeros_like(ious)
+        np.copyto(weights, 1, where=far)
     return np.maximum(weights, 1e-30, out=weights)
