@@ -80,34 +80,6 @@ for folder in sys.stdin.read().splitlines():
 """
 
 
-def build(config_name: str, folder: Path, image: np.ndarray) -> None:
-    """The config, complete in one file, and random weights that spread the scores. image: (H, W, 3) uint8 RGB."""
-    from mmengine.config import Config
-
-    config = Config.fromfile(tree() / config_name)
-    for part in (config.model.get("backbone", {}), config.model):
-        part.pop("init_cfg", None)
-    _shrink(config.get("test_dataloader", {}))
-    _shrink(config.get("test_pipeline", []))
-    source = folder.with_suffix(".py")
-    config.dump(source)
-    write_folder(source, folder, image)
-
-
-def _shrink(part: Any) -> None:
-    """Sets every size that a pipeline's step gives an image, to one with `SIDE` as the longest side."""
-    if isinstance(part, dict):
-        for key in ("scale", "img_scale", "size"):
-            value = part.get(key)
-            if isinstance(value, (tuple, list)) and len(value) == 2 and all(isinstance(one, int) for one in value):
-                part[key] = tuple(max(32, round(SIDE * one / max(value)) // 32 * 32) for one in value)
-        for value in part.values():
-            _shrink(value)
-    elif isinstance(part, (list, tuple)):
-        for value in part:
-            _shrink(value)
-
-
 def ours(folder: Path, image: np.ndarray) -> dict[str, Any]:
     """What the service answers, in the form of `THEIRS`. Raises ServiceFailed."""
     service = Service({"BOX2MASK_SEGMENTER": "none", "BOX2MASK_DETECTOR": str(folder), "BOX2MASK_DTYPE": "float32"})
@@ -184,7 +156,7 @@ def main(argv: list[str] | None = None) -> int:
             try:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")
-                    build(name, folder, image)
+                    write_folder(tree() / name, folder, image, SIDE)
                 subprocess.run(
                     [args.compiled, "-c", THEIRS, str(seen)], input=str(folder), text=True, check=True, cwd=scratch,
                     stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"},

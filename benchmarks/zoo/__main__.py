@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     _prepare(args.threads)
     root = tree()
-    limits = Limits(args.memory, args.threads)
+    limits = Limits(args.memory, args.threads, args.longest)
     chosen, distinct = args.configs or one_of_each(root, {one.name: one.config for one in families()}), 0
     if args.all:
         chosen, distinct = all_that_differ(root, chosen)
@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"[{number}/{len(chosen)}] {config}: {outcome.state}: {said}", file=sys.stderr, flush=True)
     outcomes = [done[config] for config in sorted(chosen)]
     if args.report:
-        command = "python -m benchmarks.zoo" + " --all" * args.all
+        command = "python -m benchmarks.zoo" + " --all" * args.all + f" --longest {args.longest}" * bool(args.longest)
         text = document(Machine.this(), command, args.size, limits, outcomes, distinct)
         args.report.write_text(text)
         print(f"written to {args.report}", file=sys.stderr)
@@ -87,6 +87,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--size", type=int, nargs=2, default=(640, 480), metavar=("W", "H"), help="of the scene (default: 640 480)"
+    )
+    parser.add_argument(
+        "--longest", type=int, metavar="PIXELS", help="resize images to this at most, in place of the config's own size"
     )
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="of each network (default: 1)")
     parser.add_argument("--memory", type=float, default=8.0, metavar="GB", help="at most, of one config (default: 8)")

@@ -31,6 +31,7 @@ from models.detector.single_image import class_count, name_of
 SPREAD = 1.0
 TOKENIZER = "a tokenizer in its folder"
 TEXTS = ("can", "carton", "bottle")  # what open-vocabulary detectors are asked to find
+ENOUGH = 20  # objects
 SMALL = 320  # pixels on the long side, for the pass that spreads them
 
 
@@ -45,8 +46,9 @@ class Made:
     needs: str = ""
 
 
-def write_folder(source: Path, folder: Path, image: np.ndarray) -> Made:
-    """Write the config and a checkpoint in the official format. image: (H, W, 3) uint8 RGB.
+def write_folder(source: Path, folder: Path, image: np.ndarray, longest: int | None = None) -> Made:
+    """Write the config and a checkpoint in the official format. image: (H, W, 3) uint8 RGB. longest: the most pixels
+    that a side of an image may have after the config's own resizing, which is made to give fewer.
 
     A config that makes no detector is written as well, with a checkpoint of nothing: the service says why.
     """
@@ -55,6 +57,9 @@ def write_folder(source: Path, folder: Path, image: np.ndarray) -> Made:
     target = folder / source.name
     try:
         original = Config.fromfile(source)
+        if longest is not None:
+            for key in ("test_dataloader", "test_pipeline", "tta_pipeline"):
+                _shrink(original.get(key), longest)
         original.dump(target)
     except Exception:  # a base or a package that is not here: its user has the file as it is
         shutil.copy(source, target)
@@ -79,6 +84,20 @@ def write_folder(source: Path, folder: Path, image: np.ndarray) -> Made:
     names = tuple(f"class {number}" for number in range(class_count(model) or 1))
     torch.save({"meta": {"dataset_meta": {"classes": names}}, "state_dict": weights}, folder / "random.pth")
     return Made(type(model).__name__, sum(one.numel() for one in model.parameters()), masks, needs)
+
+
+def _shrink(part: Any, longest: int) -> None:
+    """Bound every size that a pipeline's steps give an image, with its ratio kept."""
+    if isinstance(part, dict):
+        for key in ("scale", "img_scale", "size"):
+            value = part.get(key)
+            if isinstance(value, (tuple, list)) and all(isinstance(one, int) for one in value) and max(value) > longest:
+                part[key] = tuple(max(32, round(longest * one / max(value)) // 32 * 32) for one in value)
+        for value in part.values():
+            _shrink(value, longest)
+    elif isinstance(part, (list, tuple)):
+        for value in part:
+            _shrink(value, longest)
 
 
 @contextmanager
@@ -111,7 +130,8 @@ def _write_language(folder: Path) -> None:
 
 @torch.inference_mode()
 def _settle(model: Any, image: np.ndarray) -> bool:
-    """Set batch norms' statistics and the spread of classes by one pass over a picture; whether it finds masks."""
+    """Set batch norms' statistics and the spread of classes by a pass over a picture, and more of that spread while
+    too little is found; whether it finds masks."""
     from mmdet.structures import DetDataSample
 
     scale = SMALL / max(image.shape[:2])
@@ -125,7 +145,13 @@ def _settle(model: Any, image: np.ndarray) -> bool:
     with warnings.catch_warnings(), _settling(model):
         warnings.simplefilter("ignore")
         model(**batch, mode="predict")
-    [found] = model(**batch, mode="predict")
+    for _ in range(5):
+        [found] = model(**batch, mode="predict")
+        if len(found.pred_instances) >= ENOUGH:
+            break
+        for module in model.modules():
+            if hasattr(module, "_is_spread"):
+                module.weight.mul_(2)
     return "masks" in found.pred_instances
 
 
