@@ -77,7 +77,10 @@ def write_folder(source: Path, folder: Path, image: np.ndarray, longest: int | N
     with _unsaid():
         model.init_weights()
     model.eval()
-    masks = _settle(model, image)
+    try:
+        masks = _settle(model, image, SMALL)
+    except RuntimeError:  # too small for SSD, which counts on an image of 300 or 512 pixels
+        masks = _settle(model, image, 2 * SMALL)
     tracker = original is not None and "detector" in original.model and "tracker" in original.model
     prefix = "detector." if tracker else ""
     weights = {prefix + key: tensor for key, tensor in model.state_dict().items()}
@@ -87,9 +90,10 @@ def write_folder(source: Path, folder: Path, image: np.ndarray, longest: int | N
 
 
 def _shrink(part: Any, longest: int) -> None:
-    """Bound every size that a pipeline's steps give an image, with its ratio kept."""
+    """Bound every size that a pipeline's steps give an image, with its ratio kept; where that is not kept, as SSD does,
+    the size is the model's own."""
     if isinstance(part, dict):
-        for key in ("scale", "img_scale", "size"):
+        for key in ("scale", "img_scale", "size") if part.get("keep_ratio", True) else ():
             value = part.get(key)
             if isinstance(value, (tuple, list)) and all(isinstance(one, int) for one in value) and max(value) > longest:
                 part[key] = tuple(max(32, round(longest * one / max(value)) // 32 * 32) for one in value)
@@ -129,13 +133,13 @@ def _write_language(folder: Path) -> None:
 
 
 @torch.inference_mode()
-def _settle(model: Any, image: np.ndarray) -> bool:
-    """Set batch norms' statistics and the spread of classes by a pass over a picture, and more of that spread while
+def _settle(model: Any, image: np.ndarray, longest: int) -> bool:
+    """Set batch norms' statistics and the spread of classes by a pass over a small picture, and more of it while
     too little is found; whether it finds masks."""
     from mmdet.structures import DetDataSample
 
-    scale = SMALL / max(image.shape[:2])
-    small = cv2.resize(image, None, fx=scale, fy=scale)[..., ::-1]
+    height, width = (round(longest * side / max(image.shape[:2]) / 32) * 32 for side in image.shape[:2])
+    small = cv2.resize(image, (width, height))[..., ::-1]
     inputs = torch.from_numpy(np.ascontiguousarray(small.transpose(2, 0, 1)))
     size_hw = small.shape[:2]
     told = language.asked(model, TEXTS) if language.takes_texts(model) else {}
