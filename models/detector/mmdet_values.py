@@ -15,7 +15,7 @@ from models.detector.instance_masks import boxes_of
 class Sample:
     """One image as the network wants it, on the CPU.
 
-    inputs: (3, h, w) uint8, resized, neither normalised nor padded.
+    inputs: (3, h, w) uint8, resized, not normalised, padded only where `Places` does.
     metainfo: what MMDetection notes of the way here (`img_shape`, `scale_factor`, …).
     size_hw: the image's own size. stretch_xy: how often its columns and rows were repeated before.
     """
@@ -66,7 +66,8 @@ def found_of(result: Any) -> Found:
     masks = result.get("masks")
     boxes = boxes_of(result.bboxes, masks)
     masks = None if masks is None else masks.cpu()
-    return Found(boxes.float().cpu(), result.scores.float().cpu(), result.labels.cpu(), masks)
+    labels = result.labels.long().cpu()  # CrowdDet's are floats
+    return Found(boxes.float().cpu(), result.scores.float().cpu(), labels, masks)
 
 
 def _tensors(outputs: Any) -> Iterator[torch.Tensor]:

@@ -41,6 +41,7 @@ from models.detector.instance_masks import (
 from models.detector.known_resize import KnownResize
 from models.detector.mmdet_values import Found, RawDetections, Sample, found_of, mapped
 from models.detector.pipelines import inference_pipeline
+from models.detector.places import Places
 from models.detector.protocol import ChannelOrder
 from models.detector.single_image import LEFT_OFF
 from models.detector.thresholds import kept
@@ -90,7 +91,8 @@ class MMDetector:
         self.fast = fast
         self._transforms = [TRANSFORMS.build(step) for step in pipeline]
         self._resize = KnownResize.find(self._transforms) if fast else None
-        self._model = model.to(self.device).eval()
+        self._places = Places.of(model.eval())
+        self._model = model.to(self.device)
         self._dense = _is_dense(model)
         self.has_masks = has_masks(model)
         self.takes_texts = language.takes_texts(model)
@@ -184,14 +186,16 @@ class MMDetector:
                 image = np.repeat(image, times, axis)
         if self._resize is not None:
             inputs, metainfo = self._resize(image, self.channel_order)
-            return Sample(inputs, self._framed(metainfo) | asked, (height, width), stretch_xy)
-        if self.channel_order == "bgr":
-            image = image[..., ::-1]
-        results: dict[str, Any] = {"img": np.ascontiguousarray(image), "img_id": 0}
-        for transform in self._transforms:
-            results = transform(results)
-        metainfo = self._framed(results["data_samples"].metainfo) | asked
-        return Sample(results["inputs"], metainfo, (height, width), stretch_xy)
+        else:
+            if self.channel_order == "bgr":
+                image = image[..., ::-1]
+            results: dict[str, Any] = {"img": np.ascontiguousarray(image), "img_id": 0}
+            for transform in self._transforms:
+                results = transform(results)
+            inputs, metainfo = results["inputs"], results["data_samples"].metainfo
+        if self._places is not None:
+            inputs = self._places.enough(inputs)
+        return Sample(inputs, self._framed(metainfo) | asked, (height, width), stretch_xy)
 
     def _framed(self, metainfo: dict[str, Any]) -> dict[str, Any]:
         """With masks of the size that the network sees, where those of the image's would be too much at once."""
