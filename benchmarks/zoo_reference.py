@@ -149,6 +149,7 @@ def main(argv: list[str] | None = None) -> int:
 
     mmcv_ops.install()
     rows: list[tuple[str, ...]] = []
+    failed: list[str] = []
     with tempfile.TemporaryDirectory(prefix="box2mask-zoo-") as scratch:
         np.save(seen := Path(scratch) / "image.npy", np.asarray(_as_sent(image)))
         for number, name in enumerate(args.configs):
@@ -166,11 +167,13 @@ def main(argv: list[str] | None = None) -> int:
                 if "error" in theirs:
                     raise RuntimeError(f"theirs: {theirs['error']}")
                 cells = compare(theirs, ours(folder, image), (image.shape[1], image.shape[0]))
+                rows.append((name, *cells))
+                print("; ".join(rows[-1]), file=sys.stderr, flush=True)
             except (ServiceFailed, RuntimeError, KeyError, ValueError, subprocess.CalledProcessError) as error:
-                cells = (str(error).replace("\n", " ")[:300], *[""] * (len(HEADER) - 2))
-            rows.append((name, *cells))
-            print("; ".join(rows[-1]), file=sys.stderr, flush=True)
-            args.out.write_text("\n".join([*_preface(machine), table(HEADER, rows)]) + "\n")
+                failed.append(f"- `{name}`: {' '.join(str(error).split())[-300:]}")
+                print(failed[-1], file=sys.stderr, flush=True)
+            rest = ["", "Not compared:", "", *failed] if failed else []
+            args.out.write_text("\n".join([*_preface(machine), table(HEADER, rows), *rest]) + "\n")
             for file in folder.iterdir():
                 file.unlink()
     return 0
