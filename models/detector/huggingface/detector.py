@@ -20,6 +20,7 @@ from models.detector.huggingface.images import Images
 from models.detector.huggingface.model_types import MODEL_TYPES, OPEN
 from models.detector.huggingface.network import class_names, load_network
 from models.detector.huggingface.texts import FILES, TextReader, Tokens, best_texts
+from models.detector.places import Places
 from models.detector.protocol import ChannelOrder
 from models.detector.thresholds import kept
 from models.families import ModelFiles
@@ -90,6 +91,7 @@ class HuggingFaceDetector:
         self.device = torch.device(device)
         self.dtype = dtype if autocast else torch.float32
         self.fast = fast
+        self._places = Places.of_huggingface(network)
         self._network = network.to(self.device)
         self._images = images
         self._reader = reader
@@ -144,6 +146,8 @@ class HuggingFaceDetector:
         check_rgb(image)
         tokens = Tokens({}, None) if self._reader is None else self._reader.read(tuple(texts))
         inputs = self._images(image) | tokens.inputs
+        if self._places is not None:
+            inputs |= {key: self._places.enough(inputs[key]) for key in ("pixel_values", "pixel_mask")}
         inputs = {key: value for key, value in inputs.items() if key in self._wanted}
         return Sample(inputs, (image.shape[0], image.shape[1]), tokens.spans)
 

@@ -6,7 +6,7 @@ No image processor of transformers needs more than Pillow here, but for RF-DETR'
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -173,9 +173,16 @@ def spread(network: Any) -> Any:
     return network.eval()
 
 
-def write(folder: Path, kind: str, change: Callable[[Any], None] | None = None, **saved: Any) -> Path:
-    """A folder of this kind. change: something to do to the network before. saved: for `save_pretrained`."""
-    network = build(kind)
+def write(
+    folder: Path,
+    kind: str,
+    change: Callable[[Any], None] | None = None,
+    config: Mapping[str, Any] | None = None,
+    **saved: Any,
+) -> Path:
+    """A folder of this kind. change: something to do to the network before. config: other values of its config. saved:
+    for `save_pretrained`."""
+    network = build(kind, **(config or {}))
     if change is not None:
         change(network)
     network.save_pretrained(folder, **saved)
