@@ -72,7 +72,7 @@ def _numbers(value: object, row: int, column: str) -> np.ndarray | None:
     if not isinstance(value, list | tuple):
         raise fault(causes.kind(value) + causes.of_prompt(value))
     found = _shape(value, fault, column)
-    if found[-1] == 0 and len(found) <= dimensions:
+    if found[-1] == 0:  # however many brackets: which column they were counted for does not matter
         return np.zeros(found)
     if len(found) != dimensions:
         raise fault(f"{found}{causes.of_shape(column, found)}")

@@ -65,7 +65,9 @@ def post(client: httpx.Client, content: object, path: str = "/score") -> Any:
 
 
 @pytest.mark.parametrize(
-    "empty", [[], "[]", "[ ]", "()", [[]], "[[]]", np.zeros((0, 4)).tolist(), str(np.zeros((0, 4)).tolist())], ids=str
+    "empty",
+    [[], "[]", "[ ]", "()", [[]], "[[]]", [[[]]], "[[[]]]", np.zeros((0, 4)).tolist(), str(np.zeros((0, 4)).tolist())],
+    ids=str,
 )
 @pytest.mark.parametrize("column", ["boxes", "points"])
 def test_an_empty_list_wants_no_prediction_and_the_other_rows_are_answered(
