@@ -50,22 +50,26 @@ class PromptError(ValueError):
 
 @dataclass(frozen=True)
 class Prompts:
-    """N prompts for one image; each is some points, a box, or both.
+    """N prompts for one image; each is some points, a box, an earlier mask, or several of these.
 
     points_xy: (N, P, 2) float64, absolute pixels, or None.
     point_labels: (N, P) int64: 1 object, 0 not the object, -1 background, -10 padding; with points
         and no labels every point is taken as 1.
     boxes_xyxy: (N, 4) float64, absolute pixels, or None.
+    mask_logits: of each prompt the logits (S / 4, S / 4) of an earlier mask, over the padded square as
+        `RawMasks.logits`, or None; None where no prompt has any.
 
-    Raises PromptError when made with shapes that do not fit each other. With neither points nor
-    boxes it stands for the single unprompted prediction that SAM makes of a whole image.
+    Raises PromptError when made with shapes that do not fit each other. With neither points, boxes
+    nor masks it stands for the single unprompted prediction that SAM makes of a whole image.
     """
 
     points_xy: np.ndarray | None = None
     point_labels: np.ndarray | None = None
     boxes_xyxy: np.ndarray | None = None
+    mask_logits: tuple[np.ndarray | None, ...] | None = None
 
     def __post_init__(self) -> None:
+        self._check_masks()
         points, labels, boxes = self.points_xy, self.point_labels, self.boxes_xyxy
         if points is not None and (points.ndim != 3 or points.shape[-1] != 2 or 0 in points.shape):
             raise PromptError("input_points", f"expected (point_batch, points_per_prompt, 2), got {points.shape}")
@@ -87,8 +91,20 @@ class Prompts:
         elif points is not None:
             object.__setattr__(self, "point_labels", np.ones(points.shape[:2], dtype=np.int64))
 
+    def _check_masks(self) -> None:
+        masks = self.mask_logits
+        if masks is None:
+            return
+        others = [array for array in (self.points_xy, self.boxes_xyxy) if array is not None]
+        if others and len(masks) != len(others[0]):
+            raise PromptError("input_masks", f"expected one mask per prompt ({len(others[0])}), got {len(masks)}")
+        if not others and (not masks or any(one is None for one in masks)):
+            raise PromptError("input_masks", "expected a mask for each prompt that has no points and no box")
+        if all(one is None for one in masks):
+            object.__setattr__(self, "mask_logits", None)
+
     def __len__(self) -> int:
-        for array in (self.points_xy, self.boxes_xyxy):
+        for array in (self.points_xy, self.boxes_xyxy, self.mask_logits):
             if array is not None:
                 return len(array)
         return 1

@@ -9,9 +9,12 @@ LiteralError      the text is no list of numbers, or one nested too deeply
 from __future__ import annotations
 
 import json
+import math
 import re
 from typing import Any
 
+# Texts that stand for nothing, as pandas and Python clients write a missing value.
+_NONE_TEXTS = frozenset({"", "none", "null", "nan"})
 MAX_DEPTH = 16  # of brackets; prompts have three, and parentheses may stand around them
 
 # Groups are repeated without `+` behind: up to Python 3.11.4, such a repetition that fails half way keeps what it had
@@ -39,6 +42,13 @@ _OPENING = {"]": "[", ")": "("}
 
 class LiteralError(ValueError):
     """The text is no list of numbers, or one nested too deeply; says where or why."""
+
+
+def is_nothing(value: object) -> bool:
+    """Whether a cell of a table holds nothing: null, NaN, or a text that says so."""
+    if isinstance(value, str):
+        return value.strip().lower() in _NONE_TEXTS
+    return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def parse_numbers(text: str) -> Any:

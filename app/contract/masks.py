@@ -44,6 +44,11 @@ def encode_png(mask: np.ndarray, *, fast: bool = True) -> str:
     return base64.b64encode(_png(ones) if fast else _png_by_pillow(ones)).decode("ascii")
 
 
+def encode_logits(logits: np.ndarray) -> str:
+    """Base64 of logits (h, w) as float16, little-endian, row by row."""
+    return base64.b64encode(logits.clip(-65504, 65504).astype("<f2").tobytes()).decode("ascii")
+
+
 def encode_polygons(mask: np.ndarray) -> list[list[float]]:
     """The mask in Azure's instance-segmentation form: a flat [x1, y1, x2, y2, ...] in 0..1 for each region.
 

@@ -7,20 +7,17 @@ wants none.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 
 from app.contract import causes
-from app.contract.literals import LiteralError, parse_numbers
+from app.contract.literals import LiteralError, is_nothing, parse_numbers
 from app.errors import BadRequest
 from models.types import PromptError, Prompts
 
 POINTS, BOXES, LABELS = "input_points", "input_boxes", "input_labels"
 
-# Texts that stand for "no prompt", as pandas and Python clients write a missing value.
-_NONE_TEXTS = frozenset({"", "none", "null", "nan"})
 _MAX_LITERAL = 1_000_000  # characters of one prompt column: some 50,000 coordinates
 _PADDING = -10  # the label of a point that only fills up a list
 _LARGEST = 1e9  # of any coordinate; beyond it float32 no longer tells places apart
@@ -65,10 +62,10 @@ def _numbers(value: object, row: int, column: str) -> np.ndarray | None:
     def fault(found: str) -> BadRequest:
         return BadRequest(f"expected {shape}, got {found}", row=row, column=column)
 
+    if is_nothing(value):
+        return None
     if isinstance(value, str):
         value = _literal(value, fault)
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return None
     if not isinstance(value, list | tuple):
         raise fault(causes.kind(value) + causes.of_prompt(value))
     found = _shape(value, fault, column)
@@ -84,8 +81,6 @@ def _numbers(value: object, row: int, column: str) -> np.ndarray | None:
 
 
 def _literal(text: str, fault: Any) -> object:
-    if text.strip().lower() in _NONE_TEXTS:
-        return None
     if len(text) > _MAX_LITERAL:
         raise fault(f"{len(text)} characters, more than {_MAX_LITERAL}")
     try:

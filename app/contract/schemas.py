@@ -17,13 +17,15 @@ from typing import Any, Literal
 import numpy as np
 
 from app.contract import causes
+from app.contract.mask_prompts import MASKS, read_masks, with_masks
 from app.contract.masks import MaskFormat
 from app.contract.prompts import BOXES, LABELS, POINTS, read_prompts
 from app.errors import BadRequest
 from models.types import Detections, Prompts
 
 IMAGE, MULTIMASK = "image", "multimask_output"
-PROMPT_COLUMNS = (POINTS, BOXES, LABELS, MULTIMASK)
+# Those that a request to SAM has, and the one that it may have beside them.
+PROMPT_COLUMNS, OPTIONAL_COLUMNS = (POINTS, BOXES, LABELS, MULTIMASK), (MASKS,)
 DETECTOR_COLUMNS = (IMAGE,)
 SEGMENTER_COLUMNS = (IMAGE, *PROMPT_COLUMNS)
 
@@ -51,6 +53,7 @@ class Params:
     texts: tuple[str, ...] | None = None
     masks: MaskSource | None = None
     multimask_output: bool = False
+    return_logits: bool = False
     coordinates: Literal["absolute", "normalized"] | None = (
         None  # None is pixels too, but not where they look like 0..1
     )
@@ -63,12 +66,14 @@ class Params:
 class Row:
     """One row: its image as it was sent and, for SAM, its prompts, whose frame `Params.coordinates` tells.
 
-    prompts: None where the row has an empty list of them, and so wants no prediction.
+    prompts: None where the row has an empty list of them, and so wants no prediction; without its masks, which are
+    bytes until the image is known. masks: one for each prompt, or None; see `app.contract.mask_prompts`.
     """
 
     image: object
     prompts: Prompts | None = field(default_factory=Prompts)
     multimask: bool = True
+    masks: tuple[bytes | None, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -85,7 +90,7 @@ class Request:
 
     @property
     def has_prompts(self) -> bool:
-        return any(column in self.columns for column in PROMPT_COLUMNS)
+        return any(column in self.columns for column in (*PROMPT_COLUMNS, *OPTIONAL_COLUMNS))
 
 
 # Requests
@@ -184,6 +189,7 @@ def parse_params(params: object) -> Params:
         texts=_texts(params.get("texts")),
         masks=choice("masks", "detector", "segmenter", "none"),
         multimask_output=flag("multimask_output"),
+        return_logits=flag("return_logits"),
         coordinates=choice("coordinates", "absolute", "normalized"),
         mask_format=choice("mask_format", "png", "rle", "polygon"),
         exif_orientation=flag("exif_orientation"),
@@ -198,32 +204,38 @@ def detector_rows(request: Request) -> list[Row]:
 
 def segmenter_rows(request: Request, max_prompts: int) -> list[Row]:
     """The rows of a request to SAM, with their prompts. Raises BadRequest that says which row and column."""
-    rows = []
-    table = _values(request, SEGMENTER_COLUMNS)
+    rows, masks_in_all = [], 0
+    table = _values(request, SEGMENTER_COLUMNS, OPTIONAL_COLUMNS)
     written = sum(
         len(row[column]) for row in table for column in (POINTS, BOXES, LABELS) if isinstance(row[column], str)
     )
     if written > _MAX_LITERALS:
         raise BadRequest(f"prompts as text: expected at most {_MAX_LITERALS} characters in a request, got {written}")
     for number, values in enumerate(table):
-        prompts = read_prompts(values, number)
-        if prompts is not None and len(prompts) > max_prompts:
-            column = BOXES if prompts.points_xy is None else POINTS
-            raise BadRequest(f"expected at most {max_prompts} prompts, got {len(prompts)}", row=number, column=column)
+        prompts, masks = with_masks(read_prompts(values, number), read_masks(values.get(MASKS), number), number)
+        count = max(0 if prompts is None else len(prompts), len(masks or ()))
+        if count > max_prompts:
+            alone = prompts is None or prompts.points_xy is None
+            column = POINTS if not alone else MASKS if prompts is None or prompts.boxes_xyxy is None else BOXES
+            raise BadRequest(f"expected at most {max_prompts} prompts, got {count}", row=number, column=column)
+        masks_in_all += sum(one is not None for one in masks or ())
+        if masks_in_all > max_prompts:  # a small PNG file is large as logits
+            raise BadRequest(f"{MASKS}: expected at most {max_prompts} masks in a request, got more")
         multimask = values[MULTIMASK]
-        rows.append(Row(values[IMAGE], prompts, multimask if isinstance(multimask, bool) else True))
+        rows.append(Row(values[IMAGE], prompts, multimask if isinstance(multimask, bool) else True, masks))
     return rows
 
 
-def _values(request: Request, needed: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Each row's values of the needed columns, by name."""
+def _values(request: Request, needed: tuple[str, ...], optional: tuple[str, ...] = ()) -> list[dict[str, Any]]:
+    """Each row's values of the needed columns, and of those of the optional ones that are there, by name."""
     missing = [column for column in needed if column not in request.columns]
     if missing:
         raise BadRequest(
             f"input_data.columns: expected {', '.join(needed)}, got {causes.names(request.columns) or 'none'}: "
             f"{', '.join(missing)} missing{causes.of_missing(missing, request.columns)}"
         )
-    places = [(column, request.columns.index(column)) for column in needed]
+    there = [*needed, *(column for column in optional if column in request.columns)]
+    places = [(column, request.columns.index(column)) for column in there]
     rows = []
     for number, row in enumerate(request.data):
         if len(request.columns) == 1 and not isinstance(row, list):

@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import copy_context
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
@@ -168,7 +168,7 @@ class Engine:
                 timings.add("encode", began, time.perf_counter())
 
     async def decode(
-        self, embedding: Embedding, prompts: Prompts, *, multimask: bool
+        self, embedding: Embedding, prompts: Prompts, *, multimask: bool, keep_logits: bool = False
     ) -> AsyncGenerator[RawMasks, None]:
         """Run SAM's mask decoder for all prompts, where the embedding is; yields the masks in order, by parts.
 
@@ -180,7 +180,7 @@ class Engine:
             self.cache.clear()
             raise Unavailable("the device that knew this image has stopped; the next request goes to another")
         for part in _parts(prompts, device.batches.prompts):
-            yield await device.compute.do(device.decoding, DecodeRequest(embedding, part, multimask))
+            yield await device.compute.do(device.decoding, DecodeRequest(embedding, part, multimask, keep_logits))
 
     async def aclose(self) -> None:
         """Wait for what is running, and for embeddings on their way to the disk; then end the threads."""
@@ -296,7 +296,7 @@ def _halves(request: DecodeRequest) -> list[DecodeRequest]:
     count = len(request.prompts)
     if count == 1:
         return []
-    return [DecodeRequest(request.embedding, half, request.multimask) for half in _parts(request.prompts, count // 2)]
+    return [replace(request, prompts=half) for half in _parts(request.prompts, count // 2)]
 
 
 def _least_busy(devices: Sequence[_Device]) -> _Device:
@@ -313,7 +313,7 @@ def _stream(device: torch.device, urgent: bool) -> AbstractContextManager[object
 
 def _parts(prompts: Prompts, at_once: int) -> list[Prompts]:
     """The prompts in order, in parts of at most `at_once`."""
-    arrays = (prompts.points_xy, prompts.point_labels, prompts.boxes_xyxy)
+    arrays = (prompts.points_xy, prompts.point_labels, prompts.boxes_xyxy, prompts.mask_logits)
     return [
         Prompts(*(None if array is None else array[start : start + at_once] for array in arrays))
         for start in range(0, len(prompts), at_once)

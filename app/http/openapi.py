@@ -92,6 +92,7 @@ _SCHEMAS: dict[str, Any] = {
                         "description": "Whose masks the boxes get, where the detector has masks of its own",
                     },
                     "multimask_output": {"type": "boolean", "description": "Pipeline only: three masks per box"},
+                    "return_logits": {"type": "boolean", "description": "With each of SAM's masks also its logits"},
                     "coordinates": {"type": "string", "enum": ["absolute", "normalized"]},
                     "mask_format": {"type": "string", "enum": ["png", "rle", "polygon"]},
                     "exif_orientation": {"type": "boolean"},
@@ -120,6 +121,10 @@ _SCHEMAS: dict[str, Any] = {
             "iou_score": {
                 "type": "number",
                 "description": "SAM's own guess of the mask's quality; not with a detector's mask",
+            },
+            "logits": {
+                "type": "string",
+                "description": "Base64 of the mask's logits, float16 row by row, with return_logits",
             },
         },
     },

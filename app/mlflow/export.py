@@ -67,6 +67,7 @@ _PARAMS: dict[str, tuple[frozenset[str], str, Any]] = {
     "iou_threshold": (frozenset({DETECTOR}), "double", None),
     "max_detections": (frozenset({DETECTOR}), "long", None),
     "multimask_output": (frozenset({DETECTOR, SEGMENTER}), "boolean", False),
+    "return_logits": (frozenset({SEGMENTER}), "boolean", False),
     "coordinates": (frozenset({SEGMENTER}), "string", None),
     "masks": (frozenset({OWN_MASKS}), "string", None),
     "mask_format": (frozenset({MASKS}), "string", None),
@@ -184,6 +185,7 @@ def signature(kinds: frozenset[str], *, has_masks: bool, image_files: bool = Fal
         required = DETECTOR not in kinds
         types = {column: "string" for column in schemas.PROMPT_COLUMNS} | {schemas.MULTIMASK: "boolean"}
         inputs += [ColSpec(types[column], column, required=required) for column in schemas.PROMPT_COLUMNS]
+        inputs += [ColSpec("string", column, required=False) for column in schemas.OPTIONAL_COLUMNS]
         outputs.append(ColSpec("string", "predictions", required=required))
     have = kinds | ({MASKS, OWN_MASKS} if has_masks else {MASKS} if SEGMENTER in kinds else set())
     params = [ParamSpec(name, kind, default) for name, (of, kind, default) in _PARAMS.items() if of <= have]

@@ -16,7 +16,6 @@ import numpy as np
 from app import timings
 from app.contract import causes, masks, schemas
 from app.contract.masks import MaskFormat
-from app.contract.prompts import resolve_prompts
 from app.contract.schemas import Params, Request, ResponseSchema, Row
 from app.engine.cache import content_key
 from app.engine.engine import FETCHES, Engine
@@ -25,6 +24,7 @@ from app.images.reading import ImageLimits, is_url
 from app.images.store import ImageStore, is_reference, reference_of
 from app.scoring.cost import AnswerCost, AnswerLimits
 from app.scoring.row_image import image_file, told_of
+from app.scoring.row_prompts import count_of, prompts_of
 from app.scoring.waiting import each, together
 from models.detector.protocol import Detector, Sample
 from models.images.decoding import ImageError, decode_image, image_size_hw
@@ -112,6 +112,11 @@ class Scorer:
         names = self._names(params)
         images, of_row = await self._images(schemas.detector_rows(request), request, detect=True)
         cost = AnswerCost(self.answer_limits)
+        if with_masks and params.return_logits:
+            raise BadRequest(
+                "params.return_logits: expected SAM's masks, got the detector's own, which have no logits; leave it "
+                'out, or ask /pipeline/score with params.masks "segmenter"'
+            )
 
         async def answer(image: _Image) -> dict[str, Any]:
             found = await self._detections(image, params, score_threshold, with_masks)
@@ -140,19 +145,15 @@ class Scorer:
         rows = await self.engine.aside(read, request, self.max_prompts)
         images, of_row = await self._images(rows, request, segment=True)
         params = request.params
-        prompts = [
-            resolve_prompts(
-                row.prompts,
-                images[of_row[number]].size_hw,
-                normalized=params.coordinates == "normalized",
-                absolute=params.coordinates == "absolute",
-                row=number,
-            )
-            for number, row in enumerate(rows)
-        ]
         cost = AnswerCost(self.answer_limits)
         for number, row in enumerate(rows):
-            cost.plan(len(prompts[number] or ()), row.multimask, images[of_row[number]].size_hw)
+            cost.plan(count_of(row), row.multimask, images[of_row[number]].size_hw)
+
+        async def ready(number: int, row: Row) -> Prompts | None:
+            asked = (row, number, images[of_row[number]].size_hw, params, self._segmenter)
+            return await self.engine.aside(prompts_of, *asked) if row.masks else prompts_of(*asked)
+
+        prompts = await each(ready(number, row) for number, row in enumerate(rows))
 
         async def answer(number: int) -> dict[str, Any]:
             wanted, encoded = prompts[number], []
@@ -338,7 +339,8 @@ class Scorer:
         encoded: list[list[dict[str, Any]]] = []
         last: asyncio.Task[list[list[dict[str, Any]]]] | None = None
         try:
-            async with aclosing(self.engine.decode(embedding, prompts, multimask=multimask)) as parts:
+            decoded = self.engine.decode(embedding, prompts, multimask=multimask, keep_logits=params.return_logits)
+            async with aclosing(decoded) as parts:
                 async for raw in parts:
                     if last is not None:
                         encoded += await last
@@ -356,10 +358,14 @@ class Scorer:
         @timings.stage("post")
         def encode(index: int) -> list[dict[str, Any]]:
             scores = raw.iou_scores[index].astype(float).tolist()
-            return [
+            encoded = [
                 {key: function(mask), "iou_score": score}
                 for mask, score in zip(self._segmenter.postprocess(raw, index), scores, strict=True)
             ]
+            if params.return_logits:
+                for one, logits in zip(encoded, raw.logits[index].numpy(), strict=True):
+                    one["logits"] = masks.encode_logits(logits)
+            return encoded
 
         key, function = masks.encoder(params.mask_format or "png", fast=self._segmenter.fast)
 

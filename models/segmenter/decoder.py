@@ -64,6 +64,7 @@ def predict_masks(
     present: Tensor | None = None,
     wanted: slice = slice(None),
     window: Window = WHOLE,
+    dense: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Logits (P, M, 4h, 4w) and predicted IoU (P, M) of P prompts, each on one of B images.
 
@@ -72,12 +73,12 @@ def predict_masks(
     present: (P, T) bool, false for tokens that only fill up the batch and change nothing; None: all are real.
     wanted: which of the masks, the single one first, then the multimask three.
     window: the part of the grid that `features` are of; prompts are in pixels of the whole input all the same.
+    dense: (B, C, h, w) what mask prompts add to the images, see `Images`; None: no prompt has one.
     """
     if image_of is None:
         image_of = torch.arange(len(features), device=features.device)
-    images = Images(
-        model, features, PlaceTables(model, window), projected=len(image_of) >= PROJECT_FROM * len(features)
-    )
+    projected = len(image_of) >= PROJECT_FROM * len(features)
+    images = Images(model, features, PlaceTables(model, window), dense, projected=projected)
     return images.decode(prompts, image_of, present, wanted)
 
 
@@ -111,12 +112,15 @@ class Images:
 
     projected: compute the projections of the image once, which pays from a few prompts per image on;
     otherwise tokens are projected to the image's side instead. The results are the same.
+    dense: (B, C, h, w) of prompts with masks, whose images are theirs alone; None: the embedding of no mask for all.
     """
 
-    def __init__(self, model: SamModel, features: Tensor, places: PlaceTables, *, projected: bool) -> None:
+    def __init__(
+        self, model: SamModel, features: Tensor, places: PlaceTables, dense: Tensor | None = None, *, projected: bool
+    ) -> None:
         self.model, self.places, self.projected = model, places, projected
         self.size_hw = (features.shape[2], features.shape[3])
-        base = features + model.prompt_encoder.no_mask_embed.weight.reshape(1, -1, 1, 1)
+        base = features + (model.prompt_encoder.no_mask_embed.weight.reshape(1, -1, 1, 1) if dense is None else dense)
         self.bases = [base.flatten(2).transpose(1, 2).contiguous()]  # (B, hw, C), one more after each layer
         self.placed = self.bases[0] + places.grid
         self.centred: list[Tensor] = []

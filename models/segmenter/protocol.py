@@ -47,11 +47,15 @@ class RawMasks:
 
 @dataclass(frozen=True, eq=False)
 class DecodeRequest:
-    """Prompts for one image, of each of which one mask is wanted, or three (multimask)."""
+    """Prompts for one image, of each of which one mask is wanted, or three (multimask).
+
+    keep_logits: whether the masks' logits are wanted too, where a device would give masks alone.
+    """
 
     embedding: Embedding
     prompts: Prompts
     multimask: bool
+    keep_logits: bool = False
 
 
 SampleT = TypeVar("SampleT")
@@ -61,10 +65,12 @@ class Segmenter(Family, Protocol[SampleT]):
     """A loaded segmenter. `preprocess` and `postprocess` may run in any number of threads beside one `embed` or
     `decode_batch`.
 
-    image_size: the side of the square, in pixels, that its encoder sees. fast: whether it takes the fast paths.
+    image_size: the side of the square, in pixels, that its encoder sees. mask_side: the side of the square of its
+    masks' logits, and of those that a prompt may have. fast: whether it takes the fast paths.
     """
 
     image_size: int
+    mask_side: int
     fast: bool
     device: torch.device
     dtype: torch.dtype
@@ -96,6 +102,10 @@ class Segmenter(Family, Protocol[SampleT]):
 
     def postprocess(self, raw: RawMasks, index: int) -> np.ndarray:
         """The masks (M, H, W) bool of prompt `index`, in the image's own size, on the CPU."""
+        ...
+
+    def logits_of_mask(self, mask: np.ndarray) -> np.ndarray:
+        """A mask (H, W) bool of an image as the logits of a prompt (mask_side, mask_side) float16, on the CPU."""
         ...
 
     def capture_encoder(self) -> None:

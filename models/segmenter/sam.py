@@ -25,11 +25,13 @@ from models.segmenter.cuda.sam import PROMPTS, TOKENS, CudaDecoder, CudaEncoder
 from models.segmenter.decoder import PROJECT_FROM, Images, PlaceTables, encode_prompts
 from models.segmenter.encoder import ImageEncoder, UnknownEncoder
 from models.segmenter.mask_packing import full_size, pack_masks, unpack_bits
+from models.segmenter.mask_prompts import images_with_masks, logits_of_mask
 from models.segmenter.pixel_upload import normalize, upload
 from models.segmenter.portions import Portion, portions
 from models.segmenter.processor import IMAGENET_MEAN, IMAGENET_STD, normalization, resized_size
-from models.segmenter.prompt_points import labelled_points, to_resized, token_count
+from models.segmenter.prompt_points import labelled_points, token_count
 from models.segmenter.protocol import DecodeRequest, RawMasks
+from models.segmenter.published_decoder import decode_as_published
 from models.segmenter.upsampling import binary_masks
 from models.types import Embedding, Masks, Prompts, check_rgb
 from models.wrappers import unwrapped
@@ -109,6 +111,7 @@ class Sam:
         self.mix_images = is_cuda and not on_gpu
         self.prompts_at_once = PROMPTS_AT_ONCE["cuda" if is_cuda else "cpu"]
         self.image_size: int = model.config.vision_config.image_size
+        self.mask_side: int = 4 * model.prompt_encoder.image_embedding_size[0]
         # In bfloat16, whose steps near one are 1/128, a prompt could not tell places 8 pixels apart.
         encodings = [
             (part, part.positional_embedding.detach().float())
@@ -273,10 +276,10 @@ class Sam:
         """The place for a request's masks: as logits, or as bits where these are fewer bytes and made on the way."""
         image, most = request.embedding, self._model.mask_decoder.num_multimask_outputs
         shape = (len(request.prompts), most if request.multimask else 1)
-        side = 4 * self._model.prompt_encoder.image_embedding_size[0]
+        side = self.mask_side
         height, row_bytes = image.size_hw[0], -(-image.size_hw[1] // 8)
         packed = None
-        if self.packs_masks and height * row_bytes <= 4 * side * side:
+        if self.packs_masks and not request.keep_logits and height * row_bytes <= 4 * side * side:
             packed, side = np.empty((*shape, height, row_bytes), np.uint8), 0
         logits, scores = torch.empty(*shape, side, side), np.empty(shape, np.float32)
         return RawMasks(logits, scores, image.size_hw, image.resized_hw, packed)
@@ -285,7 +288,7 @@ class Sam:
         """All prompts of all requests, at most `prompts_at_once` in a portion, in which all want as many masks.
 
         One image after the other, or mixed (`mix_images`). Prompts of as many tokens come together, so that
-        few are filled up.
+        few are filled up. Where some of them have masks, they come apart from those without.
         """
 
         def kind(r: int) -> tuple[int, ...]:
@@ -294,7 +297,7 @@ class Sam:
                 return (0, r)
             image = () if self.mix_images else (id(request.embedding.features),)
             tokens = () if self._gpu_decoder is None else (token_count(request.prompts),)
-            return (1, *image, *tokens, request.multimask)
+            return (1, *image, *tokens, request.multimask, request.prompts.mask_logits is not None)
 
         return portions(requests, kind, self.prompts_at_once)
 
@@ -322,49 +325,49 @@ class Sam:
                 present[filled] = True
                 row += len(piece)
             multimask = requests[portion[0][0]].multimask
-            if self._gpu_decoder is not None and longest in TOKENS and len(features) == 1 and present.all():
+            with_masks = requests[portion[0][0]].prompts.mask_logits is not None
+            if (
+                self._gpu_decoder is not None
+                and not with_masks
+                and longest in TOKENS
+                and len(features) == 1
+                and present.all()
+            ):
                 (only,) = (one.to(self.device, self.dtype) for one in features.values())
                 return self._gpu_decoder(only, torch.from_numpy(xy), torch.from_numpy(labels), multimask=multimask)
             tokens = encode_prompts(self._model.prompt_encoder, self._send(xy), self._send(labels))
             mask = None if present.all() else self._send(present)
             wanted = slice(1, None) if multimask else slice(0, 1)
-            images = self._ready_images(list(features.values()), len(image_of))
+            if with_masks:
+                image_of = list(range(len(image_of)))
+                images = images_with_masks(self._model, self._place_tables(), requests, portion)
+            else:
+                images = self._ready_images(list(features.values()), len(image_of))
             return images.decode(tokens, self._send(np.array(image_of)), mask, wanted)
 
         return decode
 
     def _ready_images(self, features: list[Tensor], prompts: int) -> Images:
         """What `prompts` more prompts on these images share; kept, as portions and clicks on an image come in a row."""
-        if self._places is None:
-            self._places = PlaceTables(self._model)
         if self._ready is None or list(map(id, self._ready.features)) != list(map(id, features)):
             self._ready = None  # before the next ones need the memory
             stacked = torch.stack([one.to(self.device, self.dtype) for one in features])
-            self._ready = _Ready(features, Images(self._model, stacked, self._places, projected=False))
+            self._ready = _Ready(features, Images(self._model, stacked, self._place_tables(), projected=False))
         self._ready.prompts += prompts
         self._ready.images.projected = self._ready.prompts >= PROJECT_FROM * len(features)
         return self._ready.images
+
+    def _place_tables(self) -> PlaceTables:
+        if self._places is None:
+            self._places = PlaceTables(self._model)
+        return self._places
 
     def _hugging_faces_decoder(self, requests: Sequence[DecodeRequest]) -> Callable[[Portion], tuple[Tensor, Tensor]]:
         """Decodes a portion, which is of one request, by Hugging Face's own modules: the plain twin."""
 
         def decode(portion: Portion) -> tuple[Tensor, Tensor]:
             ((r, piece),) = portion
-            place = self._model.get_image_wide_positional_embeddings().to(self.dtype)
-            embedding, prompts = requests[r].embedding, requests[r].prompts
-            scale = to_resized(embedding)
-            points, labels, boxes = (
-                None if array is None else self._send(array[None, piece.start : piece.stop])
-                for array in (
-                    None if prompts.points_xy is None else prompts.points_xy * scale,
-                    prompts.point_labels,
-                    None if prompts.boxes_xyxy is None else prompts.boxes_xyxy * np.tile(scale, 2),
-                )
-            )
-            sparse, dense = self._model.prompt_encoder(points, labels, boxes, None)
-            features = embedding.features[None].to(self.device, self.dtype)
-            logits, scores = self._model.mask_decoder(features, place, sparse, dense, requests[r].multimask)
-            return logits[0], scores[0]
+            return decode_as_published(self._model, requests[r], piece, self.device, self.dtype)
 
         return decode
 
@@ -384,6 +387,11 @@ class Sam:
         if self.fast:
             return binary_masks(raw.logits[index].numpy(), self.image_size, raw.resized_hw, raw.size_hw)
         return (full_size(raw.logits[index], self.image_size, raw.resized_hw, raw.size_hw) > 0).numpy()
+
+    def logits_of_mask(self, mask: np.ndarray) -> np.ndarray:
+        """A mask (H, W) bool of an image as the logits of a prompt: see `models.segmenter.mask_prompts`."""
+        height, width = mask.shape
+        return logits_of_mask(mask, self.image_size, resized_size((height, width), self.image_size), self.mask_side)
 
     def segment(self, image: np.ndarray, prompts: Prompts, *, multimask: bool = False) -> Masks:
         """All steps for one image and all of its prompts."""

@@ -249,7 +249,9 @@ def test_the_signature_is_the_catalogs(folders: dict[str, Path]) -> None:
         ("input_boxes", "string"),
         ("input_labels", "string"),
         ("multimask_output", "boolean"),
+        ("input_masks", "string"),  # beside the catalog's, for whoever has it
     ]
+    assert [column["name"] for column in inputs["segmenter"] if not column["required"]] == ["input_masks"]
     assert [column["name"] for column in inputs["both"] if column["required"]] == ["image"]
     assert signatures["detector"].outputs.input_names() == ["boxes"]
     assert signatures["segmenter"].outputs.input_names() == ["predictions"]
@@ -269,7 +271,8 @@ def test_the_params_are_those_that_the_service_knows(folders: dict[str, Path]) -
     known = re.findall(r"^\| `(\w+)` \| ", "".join(tables), re.MULTILINE)
     assert set(params["both"]) == set(known)
     assert set(params["detector"]) == {"score_threshold", "iou_threshold", "max_detections", "exif_orientation"}
-    assert set(params["segmenter"]) == {"coordinates", "mask_format", "exif_orientation", "response_schema"}
+    segmenters = {"coordinates", "mask_format", "exif_orientation", "response_schema", "return_logits"}
+    assert set(params["segmenter"]) == segmenters
     defaults = {name: value for name, value in params["both"].items() if value is not None}
     assert schemas.parse_params(defaults) == schemas.Params()
 

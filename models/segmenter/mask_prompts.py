@@ -1,0 +1,70 @@
+"""Masks as prompts: an earlier mask's logits, or a binary mask made into such, to what they add to the image.
+
+SAM has learnt from its own logits, whose sign says which side of an edge a cell is on, and whose size how far from it.
+So a binary mask is given an edge like that: see `logits_of_mask`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import SamModel
+
+from models.segmenter.decoder import Images, PlaceTables
+from models.segmenter.portions import Portion
+from models.segmenter.protocol import DecodeRequest
+
+# Of a binary mask's logits: how much they change from one cell to the next at an edge, and where they end.
+SLOPE, MOST = 2.0, 8.0
+
+
+def cell_coverage(mask: np.ndarray, square: int, resized_hw: tuple[int, int], side: int) -> np.ndarray:
+    """How much of each cell (side, side) float32, of the padded square, a mask (H, W) bool of an image covers, 0..1."""
+    height, width = resized_hw
+    padded = np.zeros((square, square), np.float32)
+    padded[:height, :width] = cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
+    return padded.reshape(side, square // side, side, square // side).mean((1, 3))
+
+
+def logits_of_mask(mask: np.ndarray, square: int, resized_hw: tuple[int, int], side: int) -> np.ndarray:
+    """A mask (H, W) bool of an image as logits (side, side) float16: the distance to its edge, where it is near.
+
+    square, resized_hw: the side of the model's input, and the image's size in it. SLOPE for each cell of distance,
+    positive within the mask, and at most MOST; the table in docs/api.md says what other rules gave.
+    """
+    coverage = cell_coverage(mask, square, resized_hw, side)
+    inside = (coverage > min(0.5, coverage.max() / 2)).astype(np.uint8)  # what is small or thin fills no cell by half
+    # The distance to the nearest cell of the other kind is half a cell more than that to the edge between them.
+    within, without = (cv2.distanceTransform(one, cv2.DIST_L2, 5) for one in (inside, 1 - inside))
+    distance = np.where(inside, within - 0.5, 0.5 - without)
+    return (SLOPE * distance.clip(-MOST / SLOPE, MOST / SLOPE)).astype(np.float16)
+
+
+def dense_prompts(encoder: nn.Module, masks: Sequence[np.ndarray | None]) -> Tensor:
+    """What prompts' masks add to their images, (P, C, h, w): where there is none, what SAM has for that.
+
+    encoder: a prompt encoder. masks: of each prompt logits (4h, 4w), or None.
+    """
+    none = encoder.no_mask_embed.weight
+    height, width = encoder.image_embedding_size
+    dense = none.reshape(1, -1, 1, 1).repeat(len(masks), 1, height, width)
+    given = [number for number, mask in enumerate(masks) if mask is not None]
+    if given:
+        logits = np.stack([mask for mask in masks if mask is not None]).astype(np.float32)
+        dense[given] = encoder.mask_embed(torch.from_numpy(logits[:, None]).to(none.device, none.dtype))
+    return dense
+
+
+def images_with_masks(
+    model: SamModel, places: PlaceTables, requests: Sequence[DecodeRequest], portion: Portion
+) -> Images:
+    """An image for each prompt of a portion, as its own mask is in it; no other prompt has the use of it."""
+    weight = model.prompt_encoder.no_mask_embed.weight
+    features = torch.stack([requests[r].embedding.features for r, piece in portion for _ in piece])
+    masks = [(requests[r].prompts.mask_logits or [None] * piece.stop)[n] for r, piece in portion for n in piece]
+    dense = dense_prompts(model.prompt_encoder, masks)
+    return Images(model, features.to(weight.device, weight.dtype), places, dense, projected=False)
