@@ -11,6 +11,8 @@ const LOWEST_SCORE = 0.05;
 const EMPTY = { things: [], selected: null };
 // Run lengths are the smallest exact form of a mask.
 const AS_RUNS = { ...FRAME, mask_format: "rle", response_schema: "card" };
+// The next click goes on from these.
+const WITH_LOGITS = { ...AS_RUNS, return_logits: true };
 
 /** Fires "change" whenever there is something else to see, "ask" when somebody asks for something, "mask" with the thing that has got one, "fail" with the error, "ready" once the picture is embedded. */
 export class Session extends EventTarget {
@@ -166,8 +168,13 @@ export class Session extends EventTarget {
     const { selected } = this;
     const point = { x: tenth(x), y: tenth(y), positive };
     const multimask = this.multimaskNow;
-    if (selected) this.#exchange(selected, selected.withPrompt({ points: [...selected.prompt.points, point], multimask }));
-    else this.#add({ points: [point] });
+    if (!selected) {
+      this.#add({ points: [point] });
+      return;
+    }
+    const { best, prompt } = selected;
+    const logits = best ? best.logits : prompt.logits; // the last mask may still be on its way
+    this.#exchange(selected, selected.withPrompt({ points: [...prompt.points, point], logits, multimask }));
   }
 
   /** A new thing in a box. */
@@ -284,7 +291,7 @@ export class Session extends EventTarget {
       this.asked.set(id, prompt);
       this.#run(`mask ${id}`, async (signal) => {
         try {
-          const answer = await this.service.score("sam/score", this.picture, prompt.columns, AS_RUNS, { signal });
+          const answer = await this.service.score("sam/score", this.picture, prompt.columns, WITH_LOGITS, { signal });
           prompt.masks = masksOf(answer.predictions[0].mask_per_prediction, this.picture);
           const thing = this.things.find((one) => one.prompt === prompt);
           if (thing) this.dispatchEvent(new CustomEvent("mask", { detail: thing }));
@@ -346,9 +353,9 @@ export class Session extends EventTarget {
 
 /** predicted: the masks of an answer about `picture`. Raises FrameError. */
 function masksOf(predicted, picture) {
-  return predicted.map(({ rle, iou_score }) => {
+  return predicted.map(({ rle, iou_score, logits }) => {
     picture.checkFrame({ width: rle.size[1], height: rle.size[0] });
-    return { mask: Mask.fromRle(rle), score: iou_score ?? null }; // only SAM guesses one
+    return { mask: Mask.fromRle(rle), score: iou_score ?? null, logits: logits ?? null }; // only SAM has these
   });
 }
 

@@ -1,5 +1,6 @@
 // The last request as a program: the same question, asked with the picture's file by curl, Python or JavaScript.
 
+const LONGEST_ARGUMENT = 100_000; // characters, below what Linux takes for one
 const IMAGE = "\u0000"; // stands for the base64 text until it is known how a language puts it there
 
 /**
@@ -17,8 +18,10 @@ function curl(asked) {
   const body = JSON.stringify(bodyOf(asked)).replaceAll("\\", "\\\\").replaceAll("%", "%%").replace(/\\\\u0000/, "%s");
   const key = asked.withKey ? ' -H "Authorization: Bearer $BOX2MASK_KEY"' : "";
   if (asked.photo.url) {
-    return `curl -sS ${shell(asked.url)} -H 'Content-Type: application/json'${key} \\
-  --data-binary ${shell(JSON.stringify(bodyOf(asked)))}
+    const text = shell(JSON.stringify(bodyOf(asked)));
+    const isLong = text.length > LONGEST_ARGUMENT;
+    return `${isLong ? `printf %s ${text} |\n  ` : ""}curl -sS ${shell(asked.url)} -H 'Content-Type: application/json'${key} \\
+  --data-binary ${isLong ? "@-" : text}
 `;
   }
   return `${whence("#", asked)}IMAGE=${shell(asked.photo.name)}

@@ -1,15 +1,18 @@
 // One thing in the picture: what prompts its mask, and the masks that this gave. Nobody changes one; `with...` make others.
 
 /**
- * What SAM is asked: a box, points, or both, and for how many masks. Coordinates are the picture's pixels.
+ * What SAM is asked: a box, points, or both, perhaps with the logits of the mask that they refine, and for how many
+ * masks. Coordinates are the picture's pixels.
  * The answer is filled in when it comes, so that going back to an earlier prompt finds its masks there.
  */
 export class Prompt {
-  constructor({ box = null, points = [], multimask = false }) {
+  constructor({ box = null, points = [], logits = null, multimask = false }) {
     this.box = box; // [x1, y1, x2, y2] or null
     this.points = points; // [{x, y, positive}]
+    this.logits = logits; // as the service gave them, or null
     this.multimask = multimask;
-    this.masks = null; // [{mask, score}], score SAM's own guess of the mask's quality, null for a mask of the detector's
+    // [{mask, score, logits}], score SAM's own guess of the mask's quality; without both for a mask of the detector's
+    this.masks = null;
     this.asked = null; // the params of /pipeline/score, where the masks came from there
     this.failed = false;
   }
@@ -26,6 +29,7 @@ export class Prompt {
       input_boxes: this.box ? [this.box] : null,
       input_labels: this.points.length ? [this.points.map(({ positive }) => (positive ? 1 : 0))] : null,
       multimask_output: this.multimask,
+      ...(this.logits ? { input_masks: this.logits } : {}),
     };
   }
 }
@@ -85,8 +89,8 @@ export class Thing {
 
   /** The same with another prompt, of which nothing is known yet. */
   withPrompt(changes) {
-    const { box, points, multimask } = this.prompt;
-    return this.with({ prompt: new Prompt({ box, points, multimask, ...changes }), chosen: null, segmented: true });
+    const { box, points, logits, multimask } = this.prompt;
+    return this.with({ prompt: new Prompt({ box, points, logits, multimask, ...changes }), chosen: null, segmented: true });
   }
 }
 

@@ -9,9 +9,11 @@ import base64
 import json
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
@@ -25,6 +27,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from app.contract import schemas
+from app.contract.mask_prompts import mask_logits
 from app.contract.prompts import resolve_prompts
 from app.errors import BadRequest
 from benchmarks.reliability.bad_requests import FILES, ROUTES, bad_requests, broken, good_request
@@ -47,6 +50,12 @@ prompts = (
     values
     | st.text("[](),0123456789.-e \n", max_size=40)
     | st.lists(st.lists(st.floats(-200, 200), max_size=5), max_size=3)
+)
+masks = (
+    prompts
+    | st.binary(max_size=300).map(lambda data: base64.b64encode(data).decode())
+    | st.binary(min_size=128, max_size=128).map(lambda data: [base64.b64encode(data).decode()])
+    | st.binary(max_size=60).map(lambda data: base64.b64encode(b"\x93NUMPY\1\0" + data).decode())
 )
 tables = st.fixed_dictionaries(
     {
@@ -86,13 +95,16 @@ def test_a_body_is_a_request_or_a_bad_one(body: bytes) -> None:
 
 
 @seeded
-@given(st.lists(prompts, min_size=3, max_size=3), st.booleans())
-def test_prompts_are_prompts_or_a_bad_request(cells: list[Any], normalized: bool) -> None:
-    table = {"columns": list(schemas.SEGMENTER_COLUMNS), "data": [["", *cells, True]]}
+@given(st.lists(prompts, min_size=3, max_size=3), st.booleans(), masks)
+def test_prompts_are_prompts_or_a_bad_request(cells: list[Any], normalized: bool, mask: Any) -> None:
+    table = {"columns": [*schemas.SEGMENTER_COLUMNS, "input_masks"], "data": [["", *cells, True, mask]]}
     request = schemas.parse_request(json.dumps({"input_data": table}).encode(), max_rows=1)
     try:
         (row,) = schemas.segmenter_rows(request, max_prompts=8)
         resolved = resolve_prompts(row.prompts, (48, 64), normalized=normalized, row=0)
+        if resolved is not None and row.masks is not None:
+            logits = mask_logits(row.masks, (48, 64), 8, lambda mask: np.zeros((8, 8)), 0)
+            resolved = replace(resolved, mask_logits=logits)
     except BadRequest as error:
         assert error.row == 0 and error.message.startswith("row 0, input_")
     else:

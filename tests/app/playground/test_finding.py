@@ -55,7 +55,8 @@ def prompts_of(visit: Visit) -> dict[str, Any]:
     """What the page asked SAM last, beside the image."""
     table = visit.last_body()["input_data"]
     columns = dict(zip(table["columns"], table["data"][0], strict=True))
-    return {name: columns[name] for name in ("input_points", "input_boxes", "input_labels")}
+    prompts = ("input_points", "input_boxes", "input_labels", "input_masks")
+    return {name: columns[name] for name in prompts if name in columns}
 
 
 def test_points_make_and_refine_a_mask_and_can_be_undone(visit: Visit) -> None:
@@ -65,6 +66,8 @@ def test_points_make_and_refine_a_mask_and_can_be_undone(visit: Visit) -> None:
     visit.settle()
     first = prompts_of(visit)
     ((px, py),) = first["input_points"][0]
+    assert "input_masks" not in first
+    (mask,) = visit.answers[-1].json()[0]["predictions"][0]["mask_per_prediction"]
     assert abs(px - 0.55 * 1024) < 2 and abs(py - 0.5 * 768) < 2 and first["input_labels"] == [[1]]
     of_first = visit.shown_masks()
     assert np.array_equal(of_first, mask_of(sam(visit, **first)[0])) and of_first.any()
@@ -73,7 +76,7 @@ def test_points_make_and_refine_a_mask_and_can_be_undone(visit: Visit) -> None:
     visit.page.mouse.click(*visit.at(0.8, 0.5), button="right")  # the bottle beside it
     visit.settle()
     second = prompts_of(visit)
-    assert second["input_labels"] == [[1, 0]]
+    assert second["input_labels"] == [[1, 0]] and second["input_masks"] == mask["logits"]
     visit.take("refined")
     of_second = visit.shown_masks()
     assert np.array_equal(of_second, mask_of(sam(visit, **second)[0]))
