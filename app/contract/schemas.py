@@ -21,6 +21,7 @@ from app.contract.mask_prompts import MASKS, read_masks, with_masks
 from app.contract.masks import MaskFormat
 from app.contract.prompts import BOXES, LABELS, POINTS, read_prompts
 from app.errors import BadRequest
+from models.masks.cleaning import Cleaning
 from models.types import Detections, Prompts
 
 IMAGE, MULTIMASK = "image", "multimask_output"
@@ -31,6 +32,10 @@ SEGMENTER_COLUMNS = (IMAGE, *PROMPT_COLUMNS)
 
 ResponseSchema = Literal["card", "live"]
 MaskSource = Literal["detector", "segmenter", "none"]
+
+# The params of clean masks that are on or off, and the largest region, in pixels, that may be called small.
+MASK_FLAGS = ("fill_holes", "largest_part", "no_overlaps", "class_agnostic_nms", "tight_boxes", "rotated_boxes")
+MAX_REGION_AREA = 1_000_000_000
 
 # Texts that a request may name for an open-vocabulary detector, and the characters of each.
 MAX_TEXTS, MAX_TEXT_LENGTH = 256, 256
@@ -45,6 +50,7 @@ class Params:
 
     texts: what an open-vocabulary detector is to find, each once; None where nothing is named.
     masks: whose masks the boxes get. mask_format: None is "png", and for a detector's own masks "polygon".
+    min_region_area and the next two: see `models.masks.cleaning.Cleaning`.
     """
 
     score_threshold: float | None = None
@@ -60,6 +66,21 @@ class Params:
     mask_format: MaskFormat | None = None
     exif_orientation: bool = False
     response_schema: ResponseSchema | None = None
+    min_region_area: int = 0
+    fill_holes: bool = False
+    largest_part: bool = False
+    no_overlaps: bool = False
+    class_agnostic_nms: bool = False
+    tight_boxes: bool = False
+    rotated_boxes: bool = False
+
+    @property
+    def cleaning(self) -> Cleaning:
+        return Cleaning(self.min_region_area, self.fill_holes, self.largest_part)
+
+    @property
+    def has_boxes_of_masks(self) -> bool:
+        return self.tight_boxes or self.rotated_boxes
 
 
 @dataclass(frozen=True)
@@ -179,13 +200,21 @@ def parse_params(params: object) -> Params:
             raise _bad_param(name, "true or false", value)
         return bool(value)
 
-    most = params.get("max_detections")
-    if most is not None and (not isinstance(most, int) or isinstance(most, bool) or not 0 < most <= 1000):
-        raise _bad_param("max_detections", "a whole number from 1 to 1000", most)
+    def count(name: str, least: int, most: int) -> int | None:
+        value = params.get(name)
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most):
+            raise _bad_param(name, f"a whole number from {least} to {most}", value)
+        return value
+
+    if flag("no_overlaps") and flag("multimask_output"):
+        raise BadRequest(
+            "params.multimask_output: expected false with params.no_overlaps, got true: three masks of one "
+            "object overlap"
+        )
     return Params(
         score_threshold=fraction("score_threshold"),
         iou_threshold=fraction("iou_threshold"),
-        max_detections=most,
+        max_detections=count("max_detections", 1, 1000),
         texts=_texts(params.get("texts")),
         masks=choice("masks", "detector", "segmenter", "none"),
         multimask_output=flag("multimask_output"),
@@ -194,6 +223,8 @@ def parse_params(params: object) -> Params:
         mask_format=choice("mask_format", "png", "rle", "polygon"),
         exif_orientation=flag("exif_orientation"),
         response_schema=choice("response_schema", "card", "live"),
+        min_region_area=count("min_region_area", 0, MAX_REGION_AREA) or 0,
+        **{name: flag(name) for name in MASK_FLAGS},
     )
 
 
@@ -222,6 +253,9 @@ def segmenter_rows(request: Request, max_prompts: int) -> list[Row]:
         if masks_in_all > max_prompts:  # a small PNG file is large as logits
             raise BadRequest(f"{MASKS}: expected at most {max_prompts} masks in a request, got more")
         multimask = values[MULTIMASK]
+        if request.params.no_overlaps and prompts is not None and multimask is not False:
+            found = f"{_shown(multimask)}, which asks for three masks: those of one object overlap"
+            raise BadRequest(f"expected false with params.no_overlaps, got {found}", row=number, column=MULTIMASK)
         rows.append(Row(values[IMAGE], prompts, multimask if isinstance(multimask, bool) else True, masks))
     return rows
 
@@ -253,18 +287,22 @@ def _values(request: Request, needed: tuple[str, ...], optional: tuple[str, ...]
 
 def detected_boxes(found: Detections, names: Sequence[str]) -> list[dict[str, Any]]:
     """The detector's answer for one image: boxes normalised to 0..1 of its width and height. names: by label."""
-    height, width = found.size_hw
-    corners = (found.boxes_xyxy.astype(np.float64) / (width, height, width, height)).clip(0, 1).tolist()
     return [
-        {
-            "box": {"topX": x1, "topY": y1, "bottomX": x2, "bottomY": y2},
-            "label": names[label],
-            "score": score,
-        }
-        for (x1, y1, x2, y2), label, score in zip(
-            corners, found.labels.tolist(), found.scores.astype(np.float64).tolist(), strict=True
+        {"box": normalized_box(box, found.size_hw), "label": names[label], "score": score}
+        for box, label, score in zip(
+            found.boxes_xyxy.astype(np.float64),
+            found.labels.tolist(),
+            found.scores.astype(np.float64).tolist(),
+            strict=True,
         )
     ]
+
+
+def normalized_box(box_xyxy: np.ndarray | Sequence[int], size_hw: tuple[int, int]) -> dict[str, float]:
+    """A box in absolute pixels as answers have it, in 0..1 of the image's width and height."""
+    height, width = size_hw
+    x1, y1, x2, y2 = (np.asarray(box_xyxy, np.float64) / (width, height, width, height)).clip(0, 1).tolist()
+    return {"topX": x1, "topY": y1, "bottomX": x2, "bottomY": y2}
 
 
 def predictions(masks: list[list[dict[str, Any]]], schema: ResponseSchema) -> dict[str, Any]:
@@ -297,8 +335,11 @@ def _texts(value: object) -> tuple[str, ...] | None:
 
 
 def _bad_param(name: str, expected: str, found: object) -> BadRequest:
-    shown = causes.kind(found) if isinstance(found, list | dict) else causes.short(json.dumps(found))
-    return BadRequest(f"params.{name}: expected {expected}, got {shown}")
+    return BadRequest(f"params.{name}: expected {expected}, got {_shown(found)}")
+
+
+def _shown(found: object) -> str:
+    return causes.kind(found) if isinstance(found, list | dict) else causes.short(json.dumps(found))
 
 
 def _is_number(value: object) -> bool:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from app.contract.schemas import MAX_TEXTS
+from app.contract.schemas import MAX_REGION_AREA, MAX_TEXTS
 
 VERSIONS = ("2", "3", "3.1")
 
@@ -55,6 +55,13 @@ _ERRORS = {
     "504": "Not answered within the time that a request may take",
 }
 
+_CORNERS = {corner: {"type": "number"} for corner in ("topX", "topY", "bottomX", "bottomY")}
+_TURNED = {
+    "type": "array",
+    "description": "[x1, y1, ..., x4, y4] in 0..1, with rotated_boxes; not of an empty mask",
+    "items": {"type": "number"},
+}
+
 _SCHEMAS: dict[str, Any] = {
     "Request": {
         "type": "object",
@@ -97,6 +104,21 @@ _SCHEMAS: dict[str, Any] = {
                     "mask_format": {"type": "string", "enum": ["png", "rle", "polygon"]},
                     "exif_orientation": {"type": "boolean"},
                     "response_schema": {"type": "string", "enum": ["card", "live"]},
+                    "min_region_area": {
+                        "type": "integer",
+                        "minimum": 0,
+                        "maximum": MAX_REGION_AREA,
+                        "description": "Islands and holes of a mask with fewer pixels go",
+                    },
+                    "fill_holes": {"type": "boolean", "description": "Masks have no holes"},
+                    "largest_part": {"type": "boolean", "description": "Of each mask the largest part alone"},
+                    "no_overlaps": {"type": "boolean", "description": "Each pixel belongs to the best mask alone"},
+                    "class_agnostic_nms": {
+                        "type": "boolean",
+                        "description": "Boxes of unlike labels suppress each other too",
+                    },
+                    "tight_boxes": {"type": "boolean", "description": "The boxes around the masks"},
+                    "rotated_boxes": {"type": "boolean", "description": "Also the smallest turned boxes"},
                 },
             },
         },
@@ -126,6 +148,12 @@ _SCHEMAS: dict[str, Any] = {
                 "type": "string",
                 "description": "Base64 of the mask's logits, float16 row by row, with return_logits",
             },
+            "box": {
+                "type": "object",
+                "description": "Around the mask, with tight_boxes where the row has prompts",
+                "properties": _CORNERS,
+            },
+            "rotated_box": _TURNED,
         },
     },
     "Boxes": {
@@ -141,12 +169,11 @@ _SCHEMAS: dict[str, Any] = {
                         "box": {
                             "type": "object",
                             "description": "In 0..1 of the image's width and height",
-                            "properties": {
-                                corner: {"type": "number"} for corner in ("topX", "topY", "bottomX", "bottomY")
-                            },
+                            "properties": _CORNERS,
                         },
                         "label": {"type": "string"},
                         "score": {"type": "number"},
+                        "rotated_box": _TURNED,
                         "polygon": {"type": "array", "items": {"type": "array", "items": {"type": "number"}}},
                         "mask_per_prediction": {"type": "array", "items": {"$ref": "Mask"}},
                     },

@@ -73,6 +73,13 @@ _PARAMS: dict[str, tuple[frozenset[str], str, Any]] = {
     "mask_format": (frozenset({MASKS}), "string", None),
     "exif_orientation": (frozenset(), "boolean", False),
     "response_schema": (frozenset({SEGMENTER}), "string", None),
+    "min_region_area": (frozenset({MASKS}), "long", 0),
+    "fill_holes": (frozenset({MASKS}), "boolean", False),
+    "largest_part": (frozenset({MASKS}), "boolean", False),
+    "no_overlaps": (frozenset({MASKS}), "boolean", False),
+    "class_agnostic_nms": (frozenset({DETECTOR}), "boolean", False),
+    "tight_boxes": (frozenset({MASKS}), "boolean", False),
+    "rotated_boxes": (frozenset({MASKS}), "boolean", False),
 }
 
 

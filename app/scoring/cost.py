@@ -55,6 +55,10 @@ class AnswerCost:
                 'or for params.mask_format "rle"'
             )
 
+    def take_back(self, encoded: list[dict[str, Any]]) -> None:
+        """Count masks no more that others take the place of."""
+        self.bytes -= sum(_size(value) for mask in encoded for value in mask.values())
+
 
 def _size(encoded: object) -> int:
     """What an encoded mask or score takes in memory, where that is more than a few bytes."""

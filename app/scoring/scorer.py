@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from app import timings
-from app.contract import causes, masks, schemas
+from app.contract import causes, schemas
 from app.contract.masks import MaskFormat
 from app.contract.schemas import Params, Request, ResponseSchema, Row
 from app.engine.cache import content_key
@@ -23,13 +23,13 @@ from app.errors import BadRequest, ImageGone, NotFound, NotNumbers
 from app.images.reading import ImageLimits, is_url
 from app.images.store import ImageStore, is_reference, reference_of
 from app.scoring.cost import AnswerCost, AnswerLimits
+from app.scoring.mask_answers import MaskAnswers, to_box
 from app.scoring.row_image import image_file, told_of
 from app.scoring.row_prompts import count_of, prompts_of
 from app.scoring.waiting import each, together
 from models.detector.protocol import Detector, Sample
 from models.images.decoding import ImageError, decode_image, image_size_hw
 from models.pipeline import box_prompts
-from models.rle import Rle, decode_rle
 from models.segmenter.protocol import RawMasks, Segmenter
 from models.types import Detections, Embedding, Prompts
 
@@ -123,15 +123,11 @@ class Scorer:
             boxes = schemas.detected_boxes(found, names)
             if found.masks is not None:
                 cost.plan(len(boxes), False, image.size_hw)
-                key, function = masks.encoder(mask_format, fast=self._detector.fast)
-
-                async def add(box: dict[str, Any], mask: Rle) -> None:
-                    encode = timings.stage("post")(lambda: mask if key == "rle" else function(decode_rle(mask)))
-                    encoded = {key: await self.engine.aside(encode)}
-                    cost.add([encoded])
-                    box |= encoded if mask_format == "polygon" else {"mask_per_prediction": [encoded]}
-
-                await together(add(*one) for one in zip(boxes, found.masks, strict=True))
+                wanted = MaskAnswers(self.engine, params, mask_format, self._detector.fast, cost)
+                encoded = await wanted.entries(found.masks, found.scores.tolist())
+                for box, mask in zip(boxes, encoded, strict=True):
+                    to_box(box, [mask])
+                    box |= mask if mask_format == "polygon" else {"mask_per_prediction": [mask]}
             return {"boxes": boxes}
 
         answers = await together(answer(image) for image in images)
@@ -190,8 +186,10 @@ class Scorer:
             if boxes:
                 cost.plan(len(boxes), params.multimask_output, image.size_hw)
                 embedding = await self._embedding(image)
-                masks_of_boxes = await self._masks(embedding, box_prompts(found), params.multimask_output, params, cost)
+                multimask = params.multimask_output
+                masks_of_boxes = await self._masks(embedding, box_prompts(found), multimask, params, cost, found.scores)
                 for box, encoded in zip(boxes, masks_of_boxes, strict=True):
+                    to_box(box, encoded)
                     if params.mask_format == "polygon":  # Azure's instance-segmentation form: the best mask's
                         box["polygon"] = max(encoded, key=lambda mask: mask["iou_score"])["polygon"]
                     box["mask_per_prediction"] = encoded
@@ -320,6 +318,7 @@ class Scorer:
             score_threshold=score_threshold if params.score_threshold is None else params.score_threshold,
             iou_threshold=params.iou_threshold,
             max_detections=params.max_detections,
+            class_agnostic=params.class_agnostic_nms,
             masks=masks,
         )
         if not (np.isfinite(found.boxes_xyxy).all() and np.isfinite(found.scores).all()):
@@ -333,18 +332,37 @@ class Scorer:
         return await self.engine.embed(image.key, image.for_segmenter)
 
     async def _masks(
-        self, embedding: Embedding, prompts: Prompts, multimask: bool, params: Params, cost: AnswerCost
+        self,
+        embedding: Embedding,
+        prompts: Prompts,
+        multimask: bool,
+        params: Params,
+        cost: AnswerCost,
+        scores: np.ndarray | float = 1.0,
+    ) -> list[list[dict[str, Any]]]:
+        """For each prompt its masks, as they stand in the answer. scores: of the boxes that prompt them."""
+        wanted = MaskAnswers(self.engine, params, params.mask_format or "png", self._segmenter.fast, cost)
+        if not params.no_overlaps:
+            return await self._decoded(embedding, prompts, multimask, wanted)
+        found = await self._decoded(embedding, prompts, multimask, wanted.to_be_parted())
+        ranks = scores * np.array([one["iou_score"] for (one,) in found])
+        return [[one] for one in await wanted.parted([one for (one,) in found], ranks.tolist())]
+
+    async def _decoded(
+        self, embedding: Embedding, prompts: Prompts, multimask: bool, wanted: MaskAnswers
     ) -> list[list[dict[str, Any]]]:
         """For each prompt its masks, encoded; while one part of them is encoded, the next is decoded."""
         encoded: list[list[dict[str, Any]]] = []
         last: asyncio.Task[list[list[dict[str, Any]]]] | None = None
         try:
-            decoded = self.engine.decode(embedding, prompts, multimask=multimask, keep_logits=params.return_logits)
+            decoded = self.engine.decode(
+                embedding, prompts, multimask=multimask, keep_logits=wanted.params.return_logits
+            )
             async with aclosing(decoded) as parts:
                 async for raw in parts:
                     if last is not None:
                         encoded += await last
-                    last = asyncio.create_task(self._encode(raw, params, cost))
+                    last = asyncio.create_task(self._encode(raw, wanted))
             assert last is not None  # there is always a prompt
             return encoded + await last
         finally:
@@ -352,26 +370,18 @@ class Scorer:
                 last.cancel()
                 await asyncio.gather(last, return_exceptions=True)
 
-    async def _encode(self, raw: RawMasks, params: Params, cost: AnswerCost) -> list[list[dict[str, Any]]]:
+    async def _encode(self, raw: RawMasks, wanted: MaskAnswers) -> list[list[dict[str, Any]]]:
         """For each prompt its masks, in the form that was asked for, each with its iou_score."""
 
         @timings.stage("post")
         def encode(index: int) -> list[dict[str, Any]]:
-            scores = raw.iou_scores[index].astype(float).tolist()
-            encoded = [
-                {key: function(mask), "iou_score": score}
-                for mask, score in zip(self._segmenter.postprocess(raw, index), scores, strict=True)
-            ]
-            if params.return_logits:
-                for one, logits in zip(encoded, raw.logits[index].numpy(), strict=True):
-                    one["logits"] = masks.encode_logits(logits)
-            return encoded
-
-        key, function = masks.encoder(params.mask_format or "png", fast=self._segmenter.fast)
+            found, scores = self._segmenter.postprocess(raw, index), raw.iou_scores[index].astype(float).tolist()
+            logits = raw.logits[index].numpy() if wanted.params.return_logits else [None] * len(scores)
+            return [wanted.entry(*one) for one in zip(found, scores, logits, strict=True)]
 
         async def one(index: int) -> list[dict[str, Any]]:
             encoded = await self.engine.aside(encode, index)
-            cost.add(encoded)
+            wanted.cost.add(encoded)
             return encoded
 
         return await together(one(index) for index in range(len(raw)))

@@ -249,6 +249,7 @@ class MMDetector:
         score_threshold: float | None = None,
         iou_threshold: float | None = None,
         max_detections: int | None = None,
+        class_agnostic: bool = False,
         masks: bool = True,
     ) -> Detections:
         """Decode, filter and suppress one image's boxes, on the CPU.
@@ -256,17 +257,18 @@ class MMDetector:
         score_threshold: keep what scores strictly above it. iou_threshold: of boxes of one class that
         overlap strictly more, keep the best. max_detections: then keep this many. None takes the
         config's own value. A detector that selects on the way (two stages, queries) has applied its
-        config's values already, so there these can only narrow the choice. masks: whether a detector that `has_masks`
-        makes them.
+        config's values already, so there these can only narrow the choice. class_agnostic: see `kept`. masks: whether a
+        detector that `has_masks` makes them.
         """
-        found = raw.found or self._decode(raw, score_threshold, iou_threshold, max_detections)
+        found = raw.found or self._decode(raw, score_threshold, iou_threshold, max_detections, class_agnostic)
         best = kept(
             found.boxes_xyxy,
             found.scores,
             found.labels,
             score_threshold=score_threshold,
-            iou_threshold=None if raw.found is None else iou_threshold,
+            iou_threshold=None if raw.found is None and not class_agnostic else iou_threshold,
             max_detections=max_detections,
+            class_agnostic=class_agnostic,
         )
 
         sample = raw.sample
@@ -293,6 +295,7 @@ class MMDetector:
         score_threshold: float | None,
         iou_threshold: float | None,
         max_detections: int | None,
+        class_agnostic: bool,
     ) -> Found:
         """mmdet's own selection, with this image's settings in a copy of the config's."""
         head = self._model.bbox_head
@@ -303,7 +306,8 @@ class MMDetector:
             cfg.nms.pop("iou_thr", None)  # its older name
             cfg.nms.iou_threshold = iou_threshold
         if max_detections is not None:
-            cfg.max_per_img = max_detections
+            # Boxes that one of another label suppresses afterwards are none of these.
+            cfg.max_per_img = max(max_detections, cfg.get("max_per_img", 0) if class_agnostic else 0)
         outputs = raw.head or ()
         with mmcv_ops.using(fast=self.fast):
             (result,) = head.predict_by_feat(*outputs, batch_img_metas=[raw.sample.metainfo], cfg=cfg, rescale=True)

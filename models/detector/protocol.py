@@ -93,10 +93,12 @@ class Detector(Family, Protocol[SampleT, RawT]):
         score_threshold: float | None = None,
         iou_threshold: float | None = None,
         max_detections: int | None = None,
+        class_agnostic: bool = False,
         masks: bool = True,
     ) -> Detections:
         """One image's boxes, best first, on the CPU; None takes the model's own threshold.
 
-        masks: whether they are made, by a detector that `has_masks`.
+        class_agnostic: see `models.detector.thresholds.kept`. masks: whether they are made, by a detector that
+        `has_masks`.
         """
         ...

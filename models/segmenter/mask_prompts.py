@@ -7,11 +7,12 @@ So a binary mask is given an edge like that: see `logits_of_mask`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import SamModel
 
 from models.segmenter.decoder import Images, PlaceTables
@@ -44,7 +45,7 @@ def logits_of_mask(mask: np.ndarray, square: int, resized_hw: tuple[int, int], s
     return (SLOPE * distance.clip(-MOST / SLOPE, MOST / SLOPE)).astype(np.float16)
 
 
-def dense_prompts(encoder: nn.Module, masks: Sequence[np.ndarray | None]) -> Tensor:
+def dense_prompts(encoder: Any, masks: Sequence[np.ndarray | None]) -> Tensor:
     """What prompts' masks add to their images, (P, C, h, w): where there is none, what SAM has for that.
 
     encoder: a prompt encoder. masks: of each prompt logits (4h, 4w), or None.

@@ -180,13 +180,15 @@ class HuggingFaceDetector:
         score_threshold: float | None = None,
         iou_threshold: float | None = None,
         max_detections: int | None = None,
+        class_agnostic: bool = False,
         masks: bool = True,
     ) -> Detections:
         """Select one image's boxes as transformers' `post_process_object_detection` does, on the CPU.
 
         score_threshold: keep what scores strictly above it; None takes that function's own. iou_threshold: of boxes of
         one class that overlap strictly more, keep the best; None keeps them all, as these detectors are trained to find
-        each object once. max_detections: then keep this many. labels: of texts, their places.
+        each object once. max_detections: then keep this many. class_agnostic: see `kept`. labels: of texts, their
+        places.
         """
         size_hw = raw.sample.size_hw
         spans = raw.sample.spans
@@ -199,7 +201,14 @@ class HuggingFaceDetector:
             boxes, scores, _ = self._images.boxes(raw.logits, raw.boxes, size_hw, score_threshold)
             probabilities = raw.logits.sigmoid()
             labels = best_texts(probabilities[probabilities.amax(dim=1) > score_threshold], spans)
-        best = kept(boxes, scores, labels, iou_threshold=iou_threshold, max_detections=max_detections)
+        best = kept(
+            boxes,
+            scores,
+            labels,
+            iou_threshold=iou_threshold,
+            max_detections=max_detections,
+            class_agnostic=class_agnostic,
+        )
         height, width = size_hw
         return Detections(
             boxes_xyxy=boxes[best].float().numpy().clip(0, np.array([width, height] * 2, dtype=np.float32)),
