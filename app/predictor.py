@@ -23,6 +23,8 @@ import httpx
 import numpy as np
 
 from app.contract import schemas
+from app.contract.answers import box_in_pixels, turned_box_in_pixels, without_row
+from app.contract.answers import identity as identity_of
 from app.contract.schemas import MaskSource
 from app.engine import loading
 from app.errors import ServiceError
@@ -63,6 +65,7 @@ class PredictedObject:
     box_xyxy: x1, y1, x2, y2 in absolute pixels, origin at the top left corner of the top left pixel.
     rle: the mask, COCO's compressed {"size": [H, W], "counts": str} of the image's size; None where none was asked for.
     iou_score: SAM's own guess of the mask's quality; None of a mask that is the detector's own, and without one.
+    rotated_box: x1, y1, ..., x4, y4 in absolute pixels, where it was asked for and the mask is not empty.
     """
 
     label: str | None
@@ -70,6 +73,7 @@ class PredictedObject:
     box_xyxy: tuple[float, float, float, float]
     rle: Rle | None = None
     iou_score: float | None = None
+    rotated_box: tuple[float, ...] | None = None
 
 
 class Predictor(Protocol):
@@ -124,8 +128,10 @@ class _ByRequests:
 
     description: Mapping[str, Any]
 
-    def __init__(self, limits: ImageLimits = _ANY_IMAGE) -> None:
+    def __init__(self, limits: ImageLimits = _ANY_IMAGE, mask_params: Mapping[str, Any] | None = None) -> None:
+        """mask_params: of every request, how masks are cleaned."""
         self._limits = limits
+        self.mask_params = dict(mask_params or {})
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -163,6 +169,11 @@ class _ByRequests:
         encoded = base64.b64encode(read_image(image, self._limits)).decode("ascii")
         columns = {schemas.IMAGE: encoded, schemas.POINTS: None, schemas.BOXES: None, schemas.LABELS: None}
         at_once = min(PROMPTS_AT_ONCE, self.description.get("max_prompts", PROMPTS_AT_ONCE))
+        if len(prompts) > at_once and self.mask_params.get("no_overlaps"):
+            raise PredictionError(
+                f"expected at most {at_once} boxes in an image with no_overlaps, as one request compares their masks, "
+                f"got {len(prompts)}"
+            )
         objects = []
         for start in range(0, len(prompts), at_once):
             part = slice(start, start + at_once)
@@ -170,11 +181,14 @@ class _ByRequests:
             (row,) = self._answer("/sam/score", asked, coordinates="absolute")
             for box, prediction in zip(boxes_xyxy[part].tolist(), row["predictions"], strict=True):
                 (mask,) = prediction["mask_per_prediction"]
-                objects.append(PredictedObject(None, None, tuple(box), mask["rle"], mask["iou_score"]))
+                size_hw = mask["rle"]["size"][0], mask["rle"]["size"][1]
+                tight = box_in_pixels(mask["box"], size_hw) if "box" in mask else tuple(box)
+                turned = turned_box_in_pixels(mask, size_hw)
+                objects.append(PredictedObject(None, None, tight, mask["rle"], mask["iou_score"], turned))
         return objects
 
     def identity(self) -> dict[str, str | None]:
-        return {kind: _identity(self.description[kind]) for kind in ("detector", "segmenter")}
+        return {kind: identity_of(self.description[kind]) for kind in ("detector", "segmenter")}
 
     def __enter__(self) -> Self:
         return self
@@ -202,18 +216,21 @@ class _ByRequests:
         params = {"score_threshold": score_threshold} | ({"masks": masks} if has_masks else {})
         (row,) = self._answer(route, {schemas.IMAGE: base64.b64encode(data).decode("ascii")}, **params)
         try:
-            height, width = image_size_hw(data, exif_orientation=True)
+            size_hw = image_size_hw(data, exif_orientation=True)
         except ImageError as error:  # where a service of another version read it
             raise PredictionError(str(error)) from error
         objects = []
         for found in row["boxes"]:
-            # To float32, the detector's own numbers, which the division for the wire had taken from them.
-            corners = [found["box"][key] for key in ("topX", "topY", "bottomX", "bottomY")]
-            x1, y1, x2, y2 = (np.array(corners) * (width, height, width, height)).astype(np.float32).tolist()
+            box = box_in_pixels(found["box"], size_hw)
             mask = found.get("mask_per_prediction", [{}])[0]
             objects.append(
                 PredictedObject(
-                    found["label"], found["score"], (x1, y1, x2, y2), mask.get("rle"), mask.get("iou_score")
+                    found["label"],
+                    found["score"],
+                    box,
+                    mask.get("rle"),
+                    mask.get("iou_score"),
+                    turned_box_in_pixels(found, size_hw),
                 )
             )
         return objects
@@ -221,7 +238,13 @@ class _ByRequests:
     def _answer(self, route: str, columns: dict[str, Any], **params: Any) -> list[dict[str, Any]]:
         body = {
             "input_data": {"columns": list(columns), "data": [list(columns.values())]},
-            "params": {"mask_format": "rle", "response_schema": "card", "exif_orientation": True, **params},
+            "params": {
+                "mask_format": "rle",
+                "response_schema": "card",
+                "exif_orientation": True,
+                **self.mask_params,
+                **params,
+            },
         }
         return self._score(route, json.dumps(body).encode())
 
@@ -237,11 +260,16 @@ class LocalPredictor(_ByRequests):
     fails. Images larger than the settings' limits cannot be answered.
     """
 
-    def __init__(self, settings: Settings, choice: loading.Choice | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        choice: loading.Choice | None = None,
+        mask_params: Mapping[str, Any] | None = None,
+    ) -> None:
         """choice: what `loading.choose` makes of the settings, where that is known already."""
         limits = ImageLimits.of(settings)
         # Nobody else sends images here: who names a URL has this machine's network anyhow.
-        super().__init__(limits if limits.urls == "off" else replace(limits, urls="any"))
+        super().__init__(limits if limits.urls == "off" else replace(limits, urls="any"), mask_params)
         choice = choice or loading.choose(settings)
         # More prompts than a request may have come in several.
         self._thread = ScorerThread(settings, choice, PROMPTS_AT_ONCE)
@@ -266,7 +294,7 @@ class LocalPredictor(_ByRequests):
         except ServiceError as error:
             if not self._thread.engine.healthy:
                 raise PredictorError(f"a device has stopped computing: {error.message}") from error
-            raise PredictionError(_without_row(error.message)) from error
+            raise PredictionError(without_row(error.message)) from error
 
 
 class ServicePredictor(_ByRequests):
@@ -275,8 +303,8 @@ class ServicePredictor(_ByRequests):
     timeout_s: for the whole of one answer. Raises PredictorError where there is no such service.
     """
 
-    def __init__(self, url: str, timeout_s: float = 600.0) -> None:
-        super().__init__()
+    def __init__(self, url: str, timeout_s: float = 600.0, mask_params: Mapping[str, Any] | None = None) -> None:
+        super().__init__(mask_params=mask_params)
         try:
             host = httpx.URL(url).host if re.match(r"https?://[^/]", url) else ""
         except httpx.InvalidURL:
@@ -323,14 +351,22 @@ class ServicePredictor(_ByRequests):
             message = answer.reason_phrase
         if answer.status_code == httpx.codes.NOT_FOUND:
             raise PredictorError(f"{self.url}: {message}")
-        raise PredictionError(f"{_without_row(message)} ({answer.status_code} from {self.url})")
+        raise PredictionError(f"{without_row(message)} ({answer.status_code} from {self.url})")
 
 
 def open_predictor(
-    settings: Settings, url: str | None = None, choice: loading.Choice | None = None
+    settings: Settings,
+    url: str | None = None,
+    choice: loading.Choice | None = None,
+    mask_params: Mapping[str, Any] | None = None,
 ) -> LocalPredictor | ServicePredictor:
-    """The service at `url`, or without one the models that the settings name, in this process: see LocalPredictor."""
-    return LocalPredictor(settings, choice) if url is None else ServicePredictor(url)
+    """The service at `url`, or without one the models that the settings name, in this process: see LocalPredictor.
+
+    mask_params: of every request, how masks are cleaned.
+    """
+    if url is None:
+        return LocalPredictor(settings, choice, mask_params)
+    return ServicePredictor(url, mask_params=mask_params)
 
 
 def read_image(image: ImageSource, limits: ImageLimits = _ANY_IMAGE) -> bytes:
@@ -350,25 +386,12 @@ def read_image(image: ImageSource, limits: ImageLimits = _ANY_IMAGE) -> bytes:
         raise PredictionError(f"cannot be read: {error.strerror or error}") from error
 
 
-def _identity(served: Mapping[str, Any] | None) -> str | None:
-    """What `/version` says of a model, as far as its answers depend on it."""
-    if served is None:
-        return None
-    how = [served["dtype"], "fast" if served.get("fast") else "as published", served.get("channel_order")]
-    return f"{served['name']} ({', '.join(filter(None, how))}, sha256 {served.get('sha256', 'unknown')[:16]})"
-
-
 def _is_this_machine(host: str) -> bool:
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
         return host == "localhost" or host.endswith(".localhost")
     return address.is_loopback or address.is_unspecified
-
-
-def _without_row(message: str) -> str:
-    """The service's message without the row and the column of the image, as there is only one of each."""
-    return re.sub(r"^row 0(, image)?(: |, )", "", message)
 
 
 def _seconds(retry_after: str | None) -> float:

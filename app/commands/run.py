@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from app.commands.arguments import add_models, add_page, chosen_settings, failed, fraction, typed
 from app.commands.list_options import add_list_options, list_options, named_options
+from app.commands.mask_options import add_mask_options, mask_params
 
 if TYPE_CHECKING:
     from app.contract.schemas import MaskSource
@@ -37,6 +38,7 @@ examples:
   box2mask run photos more/one.jpg --out results --recursive --formats masks,coco --score-threshold 0.5
   box2mask run photos --out results --prompts boxes.json --segmenter sam-huge
   box2mask run val2017 --out results --prompts results.bbox.json --prompts-images instances_val2017.json
+  box2mask run photos --out results --class-agnostic-nms --min-region-area 100 --largest-part --tight-boxes
   box2mask run photos --out results --url http://localhost:5001
 """
 
@@ -84,6 +86,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         metavar="X",
         help=f"leave out boxes that score less (default: {SCORE_THRESHOLD}; of --prompts: none)",
     )
+    add_mask_options(command)
     add_page(command)
     command.add_argument("--recursive", action="store_true", help="look into folders in folders, too")
     command.add_argument("--restart", action="store_true", help="forget an earlier run's results in DIR")
@@ -136,7 +139,7 @@ def _run(args: argparse.Namespace) -> int:
         if args.masks == "detector":
             settings = settings.model_copy(update={"segmenter": "none"})
         choice = choose(settings, typed=typed(args)) if args.url is None else None
-        with open_predictor(settings, args.url, choice) as predictor:
+        with open_predictor(settings, args.url, choice, mask_params(args)) as predictor:
             return _process(args, sources, prompts, predictor)
     except (PromptsError, JournalError, PredictorError, _RunError, *EXPLAINED) as error:
         return failed(error)
@@ -177,6 +180,8 @@ def _process(args: argparse.Namespace, sources: Sources, prompts: BoxPrompts | N
     settings = {"images": str(sources.root), "score_threshold": threshold if prompts is None else None, **identity}
     if args.page != 1:
         settings["page"] = args.page
+    if cleaned := mask_params(args):
+        settings["clean_masks"] = cleaned
     settings["boxes"] = "of the detector" if prompts is None else "of --prompts"
     header = {"box2mask": version("box2mask"), "settings": settings}
     journal = Journal(args.out, header, outputs.ALL, restart=args.restart)

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import TextIO
 
@@ -73,10 +73,7 @@ def prompted(predictor: Predictor) -> Predict:
         if not boxes:
             return []
         found = predictor.segment(image, np.array([one.box_xyxy for one in boxes]))
-        return [
-            PredictedObject(box.label, box.score, one.box_xyxy, one.rle, one.iou_score)
-            for box, one in zip(boxes, found, strict=True)
-        ]
+        return [replace(one, label=box.label, score=box.score) for box, one in zip(boxes, found, strict=True)]
 
     return predict
 

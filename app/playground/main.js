@@ -269,6 +269,9 @@ element("texts").addEventListener("input", ({ target }) => {
 for (const radio of document.querySelectorAll("input[name=masks]")) {
   radio.addEventListener("change", () => (session.masksFrom = radio.value));
 }
+for (const box of document.querySelectorAll("[data-clean]")) {
+  box.addEventListener("change", () => session.setCleaning(box.dataset.clean, box.checked && (Number(box.value) || true)));
+}
 element("threshold").addEventListener("input", ({ target }) => {
   element("threshold-value").textContent = `${target.value}%`;
   target.setAttribute("aria-valuetext", `${target.value} percent`);
@@ -440,6 +443,8 @@ async function greet() {
   element("why-not").textContent = reasons.join(" ");
   element("why-not").hidden = !reasons.length;
   element("threshold-row").hidden = !detector;
+  element("clean-classes").hidden = !detector;
+  element("cleaning").hidden = !segmenter && !detector?.has_masks;
   element("masks-row").hidden = !(detector?.has_masks && segmenter);
   drawTexts(detector);
   element("click-section").hidden = !segmenter;

@@ -25,7 +25,7 @@ export async function polygonsOf(things, picture, service, signal) {
       throw new Error(`The detector did not find ${thing.name} again. Press Segment all, then save the polygons.`);
     }
     if (!polygon) {
-      const answer = await ask("sam/score", thing.prompt.columns, {});
+      const answer = await ask("sam/score", thing.prompt.columns, thing.prompt.cleaning);
       polygon = answer.predictions[0].mask_per_prediction[thing.choice].polygon;
     }
     const [x1, y1, x2, y2] = thing.box ?? [0, 0, 0, 0];

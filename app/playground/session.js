@@ -27,6 +27,7 @@ export class Session extends EventTarget {
     this.detector = null; // what the service says of it, or null
     this.canSegment = false;
     this.masksFrom = "segmenter"; // or "detector", where both have masks
+    this.cleaning = {}; // how masks are cleaned, as params of a request
     this.texts = []; // what to find, where the detector takes that
     this.labels = new Set(); // of all that was found in this picture
     this.busy = new Map(); // what is being waited for -> its AbortController
@@ -101,7 +102,9 @@ export class Session extends EventTarget {
   detect() {
     return this.#run("detecting", async (signal) => {
       const boxesAlone = this.detectorHasMasks ? { masks: "none" } : {};
-      const params = { ...FRAME, score_threshold: LOWEST_SCORE, ...this.#textsAsked(), ...boxesAlone };
+      const { class_agnostic_nms } = this.cleaning;
+      const oneClass = class_agnostic_nms ? { class_agnostic_nms } : {};
+      const params = { ...FRAME, score_threshold: LOWEST_SCORE, ...this.#textsAsked(), ...boxesAlone, ...oneClass };
       const { boxes } = await this.service.score("yolof/score", this.picture, {}, params, { signal });
       const before = this.things;
       const found = this.#recognised(boxes.map((box) => this.#detected(box)), ({ segmented }) => segmented);
@@ -114,7 +117,7 @@ export class Session extends EventTarget {
   segmentAll() {
     return this.#run("segmenting", async (signal) => {
       const least = this.threshold;
-      const asked = { ...this.#masksAsked(), ...this.#textsAsked() };
+      const asked = { ...this.#masksAsked(), ...this.#textsAsked(), ...this.#cleaningAsked() };
       const params = { ...AS_RUNS, score_threshold: least, ...asked };
       const { boxes } = await this.service.score("pipeline/score", this.picture, {}, params, { signal });
       const names = asked.texts ?? this.detector.classes;
@@ -145,6 +148,18 @@ export class Session extends EventTarget {
     return { masks: "segmenter", multimask_output: this.multimask };
   }
 
+  /** How the masks of all boxes are cleaned. Three masks of one object overlap, and each has a box of its own. */
+  #cleaningAsked() {
+    const { no_overlaps, tight_boxes, ...others } = this.cleaning;
+    return this.multimask && this.#masksAsked().masks !== "detector" ? others : this.cleaning;
+  }
+
+  /** How masks are cleaned from now on; those that are there stay as they are. */
+  setCleaning(name, value) {
+    const { [name]: before, ...others } = this.cleaning;
+    this.cleaning = value ? { ...others, [name]: value } : others;
+  }
+
   /** What is to be found, where the detector takes that; without any, the service has its own. */
   #textsAsked() {
     return this.detector.takes_texts && this.texts.length ? { texts: this.texts } : {};
@@ -157,6 +172,7 @@ export class Session extends EventTarget {
     if (mask_per_prediction) {
       prompt.masks = masksOf(mask_per_prediction, this.picture);
       prompt.asked = asked;
+      prompt.cleaning = ofOneMask(asked);
     }
     return new Thing({ label, score, prompt, segmented: Boolean(mask_per_prediction) });
   }
@@ -289,9 +305,11 @@ export class Session extends EventTarget {
     for (const { id, segmented, prompt } of this.things) {
       if (!segmented || prompt.masks || prompt.failed || this.asked.get(id) === prompt) continue;
       this.asked.set(id, prompt);
+      prompt.cleaning = ofOneMask(this.cleaning);
+      const params = { ...WITH_LOGITS, ...prompt.cleaning };
       this.#run(`mask ${id}`, async (signal) => {
         try {
-          const answer = await this.service.score("sam/score", this.picture, prompt.columns, WITH_LOGITS, { signal });
+          const answer = await this.service.score("sam/score", this.picture, prompt.columns, params, { signal });
           prompt.masks = masksOf(answer.predictions[0].mask_per_prediction, this.picture);
           const thing = this.things.find((one) => one.prompt === prompt);
           if (thing) this.dispatchEvent(new CustomEvent("mask", { detail: thing }));
@@ -357,6 +375,12 @@ function masksOf(predicted, picture) {
     picture.checkFrame({ width: rle.size[1], height: rle.size[0] });
     return { mask: Mask.fromRle(rle), score: iou_score ?? null, logits: logits ?? null }; // only SAM has these
   });
+}
+
+/** What of the cleaning is done to one mask by itself. */
+function ofOneMask({ min_region_area, fill_holes, largest_part }) {
+  const asked = { min_region_area, fill_holes, largest_part };
+  return Object.fromEntries(Object.entries(asked).filter(([, value]) => value));
 }
 
 function same(one, other) {

@@ -14,6 +14,7 @@ export class Prompt {
     // [{mask, score, logits}], score SAM's own guess of the mask's quality; without both for a mask of the detector's
     this.masks = null;
     this.asked = null; // the params of /pipeline/score, where the masks came from there
+    this.cleaning = {}; // the params by which /sam/score cleaned its masks
     this.failed = false;
   }
 

@@ -1,6 +1,7 @@
 """COCO's object annotations: one JSON file with `images`, `annotations` and `categories`, masks as compressed RLE.
 
-Beside COCO's own fields an annotation has the detector's `score` and SAM's `iou_score`, where there are such. Its
+Beside COCO's own fields an annotation has the detector's `score`, SAM's `iou_score` and the turned box, where there are
+such. Its
 `bbox` is the box that prompted the mask, its `area` the mask's; without a mask the `segmentation` is an empty list, and
 the area is the box's. Ids count from 1, categories in the order of the classes.
 """
@@ -58,5 +59,6 @@ def _annotations(results: Iterable[ImageResult], category: dict[str, int]) -> It
                 "segmentation": [] if one.rle is None else one.rle,
                 "score": one.score,
                 "iou_score": one.iou_score,
+                "rotated_box": one.rotated_box,
             }
             yield {key: value for key, value in entry.items() if value is not None}

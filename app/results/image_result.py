@@ -27,7 +27,7 @@ class ImageResult:
     objects: tuple[PredictedObject, ...]
 
     def to_json(self) -> dict[str, Any]:
-        return {"image": self.name, "size_hw": list(self.size_hw), "objects": [asdict(one) for one in self.objects]}
+        return {"image": self.name, "size_hw": list(self.size_hw), "objects": [_as_json(one) for one in self.objects]}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> ImageResult:
@@ -35,6 +35,11 @@ class ImageResult:
         height, width = value["size_hw"]
         objects = (PredictedObject(**one | {"box_xyxy": tuple(one["box_xyxy"])}) for one in value["objects"])
         return cls(value["image"], (height, width), tuple(objects))
+
+
+def _as_json(one: PredictedObject) -> dict[str, Any]:
+    """As a line of a journal has had it ever since: what was never asked for is not there."""
+    return {key: value for key, value in asdict(one).items() if key != "rotated_box" or value is not None}
 
 
 class Results(Protocol):

@@ -66,7 +66,10 @@ tables = st.fixed_dictionaries(
 )
 params = st.dictionaries(
     st.sampled_from(
-        ["score_threshold", "iou_threshold", "max_detections", "coordinates", "mask_format", "exif_orientation"]
+        [
+            *("score_threshold", "iou_threshold", "max_detections", "coordinates", "mask_format", "exif_orientation"),
+            *("min_region_area", "fill_holes", "no_overlaps", "class_agnostic_nms", "tight_boxes"),
+        ]
     ),
     values,
     max_size=3,

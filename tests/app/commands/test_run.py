@@ -34,6 +34,8 @@ from app.scoring.scorer import PIPELINE_SCORE_THRESHOLD
 from app.settings import Settings
 from models.data import load
 from models.demo.scenes import render_scene
+from models.masks.cleaning import Cleaning, box_around
+from models.rle import decode_rle
 
 pytestmark = pytest.mark.any_dtype
 
@@ -68,11 +70,14 @@ def run(monkeypatch: pytest.MonkeyPatch, loaded: dict[Settings, LocalPredictor])
     Models stay loaded from one command to the next, as loading them is what takes the time.
     """
 
-    def open_predictor(settings: Settings, url: str | None, choice: Choice | None) -> AbstractContextManager[Predictor]:
+    def open_predictor(
+        settings: Settings, url: str | None, choice: Choice | None, mask_params: dict[str, Any]
+    ) -> AbstractContextManager[Predictor]:
         if url is not None:
             return ServicePredictor(url)
         if settings not in loaded:
             loaded[settings] = LocalPredictor(settings, choice)
+        loaded[settings].mask_params = mask_params
         return nullcontext(loaded[settings])
 
     monkeypatch.setattr("app.predictor.open_predictor", open_predictor)
@@ -139,6 +144,34 @@ def test_the_results_of_every_format_are_of_the_same_objects(whole: Path, photos
         assert sum(one["type"] == "brushlabels" for one in task["predictions"][0]["result"]) == len(annotations)
     assert cvat.count("<mask ") == len(data.anns)
     assert not (whole / "failed.jsonl").exists()
+
+
+def test_masks_are_cleaned_as_the_options_say(
+    run: Run, whole: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = (photos / "a.jpg", "--out", tmp_path, "--formats", "coco", "--score-threshold", THRESHOLD)
+    options = ("--min-region-area", "30", "--fill-holes", "--largest-part", "--tight-boxes", "--rotated-boxes")
+    assert run(*command, *options) == 0
+    found = json.loads((tmp_path / "coco.json").read_text())["annotations"]
+    plain = json.loads((whole / "coco.json").read_text())
+    (image,) = [one["id"] for one in plain["images"] if one["file_name"] == "a.jpg"]
+    before = [one for one in plain["annotations"] if one["image_id"] == image]
+    assert len(found) == len(before) > 0
+    for one, other in zip(found, before, strict=True):
+        mask = Cleaning(30, True, True)(decode_rle(other["segmentation"]))
+        assert (decode_rle(one["segmentation"]) == mask).all() and one["score"] == other["score"]
+        x1, y1, x2, y2 = box_around(mask) or ()
+        assert one["bbox"] == pytest.approx([x1, y1, x2 - x1, y2 - y1]) != other["bbox"]
+        assert len(one["rotated_box"]) == 8 and "rotated_box" not in other
+    assert run(*command) == 1 and "--restart" in capsys.readouterr().err
+    boxes = tmp_path / "boxes.json"
+    boxes.write_text(json.dumps({"a.jpg": [[10, 10, 60, 60], [20, 20, 90, 70]]}))
+    alone = ("--out", tmp_path / "prompted", "--formats", "coco", "--prompts", boxes)
+    assert run(photos / "a.jpg", *alone, "--no-overlaps", "--tight-boxes") == 0
+    one, other = json.loads((tmp_path / "prompted" / "coco.json").read_text())["annotations"]
+    masks = [decode_rle(entry["segmentation"]) for entry in (one, other)]
+    assert not (masks[0] & masks[1]).any() and all(mask.any() for mask in masks)
+    assert box_around(masks[0])[2] == pytest.approx(one["bbox"][0] + one["bbox"][2])
 
 
 def test_a_yolo_set_is_written_when_it_is_asked_for_and_kept_in_step(

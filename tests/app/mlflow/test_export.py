@@ -270,9 +270,11 @@ def test_the_params_are_those_that_the_service_knows(folders: dict[str, Path]) -
     tables = re.findall(r"^\| `params` \|.*\n((?:\|.*\n)+)", (REPOSITORY / "docs" / "api.md").read_text(), re.MULTILINE)
     known = re.findall(r"^\| `(\w+)` \| ", "".join(tables), re.MULTILINE)
     assert set(params["both"]) == set(known)
-    assert set(params["detector"]) == {"score_threshold", "iou_threshold", "max_detections", "exif_orientation"}
-    segmenters = {"coordinates", "mask_format", "exif_orientation", "response_schema", "return_logits"}
-    assert set(params["segmenter"]) == segmenters
+    boxes = {"score_threshold", "iou_threshold", "max_detections", "class_agnostic_nms", "exif_orientation"}
+    cleaning = {"min_region_area", "fill_holes", "largest_part", "no_overlaps", "tight_boxes", "rotated_boxes"}
+    of_sam = {"coordinates", "mask_format", "exif_orientation", "response_schema", "return_logits"}
+    assert set(params["detector"]) == boxes
+    assert set(params["segmenter"]) == cleaning | of_sam
     defaults = {name: value for name, value in params["both"].items() if value is not None}
     assert schemas.parse_params(defaults) == schemas.Params()
 

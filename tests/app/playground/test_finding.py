@@ -44,6 +44,24 @@ def test_all_masks_above_the_slider_are_those_of_the_pipeline(visit: Visit) -> N
     assert len(visit.names()) > len(boxes)
 
 
+def test_masks_are_cleaned_as_the_boxes_say(visit: Visit) -> None:
+    visit.open(WALL)
+    for name in ("One class each", "No specks", "Fill holes", "Largest part", "No overlaps", "Tight boxes"):
+        visit.page.get_by_label(name).check()
+    visit.click_button("Segment all")
+    visit.take("cleaned")
+    on = ("class_agnostic_nms", "fill_holes", "largest_part", "no_overlaps", "tight_boxes")
+    asked = {"score_threshold": 0.3, "min_region_area": 100, **dict.fromkeys(on, True)}
+    params = visit.last_body()["params"]
+    assert asked.items() <= params.items()
+    boxes = api(visit.service, "pipeline/score", {"image": encoded(WALL)}, **FRAME, **asked)["boxes"]
+    wanted = np.logical_or.reduce([mask_of(box["mask_per_prediction"][0]) for box in boxes])
+    assert np.array_equal(visit.shown_masks(), wanted)
+    visit.page.get_by_label("Fill holes").uncheck()
+    visit.click_button("Detect")
+    assert visit.last_body()["params"]["class_agnostic_nms"] and "largest_part" not in visit.last_body()["params"]
+
+
 def sam(visit: Visit, multimask: bool = False, **prompts: Any) -> list[dict[str, Any]]:
     none = dict.fromkeys(("input_points", "input_boxes", "input_labels"))
     columns = {"image": encoded(WALL), **none, **prompts, "multimask_output": multimask}

@@ -1,0 +1,37 @@
+"""The options of commands that ask for masks: how these are cleaned, as the params of a request are called."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+# Options that are on or off, as `app.contract.schemas` has them, which is not imported for `--help`.
+MASK_FLAGS = {
+    "fill_holes": "fill all holes",
+    "largest_part": "keep the largest part of each mask alone",
+    "no_overlaps": "give each pixel to the best mask alone",
+    "class_agnostic_nms": "of boxes of unlike classes that overlap keep the best, too: one object, one class",
+    "tight_boxes": "boxes are those around the masks",
+    "rotated_boxes": "coco.json has the smallest turned box around each mask, too",
+}
+
+
+def add_mask_options(parser: argparse.ArgumentParser) -> None:
+    """--min-region-area, --fill-holes and so on, for `mask_params`."""
+    group = parser.add_argument_group("clean masks (without these, masks are as the model made them)")
+    group.add_argument(
+        "--min-region-area", type=_pixels, default=0, metavar="N", help="drop islands and holes of less than N pixels"
+    )
+    for name, text in MASK_FLAGS.items():
+        group.add_argument(f"--{name.replace('_', '-')}", action="store_true", help=text)
+
+
+def mask_params(args: argparse.Namespace) -> dict[str, Any]:
+    """What `add_mask_options` read, as params of a request; {} where nothing is asked for."""
+    return {name: getattr(args, name) for name in ("min_region_area", *MASK_FLAGS) if getattr(args, name)}
+
+
+def _pixels(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and int(text) <= 1_000_000_000):
+        raise argparse.ArgumentTypeError(f"expected a whole number from 0 to 1000000000, found {text!r}")
+    return int(text)
