@@ -103,6 +103,11 @@ class Prompts:
         if all(one is None for one in masks):
             object.__setattr__(self, "mask_logits", None)
 
+    @property
+    def are_none(self) -> bool:
+        """Whether nothing is given."""
+        return all(value is None for value in vars(self).values())
+
     def __len__(self) -> int:
         for array in (self.points_xy, self.boxes_xyxy, self.mask_logits):
             if array is not None:

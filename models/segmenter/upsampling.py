@@ -39,15 +39,15 @@ def binary_masks(logits: np.ndarray, square: int, resized_hw: tuple[int, int], s
 
     Time grows with the rectangle around each mask, not with the image. Memory: the answer, and below 20 MB.
     """
-    rows = _Axis(logits.shape[1], square, resized_hw[0], size_hw[0])
-    columns = _Axis(logits.shape[2], square, resized_hw[1], size_hw[1])
+    rows = Axis(logits.shape[1], square, resized_hw[0], size_hw[0])
+    columns = Axis(logits.shape[2], square, resized_hw[1], size_hw[1])
     masks = np.zeros((len(logits), *size_hw), dtype=np.bool_)  # pages that are never written cost nothing
     for mask, cells in zip(masks, logits, strict=True):
         _fill(mask, cells, rows, columns)
     return masks
 
 
-def _fill(mask: np.ndarray, logits: np.ndarray, rows: _Axis, columns: _Axis) -> None:
+def _fill(mask: np.ndarray, logits: np.ndarray, rows: Axis, columns: Axis) -> None:
     """Set `mask` (H, W), all False, where the interpolated `logits` (h, w) are above 0."""
     positive = logits > 0
     top, bottom = rows.reach(positive, across=1)
@@ -71,23 +71,23 @@ def _fill(mask: np.ndarray, logits: np.ndarray, rows: _Axis, columns: _Axis) -> 
 
 
 @dataclass(frozen=True, eq=False)
-class _Block:
+class Block:
     """How some neighbouring pixels are made of cells. weights: (pixels, cells) float32, each row of sum 1."""
 
     pixels: slice
     cells: slice
     weights: np.ndarray
 
-    def cut(self, start: int, stop: int) -> _Block:
+    def cut(self, start: int, stop: int) -> Block:
         """The part within pixels start to stop."""
         first = self.pixels.start
         if start <= first and self.pixels.stop <= stop:
             return self
         pixels = slice(max(start, first), min(stop, self.pixels.stop))
-        return _Block(pixels, self.cells, self.weights[pixels.start - first : pixels.stop - first])
+        return Block(pixels, self.cells, self.weights[pixels.start - first : pixels.stop - first])
 
 
-class _Axis(NamedTuple):
+class Axis(NamedTuple):
     """One axis, from `cells` logits by way of `square` pixels, of which `resized` are kept, to `size` pixels."""
 
     cells: int
@@ -136,7 +136,7 @@ class _Axis(NamedTuple):
             return min(self.size * BLOCK_PIXELS // KEPT_SIZE, STRIP)
         return max(1, min(BLOCK_PIXELS, int(BLOCK_CELLS / self.cells_per_pixel)))
 
-    def blocks(self, start: int, stop: int) -> Iterator[_Block]:
+    def blocks(self, start: int, stop: int) -> Iterator[Block]:
         """The weights of pixels start to stop, in order."""
         step = self.step
         if self.size > KEPT_SIZE:
@@ -148,11 +148,11 @@ class _Axis(NamedTuple):
 
 
 @lru_cache(maxsize=64)  # 0.6 MB at the most, for a side of KEPT_SIZE
-def _kept_blocks(axis: _Axis) -> tuple[_Block, ...]:
+def _kept_blocks(axis: Axis) -> tuple[Block, ...]:
     return tuple(_make_blocks(axis, 0, axis.size))
 
 
-def _make_blocks(axis: _Axis, start: int, stop: int) -> Iterator[_Block]:
+def _make_blocks(axis: Axis, start: int, stop: int) -> Iterator[Block]:
     """Both interpolations in one, for pixels start to stop."""
     pixels = np.arange(start, stop)
     terms = [
@@ -169,7 +169,7 @@ def _make_blocks(axis: _Axis, start: int, stop: int) -> Iterator[_Block]:
         weights[pixels - start, cells - origins] += share
     for begin, end, first, last in zip(begins.tolist(), ends.tolist(), firsts.tolist(), lasts.tolist(), strict=True):
         within = weights[begin:end, : last - first + 1]
-        yield _Block(slice(start + begin, start + end), slice(first, last + 1), within)
+        yield Block(slice(start + begin, start + end), slice(first, last + 1), within)
 
 
 def _neighbours(targets: np.ndarray, source: int, target: int) -> tuple[tuple[np.ndarray, np.ndarray], ...]:

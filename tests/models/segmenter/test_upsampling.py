@@ -125,6 +125,6 @@ def test_memory_is_the_answer_and_a_little(size_hw):
 @pytest.mark.parametrize("size", [1, 9, 100, 375, 1080, 1920, 4000, 12_000, 40_000])
 def test_products_stay_below_the_size_at_which_openblas_takes_more_threads(size):
     """Those that widen cells; the others are cut to PRODUCT."""
-    axis = upsampling._Axis(256, 1024, 1024, size)
+    axis = upsampling.Axis(256, 1024, 1024, size)
     for block in axis.blocks(0, size):
         assert 256 * block.weights.size <= upsampling.PRODUCT
