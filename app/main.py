@@ -37,6 +37,7 @@ from app.images.store import ImageStore
 from app.playground import site
 from app.scoring.cost import AnswerLimits
 from app.scoring.description import describe
+from app.scoring.kept_image import keep_image
 from app.scoring.scorer import Scorer
 from app.scoring.waiting import within
 from app.settings import Settings
@@ -49,7 +50,7 @@ T = TypeVar("T")
 REQUEST_HEADERS = ("authorization", "content-type", "content-encoding", "x-request-id", "x-ms-client-request-id")
 EXPOSED_HEADERS = ("x-request-id", "x-ms-request-id", "x-ms-run-fn-exec-ms", "retry-after", "server-timing")
 
-Answer = Callable[[Scorer, schemas.Request], Awaitable[list[dict[str, Any]]]]
+Answer = Callable[[Scorer, schemas.Request], Awaitable[Any]]
 
 
 def create_app(settings: Settings, on_failure: Callable[[], object] = lambda: None) -> FastAPI:
@@ -156,7 +157,7 @@ def create_app(settings: Settings, on_failure: Callable[[], object] = lambda: No
         # Megabytes of base64 take a while to parse and to write; other requests are answered meanwhile. Parsed, the
         # body is gone.
         parse = timings.stage("parse")(schemas.parse_request)
-        request = await scorer.engine.aside(parse, body, settings.max_rows)
+        request = await scorer.engine.aside(parse, body, settings.max_rows, inputs=answer is Scorer.by_columns)
         http.scope["box2mask.rows"] = len(request.data)
         request = replace(request, client=http.scope[access.CLIENT])
         began = time.perf_counter()
@@ -165,6 +166,7 @@ def create_app(settings: Settings, on_failure: Callable[[], object] = lambda: No
         return await scorer.engine.aside(timings.stage("serialise")(_to_json), answers)
 
     for path, answer in (
+        ("/", Scorer.by_columns),
         ("/score", Scorer.by_columns),
         ("/yolof/score", Scorer.detect),
         ("/sam/score", Scorer.segment),
@@ -172,13 +174,13 @@ def create_app(settings: Settings, on_failure: Callable[[], object] = lambda: No
     ):
         app.add_route(path, _route(partial(score, answer=answer)), methods=["POST"])
 
-    async def keep_image(http: HttpRequest) -> Response:
+    async def images(http: HttpRequest) -> Response:
         scorer: Scorer = app.state.scorer
         if not scorer.store.budget_bytes:
             raise NotFound("this service keeps no images: start it with BOX2MASK_IMAGE_STORE_MB")
         async with _let_in(http, min(scorer.limits.max_bytes, scorer.store.budget_bytes)) as body:
             source = _image_or_url(http, bytes(body))
-            kept = await _while_connected(http, scorer.keep_image(http.scope[access.CLIENT], source))
+            kept = await _while_connected(http, keep_image(scorer, http.scope[access.CLIENT], source))
         return JSONResponse(kept)
 
     async def kept_image(http: HttpRequest) -> Response:
@@ -194,7 +196,7 @@ def create_app(settings: Settings, on_failure: Callable[[], object] = lambda: No
         }
         return Response(image, headers=headers, media_type=media_type(image))
 
-    app.add_route("/images", _route(keep_image), methods=["POST"])
+    app.add_route("/images", _route(images), methods=["POST"])
     app.add_route("/images/{reference}", _route(kept_image), methods=["GET"])
 
     @app.api_route("/", methods=["GET", "HEAD"])

@@ -21,7 +21,7 @@ _OTHER_TABLES = {
     "dataframe_split": "MLflow's name for it: call it input_data",
     "dataframe_records": f"MLflow's form of records; {_SPLIT}",
     "instances": f"the form of TensorFlow's and Google's servers; {_SPLIT}",
-    "inputs": f"the form of Hugging Face's and TensorFlow's servers; {_SPLIT}",
+    "inputs": f"the form of Hugging Face's endpoints, which POST /score and POST / take; {_SPLIT}",
     "Inputs": f"the form of AzureML's older endpoints; {_SPLIT}",
     "data": f"the form of AzureML's older endpoints; {_SPLIT}",
 }

@@ -16,12 +16,14 @@ from typing import Any, Literal
 
 import numpy as np
 
-from app.contract import causes
+from app.contract import causes, hugging_face
+from app.contract.grid_params import read_grid
 from app.contract.mask_prompts import MASKS, read_masks, with_masks
 from app.contract.masks import MaskFormat
 from app.contract.prompts import BOXES, LABELS, POINTS, read_prompts
 from app.errors import BadRequest
 from models.masks.cleaning import Cleaning
+from models.segmenter.everything import Grid
 from models.types import Detections, Prompts
 
 IMAGE, MULTIMASK = "image", "multimask_output"
@@ -51,6 +53,7 @@ class Params:
     texts: what an open-vocabulary detector is to find, each once; None where nothing is named.
     masks: whose masks the boxes get. mask_format: None is "png", and for a detector's own masks "polygon".
     min_region_area and the next two: see `models.masks.cleaning.Cleaning`.
+    everything: of rows without prompts all masks, found at this grid; None for the one that needs no prompt.
     """
 
     score_threshold: float | None = None
@@ -66,6 +69,7 @@ class Params:
     mask_format: MaskFormat | None = None
     exif_orientation: bool = False
     response_schema: ResponseSchema | None = None
+    everything: Grid | None = None
     min_region_area: int = 0
     fill_holes: bool = False
     largest_part: bool = False
@@ -96,18 +100,25 @@ class Row:
     multimask: bool = True
     masks: tuple[bytes | None, ...] | None = None
 
+    @property
+    def is_unprompted(self) -> bool:
+        """Whether it leaves open what it wants a mask of."""
+        return self.prompts is not None and self.prompts.are_none and not self.masks
+
 
 @dataclass(frozen=True)
 class Request:
     """A request that is well formed. has_prompts: whether it has any of SAM's prompt columns.
 
-    client: who asks, to whom images belong that are named by their hash; "" where nobody is told apart.
+    client: who asks, to whom images belong that are named by their hash; "" where nobody is told apart. inputs: what it
+    was in Hugging Face's form, with an image in each row; None of AzureML's.
     """
 
     columns: tuple[str, ...]
     data: list[Any]
     params: Params = field(default_factory=Params)
     client: str = ""
+    inputs: hugging_face.Inputs | None = None
 
     @property
     def has_prompts(self) -> bool:
@@ -117,9 +128,10 @@ class Request:
 # Requests
 
 
-def parse_request(body: bytes | bytearray | mmap, max_rows: int) -> Request:
+def parse_request(body: bytes | bytearray | mmap, max_rows: int, *, inputs: bool = False) -> Request:
     """Read `{"input_data": {"columns", "index", "data"}, "params"}`. Raises BadRequest.
 
+    inputs: whether it may be `{"inputs", "parameters"}` too, in Hugging Face's form.
     A bytearray is emptied and an mmap closed as soon as it is text, so that a large body is not in memory for longer
     than it has to be.
     """
@@ -143,6 +155,8 @@ def parse_request(body: bytes | bytearray | mmap, max_rows: int) -> Request:
         raise BadRequest(
             f"expected a JSON object with input_data, got {causes.kind(content)}{causes.of_content(content)}"
         )
+    if inputs and "inputs" in content:
+        return _of_inputs(hugging_face.read_inputs(content), max_rows)
     if "input_data" not in content:
         found = causes.names(content) or "an empty object"
         raise BadRequest(f"expected input_data in the body, got {found}{causes.of_keys(content)}")
@@ -175,6 +189,21 @@ def parse_request(body: bytes | bytearray | mmap, max_rows: int) -> Request:
     return Request(tuple(columns), data, parse_params(content.get("params")))
 
 
+def _of_inputs(inputs: hugging_face.Inputs, max_rows: int) -> Request:
+    """Images in Hugging Face's form as rows without prompts. They are turned upright, as transformers opens photos."""
+    if len(inputs.images) > max_rows:
+        raise BadRequest(f"inputs: expected at most {max_rows} images, got {len(inputs.images)}")
+    params = Params(
+        score_threshold=_fraction(inputs.threshold, "parameters.threshold"),
+        texts=_texts(inputs.labels, "parameters.candidate_labels"),
+        exif_orientation=True,
+        response_schema="card",
+        everything=inputs.grid,
+    )
+    rows = [[image, None, None, None, None] for image in inputs.images]
+    return Request(SEGMENTER_COLUMNS, rows, params, inputs=inputs)
+
+
 def parse_params(params: object) -> Params:
     """Read `params`; null and {} are the same, and what is not known is ignored. Raises BadRequest."""
     if params is None:
@@ -185,25 +214,22 @@ def parse_params(params: object) -> Params:
     def choice(name: str, *allowed: str) -> Any:
         value = params.get(name)
         if value is not None and value not in allowed:
-            raise _bad_param(name, " or ".join(f'"{one}"' for one in allowed), value)
+            raise _bad_param(f"params.{name}", " or ".join(f'"{one}"' for one in allowed), value)
         return value
 
     def fraction(name: str) -> float | None:
-        value = params.get(name)
-        if value is not None and (not _is_number(value) or not 0 <= value <= 1):
-            raise _bad_param(name, "a number from 0 to 1", value)
-        return value
+        return _fraction(params.get(name), f"params.{name}")
 
     def flag(name: str) -> bool:
         value = params.get(name)
         if value is not None and not isinstance(value, bool):
-            raise _bad_param(name, "true or false", value)
+            raise _bad_param(f"params.{name}", "true or false", value)
         return bool(value)
 
     def count(name: str, least: int, most: int) -> int | None:
         value = params.get(name)
         if value is not None and (not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most):
-            raise _bad_param(name, f"a whole number from {least} to {most}", value)
+            raise _bad_param(f"params.{name}", f"a whole number from {least} to {most}", value)
         return value
 
     if flag("no_overlaps") and flag("multimask_output"):
@@ -225,6 +251,7 @@ def parse_params(params: object) -> Params:
         response_schema=choice("response_schema", "card", "live"),
         min_region_area=count("min_region_area", 0, MAX_REGION_AREA) or 0,
         **{name: flag(name) for name in MASK_FLAGS},
+        everything=read_grid(params),
     )
 
 
@@ -312,30 +339,36 @@ def predictions(masks: list[list[dict[str, Any]]], schema: ResponseSchema) -> di
     return {"predictions": [{"mask_per_prediction": one} for one in masks]}
 
 
-def _texts(value: object) -> tuple[str, ...] | None:
-    """`params.texts` without blanks around the texts. Raises BadRequest."""
+def _fraction(value: Any, name: str) -> float | None:
+    if value is not None and (not _is_number(value) or not 0 <= value <= 1):
+        raise _bad_param(name, "a number from 0 to 1", value)
+    return value
+
+
+def _texts(value: object, name: str = "params.texts") -> tuple[str, ...] | None:
+    """What is to be found, without blanks around the texts. Raises BadRequest."""
     if value is None:
         return None
     expected = 'a list of texts, as ["can", "milk carton"]'
     if not isinstance(value, list):
-        raise _bad_param("texts", expected, value)
+        raise _bad_param(name, expected, value)
     if not 0 < len(value) <= MAX_TEXTS:
-        raise BadRequest(f"params.texts: expected 1 to {MAX_TEXTS} texts, got {len(value)}")
+        raise BadRequest(f"{name}: expected 1 to {MAX_TEXTS} texts, got {len(value)}")
     for text in value:
         if not isinstance(text, str):
-            raise BadRequest(f"params.texts: expected {expected}, got {causes.kind(text)} among them")
+            raise BadRequest(f"{name}: expected {expected}, got {causes.kind(text)} among them")
         if not 0 < len(text.strip()) <= MAX_TEXT_LENGTH:
             found = f"{len(text)} characters" if text.strip() else "an empty one"
-            raise BadRequest(f"params.texts: expected texts of 1 to {MAX_TEXT_LENGTH} characters, got {found}")
+            raise BadRequest(f"{name}: expected texts of 1 to {MAX_TEXT_LENGTH} characters, got {found}")
     texts = tuple(text.strip() for text in value)
     twice = [text for text, times in Counter(texts).items() if times > 1]
     if twice:
-        raise BadRequest(f"params.texts: expected every text once, got {causes.names(twice)} more than once")
+        raise BadRequest(f"{name}: expected every text once, got {causes.names(twice)} more than once")
     return texts
 
 
 def _bad_param(name: str, expected: str, found: object) -> BadRequest:
-    return BadRequest(f"params.{name}: expected {expected}, got {_shown(found)}")
+    return BadRequest(f"{name}: expected {expected}, got {_shown(found)}")
 
 
 def _shown(found: object) -> str:

@@ -142,11 +142,14 @@ class Engine:
         device = _least_busy(self._devices)
         return await device.compute.do(device.detecting, sample)
 
-    async def embed(self, key: str, sample: Any) -> Embedding:
+    async def embed(self, key: str | None, sample: Any) -> Embedding:
         """Run SAM's image encoder, unless the embedding of that `key` is there or on its way.
 
-        key: stands for the image's content, see `app.engine.cache.content_key`.
+        key: stands for the image's content, see `app.engine.cache.content_key`; None for what is not to be kept.
         """
+        if key is None:
+            device = _least_busy(self._devices)
+            return await device.compute.do(device.embedding, sample)
         made = False
         began = time.perf_counter()
 

@@ -26,7 +26,8 @@ log = logging.getLogger("box2mask")
 CLIENT = "box2mask.client"
 SHORTEST_KEY = 16  # characters; a key is to be drawn by a machine, not thought of
 _LOOK_EVERY_S = 1.0
-# Probes have no key, a page cannot be told one before it is there, and a description is that of a public program.
+# To be read: probes have no key, a page cannot be told one before it is there, and the program is public.
+_OPEN_METHODS = ("GET", "HEAD", "OPTIONS")
 _OPEN = re.compile(r"/|/health/.*|/playground(/.*)?|/docs(/.*)?|/openapi\.json|/swagger\.json")
 
 
@@ -112,7 +113,8 @@ class Access:
         if scope["type"] == "http":
             scope[CLIENT] = ""
             http = HttpRequest(scope, receive)
-            if self.keys.wanted and not _OPEN.fullmatch(scope["path"]):
+            is_open = scope["method"] in _OPEN_METHODS and _OPEN.fullmatch(scope["path"])
+            if self.keys.wanted and not is_open:
                 try:
                     scope[CLIENT] = self.keys.client_of(http.headers)
                 except Unauthorized as error:

@@ -152,7 +152,7 @@ class RequestRecord:
         if error is not None:
             fields["error"] = _loggable(error)
             _forget(error)
-        quiet = route in _PROBES and status < 400
+        quiet = route in _PROBES and scope["method"] in ("GET", "HEAD") and status < 400
         level = logging.DEBUG if quiet else logging.WARNING if status >= 500 else logging.INFO
         head = "%(method)s %(route)s %(status)d in %(ms).1f ms"
         log.log(level, head, fields, extra=fields)

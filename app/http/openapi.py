@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from app.contract import grid_params
 from app.contract.schemas import MAX_REGION_AREA, MAX_TEXTS
 
 VERSIONS = ("2", "3", "3.1")
@@ -24,10 +25,13 @@ _SEGMENTER_REQUEST: dict[str, Any] = {
     "params": {},
 }
 
+_INPUTS: dict[str, Any] = {"inputs": "<base64 or URL>", "parameters": {"points_per_batch": 16}}
+
 # path -> summary, example, schema of one row's answer
 _SCORING: dict[str, tuple[str, dict[str, Any], str]] = {
     "/score": (
-        "Boxes, or masks: a request with SAM's prompt columns goes to SAM, one with only images to the detector",
+        "Boxes, or masks: a request with SAM's prompt columns goes to SAM, one with only images to the detector. "
+        "It takes the form of POST / too",
         _SEGMENTER_REQUEST,
         "RowAnswer",
     ),
@@ -119,9 +123,25 @@ _SCHEMAS: dict[str, Any] = {
                     },
                     "tight_boxes": {"type": "boolean", "description": "The boxes around the masks"},
                     "rotated_boxes": {"type": "boolean", "description": "Also the smallest turned boxes"},
+                    **grid_params.described(),
                 },
             },
         },
+    },
+    "Inputs": {
+        "type": "object",
+        "required": ["inputs"],
+        "properties": {
+            "inputs": {"description": "Base64 or the URL of an image, or a list of such"},
+            "parameters": {
+                "type": "object",
+                "properties": {**grid_params.described(), "threshold": {"type": "number", "minimum": 0, "maximum": 1}},
+            },
+        },
+    },
+    "PipelineAnswer": {
+        "description": "All masks, best first: {results: [{mask, score}]}. Without a segmenter boxes: [{score, label, "
+        "box: {xmin, ymin, xmax, ymax}}]. A list of such where inputs is a list",
     },
     "Mask": {
         "type": "object",
@@ -221,24 +241,14 @@ def document(service_version: str, form: str = "3.1") -> dict[str, Any]:
     old = form == "2"
     paths: dict[str, Any] = {}
     for path, (summary, example, row) in _SCORING.items():
-        answer = {"type": "array", "items": {"$ref": row}}
-        operation: dict[str, Any] = {
-            "summary": summary,
-            "operationId": path.strip("/").replace("/", "_"),
-            "responses": {
-                "200": _response("One answer per row", answer, old),
-                **{status: _response(text, {"$ref": "Error"}, old) for status, text in _ERRORS.items()},
-            },
-        }
-        if old:
-            operation |= {"consumes": ["application/json"], "produces": ["application/json"]}
-            operation["parameters"] = [{"name": "body", "in": "body", "required": True, "schema": {"$ref": "Request"}}]
-        else:
-            content = {"application/json": {"schema": {"$ref": "Request"}, "example": example}}
-            operation["requestBody"] = {"required": True, "content": content}
-        paths[path] = {"post": operation}
+        answer = _response("One answer per row", {"type": "array", "items": {"$ref": row}}, old)
+        name = path.strip("/").replace("/", "_")
+        paths[path] = {"post": _scoring(name, summary, "Request", example, answer, old)}
     for path, summary in _PLAIN.items():
         paths[path] = {"get": {"summary": summary, "responses": {"200": {"description": summary}}}}
+    answer = _response("What transformers' pipeline gives", {"$ref": "PipelineAnswer"}, old)
+    summary = "All masks of an image, in the form of Hugging Face's endpoints; or as /score"
+    paths["/"]["post"] = _scoring("pipeline", summary, "Inputs", _INPUTS, answer, old)
     paths |= _images(old)
     paths["/version"] = {
         "get": {
@@ -265,6 +275,21 @@ def document(service_version: str, form: str = "3.1") -> dict[str, Any]:
         "components": {"schemas": _SCHEMAS, "securitySchemes": _BEARER},
     }
     return _with_references(head, "#/components/schemas/")
+
+
+def _scoring(
+    name: str, summary: str, request: str, example: dict[str, Any], answer: dict[str, Any], old: bool
+) -> dict[str, Any]:
+    """A route that scores what comes in `request`, a schema's name."""
+    errors = {status: _response(text, {"$ref": "Error"}, old) for status, text in _ERRORS.items()}
+    operation: dict[str, Any] = {"summary": summary, "operationId": name, "responses": {"200": answer, **errors}}
+    if old:
+        operation |= {"consumes": ["application/json"], "produces": ["application/json"]}
+        operation["parameters"] = [{"name": "body", "in": "body", "required": True, "schema": {"$ref": request}}]
+    else:
+        content = {"application/json": {"schema": {"$ref": request}, "example": example}}
+        operation["requestBody"] = {"required": True, "content": content}
+    return operation
 
 
 def _images(old: bool) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from PIL import Image, ImageDraw
 
 import app
 import models
-from app.contract import schemas
+from app.contract import grid_params, schemas
 from app.engine.loading import Choice, ModelFiles
 from app.mlflow.model import DETECTOR, SEGMENTER, MlflowModel
 from app.settings import Settings
@@ -80,6 +80,10 @@ _PARAMS: dict[str, tuple[frozenset[str], str, Any]] = {
     "class_agnostic_nms": (frozenset({DETECTOR}), "boolean", False),
     "tight_boxes": (frozenset({MASKS}), "boolean", False),
     "rotated_boxes": (frozenset({MASKS}), "boolean", False),
+    **{
+        name: (frozenset({SEGMENTER}), "long" if kind is int else "double", None)
+        for name, (kind, _, _) in grid_params.LIMITS.items()
+    },
 }
 
 

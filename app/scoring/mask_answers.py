@@ -55,16 +55,18 @@ class MaskAnswers:
         """The first step of `parted`: masks that are cleaned, and small in memory."""
         return replace(self, params=replace(self.params, tight_boxes=False, rotated_boxes=False), form="rle")
 
-    async def entries(self, found: Sequence[Rle], scores: Sequence[float]) -> list[dict[str, Any]]:
-        """A detector's masks as they stand in the answer. scores: of their boxes."""
+    async def entries(
+        self, found: Sequence[Rle], scores: Sequence[float], *, are_told: bool = False
+    ) -> list[dict[str, Any]]:
+        """Masks as they stand in the answer. scores: of them or of their boxes; are_told: as the masks' iou_score."""
 
-        async def one(mask: Rle) -> dict[str, Any]:
-            encoded = await self.engine.aside(timings.stage("post")(answers.entry), mask)
+        async def one(mask: Rle, score: float) -> dict[str, Any]:
+            encoded = await self.engine.aside(timings.stage("post")(answers.entry), mask, score if are_told else None)
             self.cost.add([encoded])
             return encoded
 
         answers = self.to_be_parted() if self.params.no_overlaps else self
-        encoded = await together(one(mask) for mask in found)
+        encoded = await together(one(*pair) for pair in zip(found, scores, strict=True))
         return await self.parted(encoded, scores) if self.params.no_overlaps else encoded
 
     async def parted(self, encoded: list[dict[str, Any]], scores: Sequence[float]) -> list[dict[str, Any]]:

@@ -15,20 +15,23 @@ import numpy as np
 
 from app import timings
 from app.contract import causes, schemas
+from app.contract.hugging_face import found_boxes
 from app.contract.masks import MaskFormat
 from app.contract.schemas import Params, Request, ResponseSchema, Row
 from app.engine.cache import content_key
 from app.engine.engine import FETCHES, Engine
 from app.errors import BadRequest, ImageGone, NotFound, NotNumbers
 from app.images.reading import ImageLimits, is_url
-from app.images.store import ImageStore, is_reference, reference_of
+from app.images.store import ImageStore, is_reference
+from app.scoring import pipelines
 from app.scoring.cost import AnswerCost, AnswerLimits
+from app.scoring.everything import Search
 from app.scoring.mask_answers import MaskAnswers, to_box
 from app.scoring.row_image import image_file, told_of
 from app.scoring.row_prompts import count_of, prompts_of
 from app.scoring.waiting import each, together
 from models.detector.protocol import Detector, Sample
-from models.images.decoding import ImageError, decode_image, image_size_hw
+from models.images.decoding import decode_image
 from models.pipeline import box_prompts
 from models.segmenter.protocol import RawMasks, Segmenter
 from models.types import Detections, Embedding, Prompts
@@ -41,7 +44,8 @@ PIPELINE_SCORE_THRESHOLD = 0.3
 class _Image:
     """What is kept of an image: only what the networks still need of it.
 
-    key: stands for its content. embedding: where it was known already; there is no for_segmenter then.
+    key: stands for its content. embedding: where it was known already; there is no for_segmenter then. file: as it
+    came, where parts of the image will be needed too.
     """
 
     key: str
@@ -49,6 +53,7 @@ class _Image:
     for_detector: Sample | None = None
     for_segmenter: Any | None = None
     embedding: Embedding | None = None
+    file: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -71,8 +76,10 @@ class Scorer:
     store: ImageStore = field(default_factory=lambda: ImageStore(0))
     texts: tuple[str, ...] = ()
 
-    async def by_columns(self, request: Request) -> list[dict[str, Any]]:
-        """SAM's answer to a request with any of SAM's prompt columns, YOLOF's to one without."""
+    async def by_columns(self, request: Request) -> Any:
+        """SAM's answer to a request with any of SAM's prompt columns, YOLOF's to one without; or a pipeline's."""
+        if request.inputs is not None:
+            return await pipelines.answer(self, request, request.inputs)
         return await (self.segment if request.has_prompts else self.detect)(request)
 
     async def by_models(self, request: Request) -> list[dict[str, Any]]:
@@ -120,7 +127,7 @@ class Scorer:
 
         async def answer(image: _Image) -> dict[str, Any]:
             found = await self._detections(image, params, score_threshold, with_masks)
-            boxes = schemas.detected_boxes(found, names)
+            boxes = (schemas.detected_boxes if request.inputs is None else found_boxes)(found, names)
             if found.masks is not None:
                 cost.plan(len(boxes), False, image.size_hw)
                 wanted = MaskAnswers(self.engine, params, mask_format, self._detector.fast, cost)
@@ -142,8 +149,11 @@ class Scorer:
         images, of_row = await self._images(rows, request, segment=True)
         params = request.params
         cost = AnswerCost(self.answer_limits)
+        grids = [params.everything if row.is_unprompted else None for row in rows]
         for number, row in enumerate(rows):
-            cost.plan(count_of(row), row.multimask, images[of_row[number]].size_hw)
+            if grids[number] is None:
+                cost.plan(count_of(row), row.multimask, images[of_row[number]].size_hw)
+        one_at_a_time = asyncio.Lock()  # of rows that want everything, so that the memory is that of one
 
         async def ready(number: int, row: Row) -> Prompts | None:
             asked = (row, number, images[of_row[number]].size_hw, params, self._segmenter)
@@ -152,8 +162,13 @@ class Scorer:
         prompts = await each(ready(number, row) for number, row in enumerate(rows))
 
         async def answer(number: int) -> dict[str, Any]:
-            wanted, encoded = prompts[number], []
-            if wanted is not None:
+            wanted, grid, encoded = prompts[number], grids[number], []
+            if grid is not None:
+                async with one_at_a_time:
+                    image = images[of_row[number]]
+                    search = Search(self.engine, grid, image.file, self.limits, params.exif_orientation)
+                    encoded = await search.answer(await self._embedding(image), params, cost, number)
+            elif wanted is not None:
                 embedding = await self._embedding(images[of_row[number]])
                 encoded = await self._masks(embedding, wanted, rows[number].multimask, params, cost)
             return schemas.predictions(encoded, params.response_schema or self.response_schema)
@@ -197,29 +212,6 @@ class Scorer:
 
         answers = await together(answer(image) for image in images)
         return [answers[image] for image in of_row]
-
-    async def keep_image(self, client: str, source: bytes | str) -> dict[str, Any]:
-        """Keep an image, its file or the URL of one, for later requests of this client to name.
-
-        Gives `{"image": "sha256:...", "width": W, "height": H, "upright": {"width": W, "height": H}}`, the size of the
-        pixels as stored, and as they are with `exif_orientation`.
-        """
-
-        def check(image: bytes) -> tuple[str, dict[str, int], dict[str, int]]:
-            stored_hw = image_size_hw(image, max_pixels=self.limits.max_pixels)
-            upright_hw = image_size_hw(image, exif_orientation=True)
-            return reference_of(image), _width_and_height(stored_hw), _width_and_height(upright_hw)
-
-        try:
-            image = source if isinstance(source, bytes) else await self.engine.fetch(image_file, source, self.limits)
-            reference, stored, upright = await self.engine.aside(check, image)
-        except ImageError as error:
-            raise BadRequest(str(error)) from error
-        try:
-            self.store.put(client, reference, image)
-        except ValueError as error:
-            raise BadRequest(f"this service keeps no image of that size: {error}") from error
-        return {"image": reference, **stored, "upright": upright}
 
     @property
     def _detector(self) -> Detector[Any, Any]:
@@ -279,8 +271,10 @@ class Scorer:
                     for_detector=self._detector.preprocess(image, texts) if detect else None,
                     for_segmenter=self._segmenter.preprocess(image) if segment and embedding is None else None,
                     embedding=embedding,
+                    file=data if with_parts else None,
                 )
 
+        with_parts = segment and params.everything is not None and params.everything.crops_n_layers > 0
         texts = self._names(params) if detect and self._detector.takes_texts else ()
 
         # A few at a time, so that files need not all be in memory.
@@ -292,7 +286,7 @@ class Scorer:
                 key, data = await (self.engine.fetch if fetched else self.engine.aside)(read, number)
                 embedding = self.engine.cache.peek(key) if segment else None
                 if embedding is not None and not detect:  # it was decoded once, which tells all that is needed of it
-                    return _Image(key, embedding.size_hw, embedding=embedding)
+                    return _Image(key, embedding.size_hw, embedding=embedding, file=data if with_parts else None)
                 return await self.engine.prepare(prepare, number, key, data, embedding)
 
         images = await each(load(number) for number in first_rows.values())
@@ -391,8 +385,3 @@ def _need(model: object | None, kind: str) -> None:
     if model is None:
         purpose = {"detector": "requests with only images", "segmenter": "requests with points and boxes"}[kind]
         raise NotFound(f"this service has no {kind}, which answers {purpose}: start it with BOX2MASK_{kind.upper()}")
-
-
-def _width_and_height(size_hw: tuple[int, int]) -> dict[str, int]:
-    height, width = size_hw
-    return {"width": width, "height": height}

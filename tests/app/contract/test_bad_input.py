@@ -65,11 +65,6 @@ BAD: dict[str, tuple[bytes | dict[str, Any], str]] = {
         "expected input_data in the body, got dataframe_split; "
         "dataframe_split is MLflow's name for it: call it input_data",
     ),
-    "inputs": (
-        {"inputs": [PICTURE]},
-        "expected input_data in the body, got inputs; "
-        f"inputs is the form of Hugging Face's and TensorFlow's servers{SPLIT}",
-    ),
     "instances": (
         {"instances": [PICTURE], "params": {}},
         "expected input_data in the body, got instances, params; "

@@ -176,7 +176,7 @@ def test_a_service_with_keys_answers_probes_and_nobody_else_without_one(converse
     async def conversation(client: httpx.AsyncClient, app: FastAPI) -> None:
         for path in ("/", "/health/live", "/health/ready", "/openapi.json", "/swagger.json", "/docs"):
             assert (await client.get(path)).status_code == 200, path
-        for path in ("/score", "/sam/score", "/pipeline/score", "/score/", "/nowhere"):
+        for path in ("/", "/score", "/sam/score", "/pipeline/score", "/score/", "/nowhere"):
             for headers in ({}, bearer("no-such-key-" * 3), bearer(KEY[:-1])):
                 refused = await client.post(path, json=NOTHING, headers=headers)
                 assert (refused.status_code, refused.headers["www-authenticate"]) == (401, "Bearer"), path

@@ -101,7 +101,7 @@ def test_the_service_describes_itself(http: httpx.Client) -> None:
         ("POST", "/score/", 404, "there is nothing at /score/"),
         ("GET", "/score", 405, "/score does not answer GET"),
         ("PUT", "/pipeline/score", 405, "/pipeline/score does not answer PUT"),
-        ("POST", "/", 405, "/ does not answer POST"),
+        ("PUT", "/", 405, "/ does not answer PUT"),
     ],
 )
 def test_the_routers_errors_have_the_same_form(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import json
 import os
 import re
@@ -34,6 +35,7 @@ from app.mlflow.model import MlflowModel
 from app.settings import Settings
 from models.demo.scenes import render_scene
 from models.detector.families import DETECTORS
+from models.segmenter.everything import Grid
 from models.segmenter.families import SEGMENTERS
 from tests.app.same_answers import assert_same
 
@@ -274,7 +276,7 @@ def test_the_params_are_those_that_the_service_knows(folders: dict[str, Path]) -
     cleaning = {"min_region_area", "fill_holes", "largest_part", "no_overlaps", "tight_boxes", "rotated_boxes"}
     of_sam = {"coordinates", "mask_format", "exif_orientation", "response_schema", "return_logits"}
     assert set(params["detector"]) == boxes
-    assert set(params["segmenter"]) == cleaning | of_sam
+    assert set(params["segmenter"]) == cleaning | of_sam | {field.name for field in dataclasses.fields(Grid)}
     defaults = {name: value for name, value in params["both"].items() if value is not None}
     assert schemas.parse_params(defaults) == schemas.Params()
 
