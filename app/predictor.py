@@ -21,6 +21,7 @@ from typing import Any, Protocol, Self
 
 import httpx
 import numpy as np
+from pycocotools import mask as coco_mask
 
 from app.contract import schemas
 from app.contract.answers import box_in_pixels, turned_box_in_pixels, without_row
@@ -114,6 +115,13 @@ class Predictor(Protocol):
         """The detector's boxes, best first, each with the segmenter's mask."""
         ...
 
+    def everything(self, image: ImageSource, **grid: float) -> list[PredictedObject]:
+        """All masks that the segmenter finds at a grid of points, best first, each with the box around its pixels.
+
+        grid: values of `models.segmenter.everything.Grid` by name, in place of its own; at least one.
+        """
+        ...
+
     def identity(self) -> dict[str, str | None]:
         """For `detector` and `segmenter` a text that another model would not have; None for one that is not there."""
         ...
@@ -166,8 +174,7 @@ class _ByRequests:
         """A mask for each of the prompts, which are what stands in this column of a request."""
         if not len(prompts):
             return []
-        encoded = base64.b64encode(read_image(image, self._limits)).decode("ascii")
-        columns = {schemas.IMAGE: encoded, schemas.POINTS: None, schemas.BOXES: None, schemas.LABELS: None}
+        columns = self._without_prompts(image)
         at_once = min(PROMPTS_AT_ONCE, self.description.get("max_prompts", PROMPTS_AT_ONCE))
         if len(prompts) > at_once and self.mask_params.get("no_overlaps"):
             raise PredictionError(
@@ -186,6 +193,27 @@ class _ByRequests:
                 turned = turned_box_in_pixels(mask, size_hw)
                 objects.append(PredictedObject(None, None, tight, mask["rle"], mask["iou_score"], turned))
         return objects
+
+    def everything(self, image: ImageSource, **grid: float) -> list[PredictedObject]:
+        asked = self._without_prompts(image) | {schemas.MULTIMASK: False}
+        (row,) = self._answer("/sam/score", asked, **grid)
+        found = [mask for prediction in row["predictions"] for mask in prediction["mask_per_prediction"]]
+        return [
+            PredictedObject(
+                None,
+                None,
+                _box_of(one["rle"]),
+                one["rle"],
+                one["iou_score"],
+                turned_box_in_pixels(one, (one["rle"]["size"][0], one["rle"]["size"][1])),
+            )
+            for one in found
+        ]
+
+    def _without_prompts(self, image: ImageSource) -> dict[str, Any]:
+        """The columns of a request to SAM, but for the one that says how many masks."""
+        encoded = base64.b64encode(read_image(image, self._limits)).decode("ascii")
+        return {schemas.IMAGE: encoded, schemas.POINTS: None, schemas.BOXES: None, schemas.LABELS: None}
 
     def identity(self) -> dict[str, str | None]:
         return {kind: identity_of(self.description[kind]) for kind in ("detector", "segmenter")}
@@ -384,6 +412,12 @@ def read_image(image: ImageSource, limits: ImageLimits = _ANY_IMAGE) -> bytes:
         raise PredictionError(str(error)) from error
     except OSError as error:
         raise PredictionError(f"cannot be read: {error.strerror or error}") from error
+
+
+def _box_of(rle: Rle) -> tuple[float, float, float, float]:
+    """The box around a mask's pixels, x2 and y2 at the far side of the last ones; zeros of an empty mask."""
+    x, y, width, height = coco_mask.toBbox(rle).tolist()
+    return x, y, x + width, y + height
 
 
 def _is_this_machine(host: str) -> bool:

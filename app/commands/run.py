@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from app.commands.arguments import add_models, add_page, chosen_settings, failed, fraction, typed
+from app.commands.arguments import add_models, add_page, chosen_settings, failed, fraction, typed, within
 from app.commands.list_options import add_list_options, list_options, named_options
 from app.commands.mask_options import add_mask_options, mask_params
 
@@ -21,6 +21,16 @@ if TYPE_CHECKING:
 FORMATS = ("masks", "coco", "jsonl", "label-studio", "cvat", "overlay", "yolo-seg")
 NOT_BY_DEFAULT = ("yolo-seg",)  # it holds the images, too
 SCORE_THRESHOLD = 0.3
+
+# Values of `models.segmenter.everything.Grid`, which is not imported for `--help`: kind, least, most, help.
+GRID: dict[str, tuple[type, float, float, str]] = {
+    "points_per_side": (int, 1, 256, "of --everything: points along each side of the grid (default: 32)"),
+    "pred_iou_thresh": (float, 0, 1, "of --everything: leave out masks that SAM itself rates lower (default: 0.88)"),
+    "stability_score_thresh": (
+        float, 0, 1, "of --everything: leave out masks whose edge depends more on the threshold (default: 0.95)",
+    ),
+    "crops_n_layers": (int, 0, 3, "of --everything: look at parts of the image too, 2 x 2, then 4 x 4 (default: 0)"),
+}  # fmt: skip
 
 DESCRIPTION = """\
 Find the objects in images, and their masks, and store them in the formats of other tools. The models are those that
@@ -39,6 +49,7 @@ examples:
   box2mask run photos --out results --prompts boxes.json --segmenter sam-huge
   box2mask run val2017 --out results --prompts results.bbox.json --prompts-images instances_val2017.json
   box2mask run photos --out results --class-agnostic-nms --min-region-area 100 --largest-part --tight-boxes
+  box2mask run photos --out results --everything --segmenter sam-base
   box2mask run photos --out results --url http://localhost:5001
 """
 
@@ -69,6 +80,18 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         metavar="FILE",
         help="the COCO annotation file that has the images and categories of a list of results in --prompts",
     )
+    command.add_argument(
+        "--everything",
+        action="store_true",
+        help="no boxes: all masks that the segmenter finds at a grid of points, without classes",
+    )
+    for name, (kind, least, most, text) in GRID.items():
+        command.add_argument(
+            f"--{name.replace('_', '-')}",
+            type=within(kind, least, most),
+            metavar="N" if kind is int else "X",
+            help=text,
+        )
     command.add_argument(
         "--masks",
         choices=("detector", "segmenter"),
@@ -135,6 +158,7 @@ def _run(args: argparse.Namespace) -> int:
             )
             for note in prompts.notes:
                 print(f"box2mask: {note}", file=sys.stderr)
+        if args.prompts is not None or args.everything:
             settings = settings.model_copy(update={"detector": "none"})
         if args.masks == "detector":
             settings = settings.model_copy(update={"segmenter": "none"})
@@ -157,6 +181,10 @@ def _process(args: argparse.Namespace, sources: Sources, prompts: BoxPrompts | N
         identity["detector"] = None
         if identity["segmenter"] is None:
             raise _RunError("--prompts: expected a segmenter to give the boxes to, found none")
+    elif args.everything:
+        identity["detector"] = None
+        if identity["segmenter"] is None:
+            raise _RunError("--everything: expected a segmenter to find masks, found none")
     elif identity["detector"] is None:
         raise _RunError("there is no detector to find boxes: name one with --detector, or give boxes with --prompts")
     source: MaskSource = "segmenter" if identity["segmenter"] is not None else "none"
@@ -175,7 +203,7 @@ def _process(args: argparse.Namespace, sources: Sources, prompts: BoxPrompts | N
         raise _RunError(f"--formats {','.join(lacking)}: expected a segmenter to make masks, found none")
 
     threshold = args.score_threshold
-    if prompts is None and threshold is None:
+    if prompts is None and threshold is None and not args.everything:
         threshold = SCORE_THRESHOLD
     settings = {"images": str(sources.root), "score_threshold": threshold if prompts is None else None, **identity}
     if args.page != 1:
@@ -183,6 +211,10 @@ def _process(args: argparse.Namespace, sources: Sources, prompts: BoxPrompts | N
     if cleaned := mask_params(args):
         settings["clean_masks"] = cleaned
     settings["boxes"] = "of the detector" if prompts is None else "of --prompts"
+    grid = {name: value for name in GRID if (value := getattr(args, name)) is not None}
+    if args.everything:
+        grid = {"points_per_side": 32} | grid
+        settings |= {"boxes": "of everything", **grid}
     header = {"box2mask": version("box2mask"), "settings": settings}
     journal = Journal(args.out, header, outputs.ALL, restart=args.restart)
     try:
@@ -190,7 +222,10 @@ def _process(args: argparse.Namespace, sources: Sources, prompts: BoxPrompts | N
         formats = tuple(one for one in FORMATS if one in formats or (args.out / outputs.NAMES[one]).exists())
         model_version = " + ".join(name for name in identity.values() if name)
         writing = outputs.Outputs(args.out, formats, sources.root, args.image_url, model_version, args.page)
-        if prompts is None:
+        class_names: tuple[str, ...]
+        if args.everything:
+            class_names, predict = (), batch.everything(predictor, grid)
+        elif prompts is None:
             class_names = predictor.class_names
             predict = batch.detecting(predictor, threshold, source)
         else:
@@ -225,12 +260,28 @@ def _check(args: argparse.Namespace) -> None:
                 raise _RunError(f"--{name}: the service at --url has its own; expected one of the two")
     if args.prompts is None and (without := named_options(args) or ("--prompts-images" * bool(args.prompts_images))):
         raise _RunError(f"{without}: expected with --prompts")
+    _check_everything(args)
     if args.masks == "detector" and args.prompts is not None:
         raise _RunError("--masks detector: the boxes are those of --prompts; expected one of the two")
     if args.masks == "detector" and args.segmenter is not None:
         raise _RunError("--masks detector: asks no segmenter; expected it without --segmenter")
     if args.prompts is not None and args.detector is not None:
         raise _RunError("--detector: the boxes are those of --prompts; expected one of the two")
+
+
+def _check_everything(args: argparse.Namespace) -> None:
+    if not args.everything:
+        if without := [name for name in GRID if getattr(args, name) is not None]:
+            raise _RunError(f"--{without[0].replace('_', '-')}: expected with --everything")
+        return
+    others = {
+        "--prompts": args.prompts, "--detector": args.detector, "--score-threshold": args.score_threshold,
+        "--masks": args.masks,
+    }  # fmt: skip
+    for name, value in others.items():
+        if value is not None:
+            more = "; --pred-iou-thresh leaves out bad masks" if name == "--score-threshold" else ""
+            raise _RunError(f"{name}: --everything asks no detector and takes no boxes; expected one of the two{more}")
 
 
 def _formats(text: str) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass, replace
@@ -76,6 +76,11 @@ def prompted(predictor: Predictor) -> Predict:
         return [replace(one, label=box.label, score=box.score) for box, one in zip(boxes, found, strict=True)]
 
     return predict
+
+
+def everything(predictor: Predictor, grid: Mapping[str, float]) -> Predict:
+    """All masks that the segmenter finds, without labels."""
+    return lambda image, boxes: predictor.everything(image, **grid)
 
 
 def process(

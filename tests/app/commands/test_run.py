@@ -24,6 +24,7 @@ from pycocotools.coco import COCO
 
 from app.cli import main
 from app.commands import run as command
+from app.contract import grid_params
 from app.engine.loading import Choice
 from app.folders import outputs
 from app.folders.batch import images_in_networks
@@ -36,6 +37,7 @@ from models.data import load
 from models.demo.scenes import render_scene
 from models.masks.cleaning import Cleaning, box_around
 from models.rle import decode_rle
+from models.segmenter.everything import Grid
 
 pytestmark = pytest.mark.any_dtype
 
@@ -416,6 +418,28 @@ def test_a_service_gives_what_this_process_gives(
     assert json.loads((tmp_path / "here" / "coco.json").read_text())["annotations"]
 
 
+def test_everything_needs_no_detector_and_gives_masks_without_classes(
+    run: Run, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def asked(points: int) -> list[Any]:
+        loose = ["--pred-iou-thresh", "0.4", "--stability-score-thresh", "0.7"]
+        return [photos / "a.jpg", "--out", tmp_path / "out", "--everything", "--points-per-side", points, *loose]
+
+    assert run(*asked(4)) == 0
+    data = json.loads((tmp_path / "out" / "coco.json").read_text())
+    scores = [one["iou_score"] for one in data["annotations"]]
+    assert len(scores) > 1 and scores == sorted(scores, reverse=True) and min(scores) > 0.4
+    for one in data["annotations"]:
+        assert "score" not in one
+        assert one["bbox"] == coco_mask.toBbox(one["segmentation"]).tolist()
+    assert [one["name"] for one in data["categories"]] == ["object"]
+    assert len(list((tmp_path / "out" / "masks" / "a.jpg").iterdir())) == len(scores)
+    assert run(*asked(4)) == 0
+    assert "1 images, 1 of them from before" in capsys.readouterr().out
+    assert run(*asked(5)) == 1
+    assert "points_per_side" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
@@ -439,6 +463,10 @@ def test_a_service_gives_what_this_process_gives(
         (["a.jpg", "--boxes", "xyxy"], "--boxes: expected with --prompts"),
         (["a.jpg", "--prompts", "none.json"], "none.json: there is no such file or folder"),
         (["a.jpg", "--prompts", "good.json", "--segmenter", "none"], "both models are switched off"),
+        (["a.jpg", "--everything", "--segmenter", "none"], "both models are switched off"),
+        (["a.jpg", "--points-per-side", "8"], "--points-per-side: expected with --everything"),
+        (["a.jpg", "--everything", "--prompts", "good.json"], "--prompts: --everything asks no detector"),
+        (["a.jpg", "--everything", "--score-threshold", "0.5"], "--score-threshold: .*--pred-iou-thresh leaves out"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_a_sentence(
@@ -467,6 +495,8 @@ def test_what_cannot_be_done_is_said_in_a_sentence(
         (["--formats", ","], "expected any of masks"),
         (["--score-threshold", "2"], "expected a number from 0 to 1, found '2'"),
         (["--score-threshold", "x"], "expected a number from 0 to 1, found 'x'"),
+        (["--points-per-side", "2.5"], "expected a whole number from 1 to 256, found '2.5'"),
+        (["--pred-iou-thresh", "2"], "expected a number from 0 to 1, found '2'"),
     ],
 )
 def test_options_are_checked(arguments: list[str], reason: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -478,6 +508,9 @@ def test_options_are_checked(arguments: list[str], reason: str, capsys: pytest.C
 def test_what_the_command_says_without_importing_is_so() -> None:
     assert tuple(outputs.NAMES) == command.FORMATS
     assert PIPELINE_SCORE_THRESHOLD == command.SCORE_THRESHOLD
+    for name, (kind, least, most, text) in command.GRID.items():
+        assert (kind, least, most) == grid_params.LIMITS[name]
+        assert text.endswith(f"(default: {getattr(Grid(), name):g})")
 
 
 @pytest.mark.parametrize(("devices", "alone"), [("cpu", True), ("cuda:0", False), ("cuda:0,cuda:1", False)])
