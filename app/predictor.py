@@ -2,9 +2,6 @@
 
 Both ways send the service's own request and read its own answer, so that serving, `box2mask run`, `box2mask evaluate`
 and the walkthrough are one path. Knows nothing of files of annotations, nor of folders of images.
-
-PredictorError            no image can be answered: no such service, or it has stopped
-└── PredictionError       this one image cannot be answered; the next one may be
 """
 
 from __future__ import annotations
@@ -15,9 +12,8 @@ import json
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, Protocol, Self
+from dataclasses import replace
+from typing import Any, Self
 
 import httpx
 import numpy as np
@@ -29,7 +25,8 @@ from app.contract.answers import identity as identity_of
 from app.contract.schemas import MaskSource
 from app.engine import loading
 from app.errors import ServiceError
-from app.images.reading import ImageLimits, image_bytes
+from app.images.reading import ImageLimits
+from app.prediction import ANY_IMAGE, ImageSource, PredictedObject, PredictionError, PredictorError, read_image
 from app.scoring.description import describe
 from app.scoring.scorer import PIPELINE_SCORE_THRESHOLD
 from app.scoring.thread import ScorerThread
@@ -37,98 +34,12 @@ from app.settings import Settings
 from models.images.decoding import ImageError, image_size_hw
 from models.rle import Rle
 
-# A file, the content of one, or an http(s) URL.
-ImageSource = Path | bytes | str
-
 # Prompts in one request, the service's default limit, if it does not have a lower one; of more boxes each part is a
 # request, and all but the first find the image's embedding.
 PROMPTS_AT_ONCE = 1024
-# Only keeps what could never be an image out of memory; whoever answers has limits of its own.
-_ANY_IMAGE = ImageLimits(max_bytes=2**30, urls="any", url_timeout_s=600.0)
 _CONNECT_TIMEOUT_S = 10.0
 # How long a service may keep saying that it is busy before an image is given up.
 _BUSY_FOR_S = 600.0
-
-
-class PredictorError(Exception):
-    """No image can be answered, this one or the next: says why in a sentence."""
-
-
-class PredictionError(PredictorError):
-    """This image cannot be answered: says what was expected and what was found."""
-
-
-@dataclass(frozen=True)
-class PredictedObject:
-    """One object in an image, in the frame of the image as viewers show it, after the turn that its EXIF asks for.
-
-    label, score: the detector's; None where the box came from elsewhere.
-    box_xyxy: x1, y1, x2, y2 in absolute pixels, origin at the top left corner of the top left pixel.
-    rle: the mask, COCO's compressed {"size": [H, W], "counts": str} of the image's size; None where none was asked for.
-    iou_score: SAM's own guess of the mask's quality; None of a mask that is the detector's own, and without one.
-    rotated_box: x1, y1, ..., x4, y4 in absolute pixels, where it was asked for and the mask is not empty.
-    """
-
-    label: str | None
-    score: float | None
-    box_xyxy: tuple[float, float, float, float]
-    rle: Rle | None = None
-    iou_score: float | None = None
-    rotated_box: tuple[float, ...] | None = None
-
-
-class Predictor(Protocol):
-    """Answers for one image at a time; any number of threads may call it, and so have as many images in work.
-
-    class_names: the detector's, in the order of its outputs; () without a detector.
-    description: what `GET /version` of the service says of versions and models.
-
-    The methods raise PredictionError for an image that cannot be answered and PredictorError where none can be.
-    """
-
-    @property
-    def class_names(self) -> tuple[str, ...]: ...
-
-    @property
-    def description(self) -> Mapping[str, Any]: ...
-
-    def detect(
-        self, image: ImageSource, score_threshold: float | None = None, *, masks: bool = False
-    ) -> list[PredictedObject]:
-        """The detector's boxes, best first. score_threshold: None is the model's own (YOLOF: 0.05).
-
-        masks: with the detector's own masks; PredictorError where it has none.
-        """
-        ...
-
-    def segment(self, image: ImageSource, boxes_xyxy: np.ndarray) -> list[PredictedObject]:
-        """A mask for each of the boxes (N, 4), absolute pixels, in their order."""
-        ...
-
-    def segment_points(self, image: ImageSource, points_xy: np.ndarray) -> list[PredictedObject]:
-        """A mask for each of the points (N, 2), absolute pixels, in their order; as its box, the point twice."""
-        ...
-
-    def detect_and_segment(
-        self, image: ImageSource, score_threshold: float | None = PIPELINE_SCORE_THRESHOLD
-    ) -> list[PredictedObject]:
-        """The detector's boxes, best first, each with the segmenter's mask."""
-        ...
-
-    def everything(self, image: ImageSource, **grid: float) -> list[PredictedObject]:
-        """All masks that the segmenter finds at a grid of points, best first, each with the box around its pixels.
-
-        grid: values of `models.segmenter.everything.Grid` by name, in place of its own; at least one.
-        """
-        ...
-
-    def identity(self) -> dict[str, str | None]:
-        """For `detector` and `segmenter` a text that another model would not have; None for one that is not there."""
-        ...
-
-    def close(self) -> None:
-        """Let go of the models, or of the connections."""
-        ...
 
 
 class _ByRequests:
@@ -136,7 +47,7 @@ class _ByRequests:
 
     description: Mapping[str, Any]
 
-    def __init__(self, limits: ImageLimits = _ANY_IMAGE, mask_params: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, limits: ImageLimits = ANY_IMAGE, mask_params: Mapping[str, Any] | None = None) -> None:
         """mask_params: of every request, how masks are cleaned."""
         self._limits = limits
         self.mask_params = dict(mask_params or {})
@@ -395,23 +306,6 @@ def open_predictor(
     if url is None:
         return LocalPredictor(settings, choice, mask_params)
     return ServicePredictor(url, mask_params=mask_params)
-
-
-def read_image(image: ImageSource, limits: ImageLimits = _ANY_IMAGE) -> bytes:
-    """The encoded file. Raises PredictionError."""
-    try:
-        if isinstance(image, bytes):
-            return image
-        if isinstance(image, str):
-            return image_bytes(image, limits)
-        size = image.stat().st_size
-        if size > limits.max_bytes:
-            raise PredictionError(f"expected an image of at most {limits.max_bytes} bytes, got {size}")
-        return image.read_bytes()
-    except ImageError as error:
-        raise PredictionError(str(error)) from error
-    except OSError as error:
-        raise PredictionError(f"cannot be read: {error.strerror or error}") from error
 
 
 def _box_of(rle: Rle) -> tuple[float, float, float, float]:

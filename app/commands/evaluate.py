@@ -22,7 +22,7 @@ from app.commands.list_options import add_list_options, list_options, named_opti
 
 if TYPE_CHECKING:
     from app.evaluation.answers import Answers
-    from app.predictor import Predictor
+    from app.prediction import Predictor
     from app.settings import Settings
     from models.data import Dataset
 
@@ -130,7 +130,8 @@ def _run(args: argparse.Namespace) -> int:
         return failed(f"{args.data}: there is nothing to measure: it has no masks, and there is no detector")
 
     from app.engine.loading import EXPLAINED
-    from app.predictor import PredictorError, ServicePredictor
+    from app.prediction import PredictorError
+    from app.predictor import ServicePredictor
 
     try:
         if args.predictions is not None:

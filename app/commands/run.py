@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from app.contract.schemas import MaskSource
     from app.folders.prompts import BoxPrompts
     from app.folders.sources import Sources
-    from app.predictor import Predictor
+    from app.prediction import Predictor
 
 # The names that `app.folders.outputs` gives them, which is not imported for `--help`.
 FORMATS = ("masks", "coco", "jsonl", "label-studio", "cvat", "overlay", "yolo-seg")
@@ -143,7 +143,8 @@ def _run(args: argparse.Namespace) -> int:
     from app.engine.loading import EXPLAINED, choose
     from app.folders.journal import JournalError
     from app.folders.prompts import PromptsError, read_prompts
-    from app.predictor import PredictorError, open_predictor
+    from app.prediction import PredictorError
+    from app.predictor import open_predictor
 
     try:
         prompts = None

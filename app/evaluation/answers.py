@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from app.predictor import PredictedObject, PredictionError, Predictor, read_image
+from app.prediction import PredictedObject, PredictionError, Predictor, read_image
 from models.data import Annotation, Dataset, LabelledImage
 from models.evaluation import Found, Rle, middle_point, truth_masks
 from models.images.decoding import ImageError, image_size_hw, one_page

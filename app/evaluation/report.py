@@ -16,7 +16,7 @@ import numpy as np
 from app.evaluation.document import Evaluation, MaskRow
 from app.evaluation.pictures import FOUND_RGB, TRUE_RGB, cutout, ranked
 from app.evaluation.tables import Table, shown, tables
-from app.predictor import PredictionError, read_image
+from app.prediction import PredictionError, read_image
 from models.data import Dataset
 from models.evaluation import ScoredObject
 from models.images.decoding import ImageError, decode_image

@@ -22,7 +22,7 @@ from app.folders.journal import FAILED, Journal, Stamp
 from app.folders.outputs import Outputs
 from app.folders.prompts import BoxPrompt, BoxPrompts
 from app.folders.sources import SourceImage, Sources
-from app.predictor import PredictedObject, PredictionError, Predictor, read_image
+from app.prediction import PredictedObject, PredictionError, Predictor, read_image
 from app.results.image_result import ImageResult
 from models.images.decoding import ImageError, decode_image, image_size_hw, one_page
 from models.images.notes import PhotoNotes

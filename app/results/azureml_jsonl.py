@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 from typing import Any, TextIO
 
 from app.contract import masks
-from app.predictor import PredictedObject
+from app.prediction import PredictedObject
 from app.results.image_result import Results, label_of, mask_of
 
 

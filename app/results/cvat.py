@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TextIO
 
-from app.predictor import PredictedObject
+from app.prediction import PredictedObject
 from app.results.image_result import Results, label_of, mask_of
 from models.data.formats.cvat.writing import SIDES, mask_shape, write_head, write_image
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from app.predictor import PredictedObject
+from app.prediction import PredictedObject
 
 # The class of a box that came without one.
 UNNAMED = "object"

@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable
 from typing import Any, TextIO
 
-from app.predictor import PredictedObject
+from app.prediction import PredictedObject
 from app.results.image_result import ImageResult, Results, label_of, mask_of
 from models.data.formats.label_studio.writing import BOX, MASK, labeling_config, rectangle, region
 from models.data.parsing.brush import pack

@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from app.contract import masks
-from app.predictor import PredictedObject
+from app.prediction import PredictedObject
 from app.results.image_result import Results, label_of, mask_of
 from models.data.formats.yolo.writing import fraction_text, write_yaml
 from models.data.parsing.shapes import joined

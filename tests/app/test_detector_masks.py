@@ -18,7 +18,8 @@ from pycocotools import mask as coco_mask
 from app.cli import main
 from app.engine.loading import choose
 from app.mlflow.export import export_mlflow
-from app.predictor import LocalPredictor, PredictorError
+from app.prediction import PredictorError
+from app.predictor import LocalPredictor
 from app.settings import Settings
 from models.detector.mmdetection import MMDetector
 from models.rle import decode_rle

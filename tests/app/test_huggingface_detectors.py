@@ -18,7 +18,8 @@ from PIL import Image
 
 from app.engine.loading import choose
 from app.mlflow.export import ExportError, export_mlflow
-from app.predictor import LocalPredictor, PredictorError
+from app.prediction import PredictorError
+from app.predictor import LocalPredictor
 from app.settings import Settings
 from tests.app.scoring_requests import OTHER, PICTURE, converse, mask_of, to_yolof
 from tests.models.detector.huggingface import tiny_detectors

@@ -19,13 +19,8 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from app.predictor import (
-    LocalPredictor,
-    PredictedObject,
-    PredictionError,
-    PredictorError,
-    ServicePredictor,
-)
+from app.prediction import PredictedObject, PredictionError, PredictorError
+from app.predictor import LocalPredictor, ServicePredictor
 from app.settings import Settings, SettingsError
 from models.demo.scenes import render_scene
 from tests.app.conftest import web_server

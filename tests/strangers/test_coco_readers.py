@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-from app.predictor import PredictedObject
+from app.prediction import PredictedObject
 from app.results import coco
 from app.results.image_result import ImageResult
 from models.data import Annotation, Dataset, LabelledImage, write

@@ -29,7 +29,8 @@ from app.engine.loading import Choice
 from app.folders import outputs
 from app.folders.batch import images_in_networks
 from app.folders.journal import Journal, JournalError
-from app.predictor import LocalPredictor, PredictedObject, Predictor, ServicePredictor
+from app.prediction import PredictedObject, Predictor
+from app.predictor import LocalPredictor, ServicePredictor
 from app.results.image_result import ImageResult
 from app.scoring.scorer import PIPELINE_SCORE_THRESHOLD
 from app.settings import Settings

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from app.predictor import PredictedObject, PredictionError
+from app.prediction import PredictedObject, PredictionError
 from models.data import Annotation, Dataset, LabelledImage
 from models.evaluation import filled_box
 from models.rle import Rle, encode_rle

@@ -8,7 +8,7 @@ import pytest
 
 from app.evaluation.answers import ask
 from app.evaluation.document import evaluate
-from app.predictor import PredictorError
+from app.prediction import PredictorError
 from models.data import Annotation, Dataset, LabelledImage
 
 

@@ -17,7 +17,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from app.contract.masks import encode_polygons
-from app.predictor import PredictedObject
+from app.prediction import PredictedObject
 from app.results import azureml_jsonl, coco, cvat, label_studio, mask_pngs, overlays, yolo_seg
 from app.results.drawing import Outlined, draw
 from app.results.image_result import ImageResult, classes_of
