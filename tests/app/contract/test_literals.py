@@ -92,12 +92,8 @@ def only_numbers(value: Any) -> bool:
 def is_left_out(text: str) -> bool:
     """A sign before a parenthesis, or with its number on another line: what Python reads, and nobody writes."""
     compact = "".join(text.split())
-    return any(sign in compact for sign in ("-(", "+(", "-#", "+#", "-\\", "+\\")) or any(
-        text.rstrip(" \t\f").endswith(sign)
-        for line in text.splitlines()
-        for sign in "+-"
-        if line.rstrip().endswith(sign)
-    )
+    split = any(line.rstrip().endswith(("+", "-")) for line in text.splitlines()[:-1])
+    return split or any(sign in compact for sign in ("-(", "+(", "-#", "+#", "-\\", "+\\"))
 
 
 @seeded
