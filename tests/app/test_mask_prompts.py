@@ -6,10 +6,13 @@ import base64
 from collections.abc import Callable
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from PIL import Image
 
+from models.segmenter.processor import resized_size
+from models.segmenter.upsampling import binary_masks
 from tests.app.same_answers import assert_same
 from tests.app.scoring_requests import COLUMNS, OTHER, PICTURE, encoded, mask_of, row, table, to_sam, to_yolof
 
@@ -32,23 +35,16 @@ def array_of(logits: str) -> np.ndarray:
     return flat.reshape(side, side)
 
 
-def test_logits_come_with_each_mask_where_they_are_asked_for(answer: Callable[..., Any]) -> None:
-    rows = (row(boxes=BOX * 2, multimask=True), row(OTHER, **CLICKS))
+def test_logits_come_with_each_mask_where_they_are_asked_for(answer: Callable[..., Any], http: httpx.Client) -> None:
+    rows = (row(boxes=BOX * 2, multimask=True), row(**CLICKS))
     plain, asked = answer(to_sam(*rows)), answer(to_sam(*rows, return_logits=True))
-    logits = []
-    for one in asked:
-        for prediction in one["predictions"]:
-            logits += [array_of(mask.pop("logits")) for mask in prediction["mask_per_prediction"]]
-    assert len(logits) == 7 and len({one.shape for one in logits}) == 1
+    masks = [mask for one in asked for prompt in one["predictions"] for mask in prompt["mask_per_prediction"]]
+    logits = np.stack([array_of(mask.pop("logits")) for mask in masks])
     assert_same(plain, asked)
-    for mask, one in zip(
-        [*asked[0]["predictions"][0]["mask_per_prediction"], first_of(asked[1])], [*logits[:3], logits[6]], strict=True
-    ):
-        shown = mask_of(mask)
-        side = len(one)
-        height, width = (round(side * edge / max(shown.shape)) for edge in shown.shape)  # without the padding
-        small = np.asarray(Image.fromarray(shown).resize((width, height))) > 0
-        assert ((one[:height, :width] > 0) == small).mean() > 0.95
+    square, size_hw = http.get("/version").json()["segmenter"]["image_size"], (64, 128)
+    shown = binary_masks(logits.astype(np.float32), square, resized_size(size_hw, square), size_hw)
+    assert shown.shape == (7, 64, 128) and 0 < shown.mean() < 1
+    assert (shown == np.stack([mask_of(mask) for mask in masks])).mean() > 0.999
 
 
 def test_logits_and_masks_go_back_with_the_next_prompt(answer: Callable[..., Any]) -> None:
@@ -81,7 +77,7 @@ def test_the_pipelines_masks_have_logits_too(answer: Callable[..., Any]) -> None
     )
 
 
-def test_a_mask_that_is_none_is_told_with_its_row(http: Any) -> None:
+def test_a_mask_that_is_none_is_told_with_its_row(http: httpx.Client) -> None:
     mask = encoded(Image.fromarray(np.eye(64, dtype=bool)))
     response = http.post("/sam/score", json=with_masks((row(boxes=BOX), None), (row(boxes=BOX), mask)))
     assert response.status_code == 400
