@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import IterableDataset
 
 from models import training_process
-from models.demo import detector, scenes, segmenter, segmenter_examples, training, views
+from models.demo import detector, mask_prompts, scenes, segmenter, segmenter_examples, training, views
 from models.demo.scenes import Scene, render_scene, tight_boxes
 from models.demo.segmenter_examples import SegmenterExamples
 from models.demo.things import CLASS_NAMES, CLUTTER
@@ -401,6 +401,33 @@ def test_the_segmenters_loss_is_least_for_the_truth() -> None:
     assert segmenter.hard_iou(-truth, targets).tolist() == [0, 0]
     assert segmenter.hard_iou(torch.ones(8, 8), targets[0]).item() == pytest.approx(12 / 64)
     assert segmenter.hard_iou(-torch.ones(8, 8), torch.zeros(8, 8)).item() == 0
+
+
+@pytest.mark.parametrize("step", [0, 1, 2])
+def test_of_masks_as_prompts_only_their_embedding_learns(no_cutouts: None, step: int) -> None:
+    model = mask_prompts.begin(segmenter.new_model(segmenter.small_config(32, 4, 16), seed=3))
+    encoder = model.prompt_encoder
+    seen = encoder.mask_embed(torch.randn(1, 1, 128, 128) * 10)
+    assert (seen - encoder.no_mask_embed.weight[0, :, None, None]).abs().max() < 0.3  # at first it is nearly no mask
+
+    batch = a_batch(batch=1, prompts=2)
+    loss, figures = mask_prompts.refinement_loss(model, batch, step)
+    assert set(figures) == {"before", "round 1", "round 2"} and all(0 <= one <= 1 for one in figures.values())
+    loss.backward()
+    moved = {name for name, one in model.named_parameters() if one.grad is not None and one.grad.abs().max() > 0}
+    assert moved == {name for name, _ in model.named_parameters() if name.startswith("prompt_encoder.mask_embed.")}
+
+
+def test_a_click_on_what_is_wrong_is_where_it_is_and_has_its_label() -> None:
+    truth = torch.zeros(2, 16, 16)
+    truth[:, 4:12, 4:8] = 1
+    logits = torch.full((2, 16, 16), -5.0)
+    logits[0, 4:12, 4:6] = 5  # the right half is missing
+    logits[1, 4:12, 4:12] = 5  # as much again is too much
+    clicks, labels = mask_prompts._clicks(np.random.default_rng(0), logits, truth)
+    cells = (clicks[:, 0] / 2).int().tolist()
+    assert labels.tolist() == [[1], [0]]
+    assert cells[0][0] in (6, 7) and cells[1][0] in range(8, 12) and all(4 <= y < 12 for _, y in cells)
 
 
 def test_a_saved_segmenter_is_one_that_loads(tmp_path: Path) -> None:
