@@ -316,16 +316,8 @@ def _stream(device: torch.device, urgent: bool) -> AbstractContextManager[object
 
 def _parts(prompts: Prompts, at_once: int) -> list[Prompts]:
     """The prompts in order, in parts of at most `at_once`."""
-
-    def part(values: T, start: int) -> T:
-        return values if values is None else values[start : start + at_once]  # type: ignore[index]
-
+    arrays: tuple[Any, ...] = (prompts.points_xy, prompts.point_labels, prompts.boxes_xyxy, prompts.mask_logits)
     return [
-        Prompts(
-            part(prompts.points_xy, start),
-            part(prompts.point_labels, start),
-            part(prompts.boxes_xyxy, start),
-            part(prompts.mask_logits, start),
-        )
+        Prompts(*(None if array is None else array[start : start + at_once] for array in arrays))
         for start in range(0, len(prompts), at_once)
     ]

@@ -69,9 +69,9 @@ def refinement_loss(model: SamModel, batch: list[Tensor], step: int) -> tuple[Te
         if kind == "new":
             shown_xy = torch.cat([clicks, torch.zeros_like(clicks)], 1)
             shown = torch.cat([kinds, torch.full_like(kinds, -1)], 1)
-        tokens = None if kind == "alone" else encode_prompts(model.prompt_encoder, shown_xy, shown)
+        prompts = None if kind == "alone" else encode_prompts(model.prompt_encoder, shown_xy, shown)
         dense = model.prompt_encoder.mask_embed(fed[:, None])
-        logits, scores = predict_masks(model, features[image_of], tokens, window=window, dense=dense)
+        logits, scores = predict_masks(model, features[image_of], prompts, window=window, dense=dense)
         each = mask_losses(logits, truth[:, None].expand_as(logits))  # (P, 4)
         ious = hard_iou(logits.detach(), truth[:, None])
         losses.append(each[:, 0].mean() + 0.5 * each[:, 1:].min(-1).values.mean() + (scores - ious).square().mean())

@@ -19,8 +19,8 @@ from models.segmenter.decoder import Images, PlaceTables
 from models.segmenter.portions import Portion
 from models.segmenter.protocol import DecodeRequest
 
-# Of a binary mask's logits: how much they change from one cell to the next at an edge, and where they end.
-SLOPE, MOST = 2.0, 8.0
+# Of a binary mask's logits: how far from 0 they go, at least and at most, and by how many cells they are blurred.
+LEAST, MOST, BLUR = 1.0, 10.0, 1.0
 
 
 def cell_coverage(mask: np.ndarray, square: int, resized_hw: tuple[int, int], side: int) -> np.ndarray:
@@ -31,24 +31,28 @@ def cell_coverage(mask: np.ndarray, square: int, resized_hw: tuple[int, int], si
     return padded.reshape(side, square // side, side, square // side).mean((1, 3))
 
 
-def logits_of_mask(mask: np.ndarray, square: int, resized_hw: tuple[int, int], side: int) -> np.ndarray:
-    """A mask (H, W) bool of an image as logits (side, side) float16: the distance to its edge, where it is near.
-
-    square, resized_hw: the side of the model's input, and the image's size in it. SLOPE for each cell of distance,
-    positive within the mask, and at most MOST; the table in docs/api.md says what other rules gave.
-    """
+def covered_cells(mask: np.ndarray, square: int, resized_hw: tuple[int, int], side: int) -> np.ndarray:
+    """The cells (side, side) bool that a mask covers by half, or, of one that is small or thin, more than others."""
     coverage = cell_coverage(mask, square, resized_hw, side)
-    inside = (coverage > min(0.5, coverage.max() / 2)).astype(np.uint8)  # what is small or thin fills no cell by half
-    # The distance to the nearest cell of the other kind is half a cell more than that to the edge between them.
-    within, without = (cv2.distanceTransform(one, cv2.DIST_L2, 5) for one in (inside, 1 - inside))
-    distance = np.where(inside, within - 0.5, 0.5 - without)
-    return (SLOPE * distance.clip(-MOST / SLOPE, MOST / SLOPE)).astype(np.float16)
+    return coverage > min(0.5, coverage.max() / 2)
+
+
+def logits_of_mask(mask: np.ndarray, square: int, resized_hw: tuple[int, int], side: int) -> np.ndarray:
+    """A mask (H, W) bool of an image as logits (side, side) float16, with an edge as soft as those of SAM's own.
+
+    square, resized_hw: the side of the model's input, and the image's size in it. The logits go from -MOST to MOST,
+    blurred by BLUR cells, and are at least LEAST on the mask's own side of its edge, so that nothing thin is lost.
+    benchmarks/results/refinement.md has what other rules gave.
+    """
+    inside = covered_cells(mask, square, resized_hw, side)
+    soft = MOST * (2 * cv2.GaussianBlur(inside.astype(np.float32), (0, 0), BLUR, borderType=cv2.BORDER_REPLICATE) - 1)
+    return np.where(inside, soft.clip(LEAST), soft.clip(max=-LEAST)).astype(np.float16)
 
 
 def dense_prompts(encoder: Any, masks: Sequence[np.ndarray | None]) -> Tensor:
     """What prompts' masks add to their images, (P, C, h, w): where there is none, what SAM has for that.
 
-    encoder: a prompt encoder. masks: of each prompt logits (4h, 4w), or None.
+    encoder: the prompt encoder of a family. masks: of each prompt logits (4h, 4w), or None.
     """
     none = encoder.no_mask_embed.weight
     height, width = encoder.image_embedding_size
@@ -56,6 +60,8 @@ def dense_prompts(encoder: Any, masks: Sequence[np.ndarray | None]) -> Tensor:
     given = [number for number, mask in enumerate(masks) if mask is not None]
     if given:
         logits = np.stack([mask for mask in masks if mask is not None]).astype(np.float32)
+        if none.dtype == torch.float16:  # in which sums of larger ones would be infinite
+            logits = logits.clip(-1000, 1000)
         dense[given] = encoder.mask_embed(torch.from_numpy(logits[:, None]).to(none.device, none.dtype))
     return dense
 
