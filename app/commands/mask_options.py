@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from app.results.image_result import Corners
 
 # Options that are on or off, as `app.contract.schemas` has them, which is not imported for `--help`.
 MASK_FLAGS = {
@@ -29,6 +32,41 @@ def add_mask_options(parser: argparse.ArgumentParser) -> None:
 def mask_params(args: argparse.Namespace) -> dict[str, Any]:
     """What `add_mask_options` read, as params of a request; {} where nothing is asked for."""
     return {name: getattr(args, name) for name in ("min_region_area", *MASK_FLAGS) if getattr(args, name)}
+
+
+def add_polygon_options(parser: argparse.ArgumentParser) -> None:
+    """--polygon-tolerance and --max-vertices, for `corners`."""
+    group = parser.add_argument_group(
+        "polygons people can edit, in coco, jsonl, label-studio and yolo-seg (without these, masks are exact, and no "
+        "polygons in coco and label-studio)"
+    )
+    group.add_argument(
+        "--polygon-tolerance", type=_tolerance, metavar="PIXELS", help="how far polygons may stray from the mask"
+    )
+    group.add_argument("--max-vertices", type=_vertices, metavar="N", help="corners of each polygon")
+
+
+def corners(args: argparse.Namespace) -> Corners:
+    """What `add_polygon_options` read."""
+    from app.results.image_result import Corners
+
+    return Corners(args.polygon_tolerance, args.max_vertices)
+
+
+def _tolerance(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1000:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1000, found {text!r}")
+    return value
+
+
+def _vertices(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and 4 <= int(text) <= 1_000_000):
+        raise argparse.ArgumentTypeError(f"expected a whole number from 4 to 1000000, found {text!r}")
+    return int(text)
 
 
 def _pixels(text: str) -> int:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from app.commands.arguments import add_models, add_page, chosen_settings, failed, fraction, typed, within
 from app.commands.list_options import add_list_options, list_options, named_options
-from app.commands.mask_options import add_mask_options, mask_params
+from app.commands.mask_options import add_mask_options, add_polygon_options, corners, mask_params
 
 if TYPE_CHECKING:
     from app.contract.schemas import MaskSource
@@ -110,6 +110,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help=f"leave out boxes that score less (default: {SCORE_THRESHOLD}; of --prompts: none)",
     )
     add_mask_options(command)
+    add_polygon_options(command)
     add_page(command)
     command.add_argument("--recursive", action="store_true", help="look into folders in folders, too")
     command.add_argument("--restart", action="store_true", help="forget an earlier run's results in DIR")
@@ -222,7 +223,9 @@ def _process(args: argparse.Namespace, sources: Sources, prompts: BoxPrompts | N
         # What an earlier run has written here is kept in step, asked for again or not.
         formats = tuple(one for one in FORMATS if one in formats or (args.out / outputs.NAMES[one]).exists())
         model_version = " + ".join(name for name in identity.values() if name)
-        writing = outputs.Outputs(args.out, formats, sources.root, args.image_url, model_version, args.page)
+        writing = outputs.Outputs(
+            args.out, formats, sources.root, args.image_url, model_version, args.page, corners(args)
+        )
         class_names: tuple[str, ...]
         if args.everything:
             class_names, predict = (), batch.everything(predictor, grid)

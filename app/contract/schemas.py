@@ -38,6 +38,7 @@ MaskSource = Literal["detector", "segmenter", "none"]
 # The params of clean masks that are on or off, and the largest region, in pixels, that may be called small.
 MASK_FLAGS = ("fill_holes", "largest_part", "no_overlaps", "class_agnostic_nms", "tight_boxes", "rotated_boxes")
 MAX_REGION_AREA = 1_000_000_000
+MAX_TOLERANCE, FEWEST_VERTICES, MOST_VERTICES = 1000, 4, 1_000_000  # pixels, and corners of a polygon
 
 # Texts that a request may name for an open-vocabulary detector, and the characters of each.
 MAX_TEXTS, MAX_TEXT_LENGTH = 256, 256
@@ -77,6 +78,8 @@ class Params:
     class_agnostic_nms: bool = False
     tight_boxes: bool = False
     rotated_boxes: bool = False
+    polygon_tolerance: float | None = None
+    max_vertices: int | None = None
 
     @property
     def cleaning(self) -> Cleaning:
@@ -220,6 +223,12 @@ def parse_params(params: object) -> Params:
     def fraction(name: str) -> float | None:
         return _fraction(params.get(name), f"params.{name}")
 
+    def tolerance(name: str) -> float | None:
+        value = params.get(name)
+        if value is not None and (not _is_number(value) or not 0 <= value <= MAX_TOLERANCE):
+            raise _bad_param(f"params.{name}", f"a number from 0 to {MAX_TOLERANCE}", value)
+        return value
+
     def flag(name: str) -> bool:
         value = params.get(name)
         if value is not None and not isinstance(value, bool):
@@ -252,6 +261,8 @@ def parse_params(params: object) -> Params:
         min_region_area=count("min_region_area", 0, MAX_REGION_AREA) or 0,
         **{name: flag(name) for name in MASK_FLAGS},
         everything=read_grid(params),
+        polygon_tolerance=tolerance("polygon_tolerance"),
+        max_vertices=count("max_vertices", FEWEST_VERTICES, MOST_VERTICES),
     )
 
 

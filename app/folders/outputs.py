@@ -12,7 +12,7 @@ from urllib.parse import quote
 from PIL import Image
 
 from app.results import azureml_jsonl, coco, cvat, label_studio, mask_pngs, overlays, yolo_seg
-from app.results.image_result import ImageResult, Results, classes_of
+from app.results.image_result import EXACT, Corners, ImageResult, Results, classes_of
 from models import atomic_files
 from models.data.parsing.sources import address
 from models.images.decoding import decode_image
@@ -42,7 +42,7 @@ class Outputs:
 
     root: the folder that the images' names start at. image_url: what stands before the names in the files that say
     where an image is; None: each file's own way to name a local file. model_version: for Label Studio. page: of images
-    with several pages or frames.
+    with several pages or frames. corners: of masks' outlines, in the formats that have such.
     """
 
     folder: Path
@@ -51,6 +51,7 @@ class Outputs:
     image_url: str | None
     model_version: str
     page: int = 1
+    corners: Corners = EXACT
 
     def lacks(self, result: ImageResult) -> bool:
         """Whether a file of this image is not there yet."""
@@ -77,9 +78,11 @@ class Outputs:
         classes = classes_of(class_names, results)
         written = [NAMES[one] for one in self.formats if one in ("masks", "overlay")]
         writers: dict[str, Callable[..., int]] = {
-            "coco": lambda file: coco.write(file, results, classes),
-            "jsonl": lambda file: azureml_jsonl.write(file, results, self._url_from_here),
-            "label-studio": lambda file: label_studio.write(file, results, self._url_local_files, self.model_version),
+            "coco": lambda file: coco.write(file, results, classes, self.corners),
+            "jsonl": lambda file: azureml_jsonl.write(file, results, self._url_from_here, self.corners),
+            "label-studio": lambda file: label_studio.write(
+                file, results, self._url_local_files, self.model_version, self.corners
+            ),
             "cvat": lambda file: cvat.write(file, results, classes),
         }
         for name, write in writers.items():
@@ -90,11 +93,11 @@ class Outputs:
             written.append(NAMES[name] + (f" (without {left_out} empty masks)" if left_out else ""))
         if "label-studio" in self.formats:
             with atomic_files.text_file(self.folder / LABELING_CONFIG) as file:
-                file.write(label_studio.labeling_config(classes))
+                file.write(label_studio.labeling_config(classes, polygons=bool(self.corners)))
             written.append(LABELING_CONFIG)
         if "yolo-seg" in self.formats:
             with atomic_files.folder(self._path("yolo-seg")) as unfinished:
-                without = yolo_seg.write(unfinished, results, classes, self.root)
+                without = yolo_seg.write(unfinished, results, classes, self.root, self.corners)
             counts = ((without.empty_masks, "empty masks"), (without.missing_images, "images that are gone"))
             lacks = ", ".join(f"{count} {what}" for count, what in counts if count)
             written.append(NAMES["yolo-seg"] + (f" (without {lacks})" if lacks else ""))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from app.contract import grid_params
-from app.contract.schemas import MAX_REGION_AREA, MAX_TEXTS
+from app.contract.schemas import FEWEST_VERTICES, MAX_REGION_AREA, MAX_TEXTS, MAX_TOLERANCE, MOST_VERTICES
 
 VERSIONS = ("2", "3", "3.1")
 
@@ -124,6 +124,18 @@ _SCHEMAS: dict[str, Any] = {
                     "tight_boxes": {"type": "boolean", "description": "The boxes around the masks"},
                     "rotated_boxes": {"type": "boolean", "description": "Also the smallest turned boxes"},
                     **grid_params.described(),
+                    "polygon_tolerance": {
+                        "type": "number",
+                        "minimum": 0,
+                        "maximum": MAX_TOLERANCE,
+                        "description": "How far, in pixels, a polygon may stray from the mask's outline",
+                    },
+                    "max_vertices": {
+                        "type": "integer",
+                        "minimum": FEWEST_VERTICES,
+                        "maximum": MOST_VERTICES,
+                        "description": "Corners of each polygon",
+                    },
                 },
             },
         },

@@ -84,6 +84,8 @@ _PARAMS: dict[str, tuple[frozenset[str], str, Any]] = {
         name: (frozenset({SEGMENTER}), "long" if kind is int else "double", None)
         for name, (kind, _, _) in grid_params.LIMITS.items()
     },
+    "polygon_tolerance": (frozenset({MASKS}), "double", None),
+    "max_vertices": (frozenset({MASKS}), "long", None),
 }
 
 

@@ -10,13 +10,12 @@ from collections.abc import Callable
 from pathlib import PurePosixPath
 from typing import Any, TextIO
 
-from app.contract import masks
 from app.prediction import PredictedObject
-from app.results.image_result import Results, label_of, mask_of
+from app.results.image_result import EXACT, Corners, Results, label_of, mask_of
 
 
-def write(file: TextIO, results: Results, image_url: Callable[[str], str]) -> int:
-    """Write the lines. image_url: an image's name -> its `image_url`.
+def write(file: TextIO, results: Results, image_url: Callable[[str], str], corners: Corners = EXACT) -> int:
+    """Write the lines. image_url: an image's name -> its `image_url`. corners: of the polygons.
 
     Gives the number of objects left out: those whose mask is empty, which no polygon can say.
     """
@@ -25,7 +24,7 @@ def write(file: TextIO, results: Results, image_url: Callable[[str], str]) -> in
         height, width = result.size_hw
         labels = []
         for one in result.objects:
-            shape = _shape(one, width, height)
+            shape = _shape(one, width, height, corners)
             if shape is None:
                 left_out += 1
             else:
@@ -40,10 +39,10 @@ def write(file: TextIO, results: Results, image_url: Callable[[str], str]) -> in
     return left_out
 
 
-def _shape(one: PredictedObject, width: int, height: int) -> dict[str, Any] | None:
+def _shape(one: PredictedObject, width: int, height: int, corners: Corners) -> dict[str, Any] | None:
     mask = mask_of(one)
     if mask is not None:
-        polygons = masks.encode_polygons(mask)
+        polygons = [one.ravel().tolist() for one in corners.polygons(mask)]
         return {"polygon": polygons} if polygons else None
     x1, y1, x2, y2 = one.box_xyxy
     return {"topX": x1 / width, "topY": y1 / height, "bottomX": x2 / width, "bottomY": y2 / height}

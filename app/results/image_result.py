@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from app.contract import masks
 from app.prediction import PredictedObject
 
 # The class of a box that came without one.
@@ -40,6 +41,25 @@ class ImageResult:
 def _as_json(one: PredictedObject) -> dict[str, Any]:
     """As a line of a journal has had it ever since: what was never asked for is not there."""
     return {key: value for key, value in asdict(one).items() if key != "rotated_box" or value is not None}
+
+
+@dataclass(frozen=True)
+class Corners:
+    """How few corners outlines of masks have, as `app.contract.masks.encode_polygons` takes it; falsy: exact ones."""
+
+    polygon_tolerance: float | None = None
+    max_vertices: int | None = None
+
+    def __bool__(self) -> bool:
+        return self.polygon_tolerance is not None or self.max_vertices is not None
+
+    def polygons(self, mask: np.ndarray) -> list[np.ndarray]:
+        """(N, 2) x and y in 0..1 for each part of the mask (H, W) bool."""
+        flat = masks.encode_polygons(mask, self.polygon_tolerance, self.max_vertices)
+        return [np.array(one).reshape(-1, 2) for one in flat]
+
+
+EXACT = Corners()
 
 
 class Results(Protocol):

@@ -1,7 +1,8 @@
 """Label Studio's import file: a JSON list of tasks, what was found as the prediction of each.
 
 Every object is a rectangle (`rectanglelabels`, in percent of the image) and, with a mask, a brush stroke
-(`brushlabels`). `labeling_config` makes the labelling interface that the names in the file go with.
+(`brushlabels`) or, with few corners, a polygon for each part (`polygonlabels`). `labeling_config` makes the labelling
+interface that the names in the file go with.
 """
 
 from __future__ import annotations
@@ -11,14 +12,16 @@ from collections.abc import Callable
 from typing import Any, TextIO
 
 from app.prediction import PredictedObject
-from app.results.image_result import ImageResult, Results, label_of, mask_of
-from models.data.formats.label_studio.writing import BOX, MASK, labeling_config, rectangle, region
+from app.results.image_result import EXACT, Corners, ImageResult, Results, label_of, mask_of
+from models.data.formats.label_studio.writing import BOX, MASK, POLYGON, labeling_config, rectangle, region
 from models.data.parsing.brush import pack
 
 __all__ = ["labeling_config", "write"]
 
 
-def write(file: TextIO, results: Results, image_url: Callable[[str], str], model_version: str) -> int:
+def write(
+    file: TextIO, results: Results, image_url: Callable[[str], str], model_version: str, corners: Corners = EXACT
+) -> int:
     """Write the tasks. image_url: an image's name -> where Label Studio gets it.
 
     Gives the number of objects left out: none; of one whose mask is empty there is the rectangle.
@@ -27,29 +30,34 @@ def write(file: TextIO, results: Results, image_url: Callable[[str], str], model
     for number, result in enumerate(results):
         task = {
             "data": {"image": image_url(result.name)},
-            "predictions": [_prediction(result, model_version)],
+            "predictions": [_prediction(result, model_version, corners)],
         }
         file.write(("," if number else "") + "\n" + json.dumps(task, ensure_ascii=False))
     file.write("\n]\n")
     return 0
 
 
-def _prediction(result: ImageResult, model_version: str) -> dict[str, Any]:
+def _prediction(result: ImageResult, model_version: str, corners: Corners) -> dict[str, Any]:
     scores = [one.score for one in result.objects if one.score is not None]
-    regions = [one for number, its in enumerate(result.objects) for one in _regions(result, number, its)]
+    regions = [one for number, its in enumerate(result.objects) for one in _regions(result, number, its, corners)]
     prediction: dict[str, Any] = {"model_version": model_version, "result": regions}
     if scores:
         prediction["score"] = sum(scores) / len(scores)
     return prediction
 
 
-def _regions(result: ImageResult, number: int, one: PredictedObject) -> list[dict[str, Any]]:
+def _regions(result: ImageResult, number: int, one: PredictedObject, corners: Corners) -> list[dict[str, Any]]:
     shapes = [(BOX, "rectanglelabels", rectangle(one.box_xyxy, result.size_hw))]
     mask = mask_of(one)
-    if mask is not None and mask.any():
+    parts = corners.polygons(mask) if corners and mask is not None else []
+    for place, part in enumerate(parts):  # the first is the mask of the same number as the box, as data sets read it
+        value = {"points": (100 * part).tolist(), "closed": True}
+        shapes.append((MASK if not place else f"{MASK}{place}_", "polygonlabels", value))
+    if mask is not None and mask.any() and not corners:
         shapes.append((MASK, "brushlabels", {"format": "rle", "rle": list(pack(mask))}))
     more = {} if one.score is None else {"score": one.score}
-    return [
+    found = [
         region(name, number, kind, result.size_hw, {**value, kind: [label_of(one)]}, **more)
         for name, kind, value in shapes
     ]
+    return [entry | {"from_name": POLYGON} if entry["type"] == "polygonlabels" else entry for entry in found]

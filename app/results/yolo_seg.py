@@ -19,9 +19,8 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from app.contract import masks
 from app.prediction import PredictedObject
-from app.results.image_result import Results, label_of, mask_of
+from app.results.image_result import EXACT, Corners, Results, label_of, mask_of
 from models.data.formats.yolo.writing import fraction_text, write_yaml
 from models.data.parsing.shapes import joined
 
@@ -37,7 +36,7 @@ class LeftOut:
     missing_images: int = 0
 
 
-def write(folder: Path, results: Results, class_names: Sequence[str], root: Path) -> LeftOut:
+def write(folder: Path, results: Results, class_names: Sequence[str], root: Path, corners: Corners = EXACT) -> LeftOut:
     """Write the set into the folder, which is empty. root: the folder that the images' names start at.
 
     Images lie side by side: `shelf/one.jpg` becomes `shelf__one.jpg`, as a folder called `images` in a name would lead
@@ -63,7 +62,7 @@ def write(folder: Path, results: Results, class_names: Sequence[str], root: Path
         _link(source, folder / "images" / names[-1])
         lines = []
         for one in result.objects:
-            ring = _ring(one, result.size_hw)
+            ring = _ring(one, result.size_hw, corners)
             if ring is None:
                 empty_masks += 1
             else:
@@ -86,12 +85,12 @@ def _link(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def _ring(one: PredictedObject, size_hw: tuple[int, int]) -> np.ndarray | None:
+def _ring(one: PredictedObject, size_hw: tuple[int, int], corners: Corners) -> np.ndarray | None:
     """The object's outline (N, 2), x and y in 0..1; its box where it has no mask, None where its mask is empty."""
     mask = mask_of(one)
     if mask is None:
         height, width = size_hw
         x1, y1, x2, y2 = np.clip(np.divide(one.box_xyxy, (width, height, width, height)), 0, 1)
         return np.array([(x1, y1), (x2, y1), (x2, y2), (x1, y2)])
-    parts = [np.array(flat).reshape(-1, 2) for flat in masks.encode_polygons(mask)]
+    parts = corners.polygons(mask)
     return joined(parts) if parts else None

@@ -39,7 +39,9 @@ class MaskAnswers:
     ) -> dict[str, Any]:
         """A mask, (H, W) bool or run-length encoded, as it stands in the answer. logits: what is to be with it."""
         params = self.params
-        key, encode = masks.encoder(self.form, fast=self.fast)
+        key, encode = masks.encoder(
+            self.form, fast=self.fast, polygon_tolerance=params.polygon_tolerance, max_vertices=params.max_vertices
+        )
         if isinstance(mask, dict) and key == "rle" and not (params.cleaning or params.has_boxes_of_masks):
             found: dict[str, Any] = {key: mask}
         else:

@@ -275,6 +275,7 @@ def test_the_params_are_those_that_the_service_knows(folders: dict[str, Path]) -
     boxes = {"score_threshold", "iou_threshold", "max_detections", "class_agnostic_nms", "exif_orientation"}
     cleaning = {"min_region_area", "fill_holes", "largest_part", "no_overlaps", "tight_boxes", "rotated_boxes"}
     of_sam = {"coordinates", "mask_format", "exif_orientation", "response_schema", "return_logits"}
+    cleaning |= {"polygon_tolerance", "max_vertices"}
     assert set(params["detector"]) == boxes
     assert set(params["segmenter"]) == cleaning | of_sam | {field.name for field in dataclasses.fields(Grid)}
     defaults = {name: value for name, value in params["both"].items() if value is not None}

@@ -20,7 +20,7 @@ from app.contract.masks import encode_polygons
 from app.prediction import PredictedObject
 from app.results import azureml_jsonl, coco, cvat, label_studio, mask_pngs, overlays, yolo_seg
 from app.results.drawing import Outlined, draw
-from app.results.image_result import ImageResult, classes_of
+from app.results.image_result import Corners, ImageResult, classes_of
 from models.data.parsing.brush import pack
 from models.data.parsing.shapes import joined
 from models.rle import encode_rle
@@ -357,3 +357,40 @@ def test_overlays_tint_the_mask_and_outline_the_box(tmp_path: Path) -> None:
     overlays.write(tmp_path, result, grey)
     with Image.open(tmp_path / "a" / "b.png.jpg") as image:
         assert np.abs(np.asarray(image).astype(int) - drawn).mean() < 5
+
+
+def test_outlines_with_few_corners_are_in_every_format_that_has_outlines(tmp_path: Path) -> None:
+    masks = shapes()
+    corners = Corners(polygon_tolerance=1.0)
+    result = result_of([masks["disc"], masks["ring"], masks["corner"], masks["empty"]])
+    expected = [corners.polygons(masks[name]) for name in ("disc", "ring", "corner")]
+    assert [len(parts) for parts in expected] == [1, 1, 2] and len(expected[0][0]) < 20
+    names = ["class 0", "class 1"]
+
+    annotations = json.loads(written(coco.write, [result], names, corners))["annotations"]
+    for entry, parts in zip(annotations, [*expected, []], strict=True):
+        for flat, part in zip(entry["segmentation"], parts, strict=True):
+            np.testing.assert_allclose(np.reshape(flat, (-1, 2)), part * SIZE_HW[::-1], atol=1e-3)
+    assert annotations[0]["area"] == masks["disc"].sum()
+
+    (line,) = written(azureml_jsonl.write, [result], str, corners).splitlines()
+    said = [[np.reshape(flat, (-1, 2)) for flat in one["polygon"]] for one in json.loads(line)["label"]]
+    for found, parts in zip(said, expected, strict=True):
+        assert all((one == part).all() for one, part in zip(found, parts, strict=True))
+
+    (task,) = json.loads(written(label_studio.write, [result], str, "model", corners))
+    regions = task["predictions"][0]["result"]
+    drawn = [one for one in regions if one["type"] == "polygonlabels"]
+    assert [one["id"] for one in drawn] == ["mask0", "mask1", "mask2", "mask1_2"]
+    assert not [one for one in regions if one["type"] == "brushlabels"] and len(regions) == 8
+    for one, part in zip(drawn, [part for parts in expected for part in parts], strict=True):
+        assert one["from_name"] == "polygon" and np.allclose(one["value"]["points"], 100 * part)
+
+    source = tmp_path / "photos" / result.name
+    source.parent.mkdir(parents=True)
+    Image.new("RGB", SIZE_HW[::-1]).save(source)
+    (tmp_path / "set").mkdir()
+    yolo_seg.write(tmp_path / "set", [result], names, tmp_path / "photos", corners)
+    (labels,) = (tmp_path / "set" / "labels").glob("*.txt")
+    lines = [np.array(line.split()[1:], float).reshape(-1, 2) for line in labels.read_text().splitlines()]
+    assert len(lines) == 3 and all(np.allclose(one, joined(parts)) for one, parts in zip(lines, expected, strict=True))

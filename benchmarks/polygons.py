@@ -1,0 +1,46 @@
+"""How near simplified polygons are to their masks: IoU and corners by tolerance, over the objects of drawn scenes.
+
+python -m benchmarks.polygons
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from models.demo.scenes import render_scene
+from models.masks.outlines import one_ring, simplified
+
+TOLERANCES = (0.0, 0.5, 1.0, 2.0, 3.0, 5.0)
+SIZE_HW = (600, 800)
+
+
+def scene_masks(scenes: int) -> list[np.ndarray]:
+    """The visible masks of things in scenes of `SIZE_HW`."""
+    drawn = (render_scene(np.random.default_rng(seed), SIZE_HW, containers=(3, 5)) for seed in range(scenes))
+    return [mask for scene in drawn for mask in scene.masks if mask.any()]
+
+
+def iou(mask: np.ndarray, tolerance: float) -> tuple[float, int]:
+    """Of the polygons, filled by pixel centres, with the mask; and their corners."""
+    rings = [one_ring(part[0], part[1:]) for part in simplified(mask, tolerance)]
+    flat = coco_mask.frPyObjects([ring.ravel().tolist() for ring in rings], *mask.shape)
+    found = coco_mask.decode(coco_mask.merge(flat)).astype(bool)
+    return float((found & mask).sum() / (found | mask).sum()), sum(map(len, rings))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--scenes", type=int, default=50)
+    masks = scene_masks(parser.parse_args().scenes)
+    print(f"{len(masks)} masks of {SIZE_HW[1]} x {SIZE_HW[0]}")
+    for tolerance in TOLERANCES:
+        found = np.array([iou(mask, tolerance) for mask in masks])
+        least, middle = found[:, 0].min(), found[:, 0].mean()
+        print(f"| {tolerance:g} | {least:.3f} | {middle:.3f} | {np.median(found[:, 1]):.0f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
