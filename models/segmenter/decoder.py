@@ -13,15 +13,31 @@ is known: it centres `base` and `rows`, multiplies `scale`, and leaves `weights`
 follows from inner products of `base` and `rows`. What reads the image (queries, keys, values, the first
 upscaling convolution) is linear, so that its part for `base` is computed once per image and its part for
 `rows` on a few vectors per prompt. All of it is plain differentiable arithmetic.
+
+SAM 2 and SAM-HQ have the same layers and make masks of what comes out otherwise: `models.segmenter.fine_decoders`.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import SamModel
 from transformers.models.sam.modeling_sam import SamAttention, SamMaskDecoder, SamPromptEncoder
+
+from models.segmenter.projections import (
+    as_linear,
+    attend,
+    by_head,
+    centre,
+    flat_times,
+    out_projection,
+    project,
+    split_heads,
+    times,
+)
 
 # Labels of points beside Hugging Face's 1 object, 0 not the object, -1 no point, -10 nothing.
 BOX_CORNERS = (2, 3)  # upper left, lower right
@@ -44,7 +60,9 @@ def encode_prompts(encoder: SamPromptEncoder, points_xy: Tensor, labels: Tensor)
     """
     frequencies = encoder.shared_embedding.positional_embedding.float()
     places = _encode_places((points_xy + 0.5) / encoder.input_image_size, frequencies)  # 0.5: a pixel's middle
-    kinds = torch.cat([encoder.not_a_point_embed.weight, *(kind.weight for kind in encoder.point_embed)])
+    points = encoder.point_embed  # one table for all kinds in SAM 2, else one for each
+    tables = [points] if isinstance(points, nn.Embedding) else points
+    kinds = torch.cat([encoder.not_a_point_embed.weight, *(table.weight for table in tables)])
     labels = labels.long()
     tokens = kinds[(labels + 1).clamp(min=0)] + places * (labels >= 0).unsqueeze(-1)
     return (tokens * (labels != -10).unsqueeze(-1)).to(kinds.dtype)
@@ -101,10 +119,10 @@ class PlaceTables:
                 (layer.cross_attn_token_to_image, layer.cross_attn_token_to_image.k_proj),
                 (layer.cross_attn_image_to_token, layer.cross_attn_image_to_token.q_proj),
             ):
-                self.tables[linear] = _project(placed[None], *_by_head(attention, linear))
+                self.tables[linear] = project(placed[None], *by_head(attention, linear))
         final = decoder.transformer.final_attn_token_to_image
         placed = self.grid + layers[-1].layer_norm4.bias
-        self.tables[final.k_proj] = _project(placed[None], *_by_head(final, final.k_proj))
+        self.tables[final.k_proj] = project(placed[None], *by_head(final, final.k_proj))
 
 
 class Images:
@@ -120,6 +138,7 @@ class Images:
     ) -> None:
         self.model, self.places, self.projected = model, places, projected
         self.size_hw = (features.shape[2], features.shape[3])
+        features = self.coarse(features)
         base = features + (model.prompt_encoder.no_mask_embed.weight.reshape(1, -1, 1, 1) if dense is None else dense)
         self.bases = [base.flatten(2).transpose(1, 2).contiguous()]  # (B, hw, C), one more after each layer
         self.placed = self.bases[0] + places.grid
@@ -132,21 +151,26 @@ class Images:
         for layer in model.mask_decoder.transformer.layers:
             attention, norm = layer.cross_attn_image_to_token, layer.layer_norm4
             heads = attention.num_attention_heads
-            weight = attention.out_proj.weight.t().unflatten(0, (heads, -1))  # (heads, d, C)
+            out = out_projection(attention)
+            weight = out.weight.t().unflatten(0, (heads, -1))  # (heads, d, C)
             # Every head's attention sums to one: its share of the biases travels as one more value, a 1.
-            share = ((attention.out_proj.bias + bias) / heads).expand(heads, 1, -1)
-            outward = [_centre(one) for one in (*outward, torch.cat([weight, share], dim=1))]
+            share = ((out.bias + bias) / heads).expand(heads, 1, -1)
+            outward = [centre(one) for one in (*outward, torch.cat([weight, share], dim=1))]
             self.outward.append(outward)
-            self.centred.append(_centre(self.bases[-1]))
+            self.centred.append(centre(self.bases[-1]))
             self.squares.append(self.centred[-1].float().square().sum(-1).unsqueeze(1))
             self.bases.append(self.centred[-1] * norm.weight)
             outward, bias = [one * norm.weight for one in outward], norm.bias
         self._projections: dict[object, Tensor] = {}
 
+    def coarse(self, features: Tensor) -> Tensor:
+        """The part (B, C, h, w) of an image's features that the layers read; called once, before anything else."""
+        return features
+
     def project(self, key: object, base: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """(B, heads, d, hw): `base` (B, hw, C) seen through `weight` (heads, d, C); kept under `key`."""
         if key not in self._projections:
-            self._projections[key] = _project(base, weight, bias)
+            self._projections[key] = project(base, weight, bias)
         return self._projections[key]
 
     def upscaled(self, weight: Tensor) -> Tensor:
@@ -160,20 +184,20 @@ class Images:
     ) -> tuple[Tensor, Tensor]:
         """As `predict_masks`."""
         decoder: SamMaskDecoder = self.model.mask_decoder
-        output_tokens = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
+        output_tokens = self.output_tokens()
         tokens = output_tokens.expand(len(image_of), -1, -1)
         if prompts is not None:
             tokens = torch.cat([tokens, prompts.to(tokens.dtype)], dim=1)  # (P, T, C)
             if present is not None:
                 present = F.pad(present, (len(output_tokens), 0), value=True)[:, None, None]  # (P, 1, 1, T)
 
-        image = _PromptedImages(self, image_of)
+        image = PromptedImages(self, image_of)
         queries = tokens
         for layer in decoder.transformer.layers:
             if layer.skip_first_layer_pe:
-                queries = _attend(layer.self_attn, queries, queries, present)
+                queries = attend(layer.self_attn, queries, queries, present)
             else:
-                queries = queries + _attend(layer.self_attn, queries + tokens, queries, present)
+                queries = queries + attend(layer.self_attn, queries + tokens, queries, present)
             queries = layer.layer_norm1(queries)
             queries = queries + image.read(layer.cross_attn_token_to_image, queries + tokens)
             queries = layer.layer_norm2(queries)
@@ -181,14 +205,27 @@ class Images:
             image.write(layer.cross_attn_image_to_token, queries + tokens, queries, present)
             image.normalize(layer.layer_norm4)
         queries = queries + image.read(decoder.transformer.final_attn_token_to_image, queries + tokens)
-        queries = decoder.transformer.layer_norm_final_attn(queries)
+        return self.masks(image, decoder.transformer.layer_norm_final_attn(queries), wanted)
 
-        networks = list(enumerate(decoder.output_hypernetworks_mlps))[wanted]
-        filters = torch.stack([mlp(queries[:, 1 + i]) for i, mlp in networks], dim=1)  # (P, M, C / 8)
-        return image.upscale(filters), decoder.iou_prediction_head(queries[:, 0])[:, wanted]
+    def output_tokens(self) -> Tensor:
+        """The tokens (T, C) that stand before a prompt's, and that masks and scores are read from."""
+        decoder: SamMaskDecoder = self.model.mask_decoder
+        return torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
+
+    def masks(self, image: PromptedImages, queries: Tensor, wanted: slice) -> tuple[Tensor, Tensor]:
+        """Logits (P, M, 4h, 4w) and predicted IoU (P, M) from what `image` and tokens (P, T, C) have become."""
+        filters = self.filters(queries[:, 1:], wanted)
+        logits = [filters @ part.transpose(1, 2) for part in image.upscaled()]
+        scores = self.model.mask_decoder.iou_prediction_head(queries[:, 0])[:, wanted]
+        return in_raster(torch.cat(logits, dim=2), self.size_hw), scores
+
+    def filters(self, mask_tokens: Tensor, wanted: slice) -> Tensor:
+        """What the upscaled image is multiplied by (P, M, C / 8), from the masks' tokens (P, 4, C)."""
+        networks = list(enumerate(self.model.mask_decoder.output_hypernetworks_mlps))[wanted]
+        return torch.stack([mlp(mask_tokens[:, i]) for i, mlp in networks], dim=1)
 
 
-class _PromptedImages:
+class PromptedImages:
     """The image embeddings of P prompts while they pass through the layers, in the form the module describes."""
 
     bias: Tensor  # (C,), from the first norm on
@@ -204,39 +241,39 @@ class _PromptedImages:
     def read(self, attention: SamAttention, tokens: Tensor) -> Tensor:
         """Attention of tokens (P, T, C) to the image: (P, T, C)."""
         heads = attention.num_attention_heads
-        queries = _split(attention.q_proj(tokens), heads) * attention.scaling  # (P, heads, T, d)
+        queries = split_heads(attention.q_proj(tokens), heads) * attention.scaling  # (P, heads, T, d)
         shares = self._match(attention, attention.k_proj, queries).softmax(-1)  # (P, heads, T, hw)
         if self.scale is not None:
             shares = shares * self.scale.to(shares.dtype).unsqueeze(1)
-        weight, bias = _by_head(attention, attention.v_proj)
+        weight, bias = by_head(attention, attention.v_proj)
         base = self.images.bases[self.stage]
         if self.images.projected:
             table = self.images.project(attention.v_proj, base, weight)
-            seen = _times(shares, table.transpose(2, 3), self.image_of)  # (P, heads, T, d)
+            seen = times(shares, table.transpose(2, 3), self.image_of)  # (P, heads, T, d)
         else:
-            seen = _flat_times(shares, base, self.image_of) @ weight.transpose(1, 2)
+            seen = flat_times(shares, base, self.image_of) @ weight.transpose(1, 2)
         if self.rows is not None and self.weights is not None:
             of_rows = (shares.flatten(1, 2) @ self.weights.transpose(1, 2)).unflatten(1, (heads, -1))
-            seen = seen + of_rows @ _split(F.linear(self.rows, attention.v_proj.weight), heads)
+            seen = seen + of_rows @ split_heads(F.linear(self.rows, attention.v_proj.weight), heads)
             bias = bias + (weight @ self.bias)
-        return attention.out_proj((seen + bias.unsqueeze(1)).transpose(1, 2).flatten(2))
+        return out_projection(attention)((seen + bias.unsqueeze(1)).transpose(1, 2).flatten(2))
 
     def write(self, attention: SamAttention, keys: Tensor, values: Tensor, present: Tensor | None) -> None:
         """Add the attention of the image to tokens with these keys and values (P, T, C)."""
         heads = attention.num_attention_heads
-        k = _split(attention.k_proj(keys), heads) * attention.scaling  # (P, heads, T, d)
+        k = split_heads(attention.k_proj(keys), heads) * attention.scaling  # (P, heads, T, d)
         scores = self._match(attention, attention.q_proj, k)  # (P, heads, T, hw)
         if present is not None:
             scores = scores.masked_fill(~present.transpose(2, 3), -torch.inf)
         weights = scores.softmax(2).flatten(1, 2)
-        v = F.pad(_split(attention.v_proj(values), heads), (0, 1), value=1.0)
+        v = F.pad(split_heads(attention.v_proj(values), heads), (0, 1), value=1.0)
         rows = (v @ self.images.outward[self.stage][-1]).flatten(1, 2)
         self.values.append(v)
         if self.scale is None or self.weights is None or self.rows is None:
             self.weights, self.rows = weights, rows
         else:
             self.weights = torch.cat([self.weights, weights / self.scale.to(weights.dtype)], dim=1)
-            self.rows = torch.cat([_centre(self.rows), rows], dim=1)
+            self.rows = torch.cat([centre(self.rows), rows], dim=1)
 
     def normalize(self, norm: nn.LayerNorm) -> None:
         """Layer norm of the image over its channels, after `write`."""
@@ -246,13 +283,13 @@ class _PromptedImages:
         if self.images.projected:
             with_base = torch.cat(
                 [
-                    _times(v, self.images.project((norm, i), centred, weight), self.image_of).flatten(1, 2)
+                    times(v, self.images.project((norm, i), centred, weight), self.image_of).flatten(1, 2)
                     for i, (v, weight) in enumerate(zip(self.values, self.images.outward[self.stage], strict=True))
                 ],
                 dim=1,
             )
         else:
-            with_base = _flat_times(self.rows, centred.transpose(1, 2), self.image_of)
+            with_base = flat_times(self.rows, centred.transpose(1, 2), self.image_of)
         mixed = torch.baddbmm(with_base, self.rows @ self.rows.transpose(1, 2), self.weights, beta=2)
         squares = self.images.squares[self.stage][self.image_of if len(centred) > 1 else slice(None)]
         squares = squares + (mixed * self.weights).sum(1, keepdim=True, dtype=torch.float32)
@@ -262,106 +299,58 @@ class _PromptedImages:
         self.rows, self.bias = self.rows * norm.weight, norm.bias
         self.stage += 1
 
-    def upscale(self, filters: Tensor) -> Tensor:
-        """Logits (P, M, 4h, 4w): the image upscaled twice, then through `filters` (P, M, C / 8).
+    def upscaled(self, fine: tuple[Tensor, Tensor] | None = None) -> Iterator[Tensor]:
+        """The image upscaled twice, as (P, places * 4 * 4, C / 8) of some lines of the grid, in `in_raster`'s order.
 
-        Some lines of the grid at a time on a processor, so that what is sixteen times as large stays in its caches.
+        fine: what is added after each step: (B, hw, 4 * C / 4) and (B, hw, 16 * C / 8), or None.
+        Some lines at a time on a processor, so that what is sixteen times as large stays in its caches.
         """
         assert self.weights is not None and self.rows is not None and self.scale is not None
         decoder: SamMaskDecoder = self.images.model.mask_decoder
         norm = decoder.upscale_layer_norm
         # A transposed convolution of kernel and stride 2 turns each place into 2 x 2: one linear map.
-        weight1, bias1 = _as_linear(decoder.upscale_conv1)  # (C, 4 * C / 4)
-        weight2, bias2 = _as_linear(decoder.upscale_conv2)  # (C / 4, 4 * C / 8)
+        weight1, bias1 = as_linear(decoder.upscale_conv1)  # (C, 4 * C / 4)
+        weight2, bias2 = as_linear(decoder.upscale_conv2)  # (C / 4, 4 * C / 8)
         base = self.images.upscaled(weight1)  # (B, hw, 4 * C / 4)
-        base = base if len(base) == 1 else base[self.image_of]
+        base, *details = (part if len(part) == 1 else part[self.image_of] for part in (base, *(fine or ())))
         rows, bias1 = self.rows @ weight1, bias1 + self.bias @ weight1
         scale = self.scale.transpose(1, 2).to(rows.dtype)
 
-        height, width = self.images.size_hw
-        lines = height if filters.is_cuda else max(1, UPSCALED_AT_ONCE // (len(filters) * width))
-        logits = []
+        prompts, (height, width) = len(self.rows), self.images.size_hw
+        lines = height if rows.is_cuda else max(1, UPSCALED_AT_ONCE // (prompts * width))
         for first in range(0, height, lines):
             places = slice(first * width, (first + lines) * width)
             image = torch.baddbmm(base[:, places], self.weights[..., places].transpose(1, 2), rows)
-            image = torch.addcmul(bias1, image, scale[:, places]).unflatten(-1, (4, -1))
+            added = bias1 + details[0][:, places] if details else bias1
+            image = torch.addcmul(added, image, scale[:, places]).unflatten(-1, (4, -1))
             image = F.gelu(F.layer_norm(image, norm.normalized_shape, norm.weight, norm.bias, norm.eps))
-            image = F.gelu(torch.addmm(bias2, image.flatten(0, 2), weight2))  # (P * places * 4, 4 * C / 8)
-            image = image.view(len(filters), -1, filters.shape[-1])  # (P, places * 4 * 4, C / 8)
-            logits.append(filters @ image.transpose(1, 2))
-        # (P, M, line, column, half of the line, of the column, quarter of the line, of the column)
-        whole = torch.cat(logits, dim=2).view(*filters.shape[:2], height, width, 2, 2, 2, 2)
-        return whole.permute(0, 1, 2, 4, 6, 3, 5, 7).reshape(*filters.shape[:2], 4 * height, 4 * width)
+            image = torch.addmm(bias2, image.flatten(0, 2), weight2)  # (P * places * 4, 4 * C / 8)
+            if details:
+                image = image.view(prompts, -1, details[1].shape[-1]).add_(details[1][:, places])
+            yield F.gelu(image).view(prompts, -1, decoder.upscale_conv2.out_channels)
 
     def _match(self, attention: SamAttention, linear: nn.Linear, x: Tensor) -> Tensor:
         """Inner products (P, heads, T, hw) of x (P, heads, T, d) with `linear` of the image and its places."""
-        weight, bias = _by_head(attention, linear)
+        weight, bias = by_head(attention, linear)
         base = self.images.bases[self.stage] if self.stage else self.images.placed
         if self.images.projected:
             table = self.images.project(linear, base, weight, None if self.stage else bias)
-            products = _times(x, table, self.image_of)
+            products = times(x, table, self.image_of)
         else:
-            products = _flat_times(x @ weight, base.transpose(1, 2), self.image_of)
+            products = flat_times(x @ weight, base.transpose(1, 2), self.image_of)
             if not self.stage:
                 products = products + (x @ bias.unsqueeze(-1))
         if self.rows is None or self.weights is None or self.scale is None:
             return products
-        with_rows = x @ _split(F.linear(self.rows, linear.weight), x.shape[1]).transpose(2, 3)  # (P, heads, T, K)
+        with_rows = x @ split_heads(F.linear(self.rows, linear.weight), x.shape[1]).transpose(2, 3)  # (P, heads, T, K)
         products = torch.baddbmm(products.flatten(1, 2), with_rows.flatten(1, 2), self.weights)
-        placed = _times(x, self.images.places.tables[linear], self.image_of).flatten(1, 2)
+        placed = times(x, self.images.places.tables[linear], self.image_of).flatten(1, 2)
         return torch.addcmul(placed, products, self.scale.to(placed.dtype)).unflatten(1, x.shape[1:3])
 
 
-def _attend(attention: SamAttention, placed: Tensor, values: Tensor, present: Tensor | None) -> Tensor:
-    """Self-attention of tokens (P, T, C); present: (P, 1, 1, T) bool or None."""
-    heads = attention.num_attention_heads
-    q, k, v = (
-        _split(linear(x), heads)
-        for linear, x in ((attention.q_proj, placed), (attention.k_proj, placed), (attention.v_proj, values))
-    )
-    attended = F.scaled_dot_product_attention(q, k, v, attn_mask=present)
-    return attention.out_proj(attended.transpose(1, 2).flatten(2))
-
-
-def _split(x: Tensor, heads: int) -> Tensor:
-    """(P, T, heads * d) -> (P, heads, T, d)."""
-    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
-
-
-def _centre(x: Tensor) -> Tensor:
-    return x - x.mean(-1, keepdim=True)
-
-
-def _by_head(attention: SamAttention, linear: nn.Linear) -> tuple[Tensor, Tensor]:
-    """A projection's weight (heads, d, C) and bias (heads, d)."""
-    heads = attention.num_attention_heads
-    return linear.weight.unflatten(0, (heads, -1)), linear.bias.unflatten(0, (heads, -1))
-
-
-def _project(base: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """base (B, hw, C), weight (heads, d, C), bias (heads, d) -> (B, heads, d, hw)."""
-    projected = weight.flatten(0, 1) @ base.transpose(1, 2)
-    if bias is not None:
-        projected = projected + bias.flatten().unsqueeze(-1)
-    return projected.unflatten(1, weight.shape[:2])
-
-
-def _as_linear(conv: nn.ConvTranspose2d) -> tuple[Tensor, Tensor]:
-    """Weight (C, 2 * 2 * D) and bias (2 * 2 * D,) of a transposed convolution from C to D channels."""
-    assert conv.bias is not None
-    return conv.weight.permute(0, 2, 3, 1).flatten(1), conv.bias.repeat(4)
-
-
-def _times(x: Tensor, tables: Tensor, image_of: Tensor) -> Tensor:
-    """x (P, heads, T, n) @ tables (B, heads, n, m)[image_of]; prompts of the only image are multiplied as one."""
-    if len(tables) > 1:
-        return x @ tables[image_of]
-    product = x.transpose(0, 1).flatten(1, 2) @ tables[0]  # (heads, P * T, m)
-    return product.unflatten(1, (len(x), -1)).transpose(0, 1)
-
-
-def _flat_times(x: Tensor, tables: Tensor, image_of: Tensor) -> Tensor:
-    """x (P, ..., n) @ tables (B, n, m)[image_of]."""
-    flat = x.flatten(1, -2)
-    product = flat @ tables[image_of] if len(tables) > 1 else flat.flatten(0, 1) @ tables[0]
-    return product.view(*x.shape[:-1], -1)
+def in_raster(logits: Tensor, size_hw: tuple[int, int]) -> Tensor:
+    """(P, M, h * w * 4 * 4), a place of the grid after the other as `upscaled` has them -> (P, M, 4h, 4w)."""
+    height, width = size_hw
+    # (P, M, line, column, half of the line, of the column, quarter of the line, of the column)
+    whole = logits.view(*logits.shape[:2], height, width, 2, 2, 2, 2)
+    return whole.permute(0, 1, 2, 4, 6, 3, 5, 7).reshape(*logits.shape[:2], 4 * height, 4 * width)
