@@ -64,7 +64,7 @@ class Families(Generic[FamilyT]):
                 missed.append(str(error))
             else:
                 return family
-        raise ModelFilesError("; ".join(missed))
+        raise ModelFilesError("; ".join(dict.fromkeys(missed)))  # families of one kind of folder say the same
 
     def folders_below(self, root: Path) -> set[Path]:
         """Every folder at or below `root` that holds a model of any of them."""

@@ -20,13 +20,19 @@ _KNOWN: tuple[tuple[tuple[str, ...], str, str], ...] = (
     (
         (r"image_encoder\.trunk\.", r"sam_mask_decoder\."),
         "Meta's SAM 2 (or 3)",
-        "this service reads SAM 1: `box2mask weights pull sam-base`",
+        "this service reads Hugging Face's form. Download the folder facebook/sam2.1-hiera-tiny (-small, -base-plus, "
+        "-large) from there, and name it as the segmenter",
     ),
-    ((r"image_encoder\.", r"mask_decoder\.(hf_token|hf_mlp)"), "SAM-HQ", "this service reads Hugging Face's SAM 1"),
+    (
+        (r"image_encoder\.", r"mask_decoder\.(hf_token|hf_mlp)"),
+        "SAM-HQ as its authors publish it",
+        "this service reads Hugging Face's form. Download the folder syscv-community/sam-hq-vit-base (-large, -huge) "
+        "from there, and name it as the segmenter",
+    ),
     (
         (r"image_encoder\.(patch_embed\.seq|layers\.0\.blocks)", r"mask_decoder\."),
         "MobileSAM",
-        "this service reads Hugging Face's SAM 1: `box2mask weights pull sam-base`",
+        "this service reads Hugging Face's SAM: `box2mask weights pull sam-base`",
     ),
     (
         (r"image_encoder\.blocks\.", r"prompt_encoder\.", r"mask_decoder\."),

@@ -119,9 +119,10 @@ class Prompts:
 class Embedding:
     """One image as a segmenter's decoder wants it.
 
-    features: (C, h, w) tensor on the segmenter's device, in its dtype.
+    features: (C, h, w) tensor on the segmenter's device, in its dtype; with further channels for details of each place
+        in families that have such.
     size_hw: the image's own (height, width).
-    resized_hw: its (height, width) after the resize that keeps the aspect ratio, before padding.
+    resized_hw: its (height, width) in the model's input, before padding.
     """
 
     features: torch.Tensor

@@ -1,6 +1,7 @@
 """SAM's image encoder, several ways cheaper than Hugging Face's own forward, with the same weights and answers.
 
-Knows one Hugging Face `SamVisionEncoder` and tensors; nothing of images, prompts, files, or who waits for it.
+Knows one Hugging Face `SamVisionEncoder`, or `SamHQVisionEncoder`, which is alike, and tensors; nothing of images,
+prompts, files, or who waits for it.
 
 What it does otherwise:
 
@@ -31,6 +32,7 @@ from transformers.models.sam.modeling_sam import (
     SamVisionNeck,
     SamVisionSdpaAttention,
 )
+from transformers.models.sam_hq import modeling_sam_hq as hq
 
 # Attention scores at once. In steps, as many per thread as its cache holds; fused, as many as make it worth while to
 # turn keys and values into the matrix units' layout again; off the CPU, as many as memory is happy to spare.
@@ -259,6 +261,19 @@ class ImageEncoder:
         a CPU; may do anything, other work in torch and other calls of this encoder included. What it raises ends
         the call. Raises ValueError for pixels of another size than the encoder's.
         """
+        return self._encode(pixels, between, None)
+
+    @torch.no_grad()
+    def with_early_tokens(
+        self, pixels: Tensor, between: Callable[[], None] | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """The same, and the tokens (B, h, w, C) after the first layer with global attention, if there is one."""
+        early: list[Tensor] = []
+        embedding = self._encode(pixels, between, early)
+        return embedding, early[0] if early else None
+
+    def _encode(self, pixels: Tensor, between: Callable[[], None] | None, early: list[Tensor] | None) -> Tensor:
+        """early: gets the tokens after the first layer with global attention."""
         between = between or _nothing
         encoder = self._encoder
         grid = encoder.patch_embed(pixels)  # (B, h, w, C), in memory (B, C, h, w)
@@ -283,6 +298,8 @@ class ImageEncoder:
                 layout = layer.layout
             between()
             self._run(layer, tokens, buffer, spare, batch, between)
+            if early == [] and layer.module.window_size == 0:  # its layout is the grid's own order
+                early.append(tokens.view(batch, *self._grid_hw, channels).clone())
         del buffer
         layout.scatter(tokens, spare.view(batch, *self._grid_hw, channels))
         embedding = encoder.neck(spare.view(batch, *self._grid_hw, channels))
@@ -364,14 +381,15 @@ def _check(encoder: SamVisionEncoder) -> None:
         if type(module) not in kinds:
             raise UnknownEncoder(f"{name}: expected {kinds[0].__name__}, found {type(module).__name__}")
 
-    expect("encoder", encoder, SamVisionEncoder)
-    expect("patch_embed", encoder.patch_embed, SamPatchEmbeddings)
-    expect("neck", encoder.neck, SamVisionNeck)
+    expect("encoder", encoder, SamVisionEncoder, hq.SamHQVisionEncoder)
+    expect("patch_embed", encoder.patch_embed, SamPatchEmbeddings, hq.SamHQPatchEmbeddings)
+    expect("neck", encoder.neck, SamVisionNeck, hq.SamHQVisionNeck)
+    attentions = (SamVisionAttention, SamVisionSdpaAttention, hq.SamHQVisionAttention, hq.SamHQVisionSdpaAttention)
     for index, layer in enumerate(encoder.layers):
         name = f"layers.{index}"
-        expect(name, layer, SamVisionLayer)
-        expect(f"{name}.attn", layer.attn, SamVisionAttention, SamVisionSdpaAttention)
-        expect(f"{name}.mlp", layer.mlp, SamMLPBlock)
+        expect(name, layer, SamVisionLayer, hq.SamHQVisionLayer)
+        expect(f"{name}.attn", layer.attn, *attentions)
+        expect(f"{name}.mlp", layer.mlp, SamMLPBlock, hq.SamHQMLPBlock)
         for norm in ("layer_norm1", "layer_norm2"):
             expect(f"{name}.{norm}", getattr(layer, norm), nn.LayerNorm)
         for linear in ("attn.qkv", "attn.proj", "mlp.lin1", "mlp.lin2"):

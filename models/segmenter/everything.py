@@ -107,8 +107,7 @@ def candidates(
     for number in np.flatnonzero(wanted).tolist():
         one = measure(
             logits[number],
-            segmenter.image_size,
-            raw.resized_hw,
+            *segmenter.mask_frame(raw),
             raw.size_hw,
             grid.mask_threshold,
             grid.stability_score_offset,

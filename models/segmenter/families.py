@@ -7,4 +7,8 @@ from typing import Any
 from models.families import Families
 from models.segmenter.protocol import Segmenter
 
-SEGMENTERS: Families[type[Segmenter[Any]]] = Families("models.segmenter.sam:Sam")
+SEGMENTERS: Families[type[Segmenter[Any]]] = Families(
+    "models.segmenter.sam:Sam",
+    "models.segmenter.sam_hq:SamHQ",
+    "models.segmenter.sam2:Sam2",
+)

@@ -67,11 +67,18 @@ def dense_prompts(encoder: Any, masks: Sequence[np.ndarray | None]) -> Tensor:
 
 
 def images_with_masks(
-    model: SamModel, places: PlaceTables, requests: Sequence[DecodeRequest], portion: Portion
+    images_class: type[Images],
+    model: SamModel,
+    places: PlaceTables,
+    requests: Sequence[DecodeRequest],
+    portion: Portion,
 ) -> Images:
-    """An image for each prompt of a portion, as its own mask is in it; no other prompt has the use of it."""
+    """An image for each prompt of a portion, as its own mask is in it; no other prompt has the use of it.
+
+    images_class: that of the model's family.
+    """
     weight = model.prompt_encoder.no_mask_embed.weight
     features = torch.stack([requests[r].embedding.features for r, piece in portion for _ in piece])
     masks = [(requests[r].prompts.mask_logits or [None] * piece.stop)[n] for r, piece in portion for n in piece]
     dense = dense_prompts(model.prompt_encoder, masks)
-    return Images(model, features.to(weight.device, weight.dtype), places, dense, projected=False)
+    return images_class(model, features.to(weight.device, weight.dtype), places, dense, projected=False)

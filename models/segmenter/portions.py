@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
+import numpy as np
+
 from models.segmenter.prompt_points import token_count
 from models.segmenter.protocol import DecodeRequest
 
@@ -36,3 +38,25 @@ def portions(
                     portion, room = [], at_once
         if portion:
             yield portion
+
+
+def filled_up(
+    portion: Portion, points: Sequence[tuple[np.ndarray, np.ndarray]]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Points (P, T, 2), labels (P, T) and whether they are real (P, T), for the P prompts of a portion.
+
+    points: by the number of the request, all its points (N, t, 2) and labels (N, t); T is the largest t.
+    """
+    count, longest = sum(len(piece) for _, piece in portion), max(points[r][1].shape[1] for r, _ in portion)
+    xy = np.zeros((count, longest, 2), np.float32)
+    labels = np.full((count, longest), -10)
+    present = np.zeros((count, longest), bool)
+    row = 0
+    for r, piece in portion:
+        its_xy, its_labels = points[r]
+        filled = slice(row, row + len(piece)), slice(its_xy.shape[1])
+        xy[filled] = its_xy[piece.start : piece.stop]
+        labels[filled] = its_labels[piece.start : piece.stop]
+        present[filled] = True
+        row += len(piece)
+    return xy, labels, present

@@ -1,15 +1,49 @@
-"""How Hugging Face's SamImageProcessor prepares an image: to which size, and by which mean and standard deviation."""
+"""How Hugging Face's image processors prepare an image: to which size, and by which mean and standard deviation.
+
+Those of SAM and SAM-HQ resize its longer side and pad the other, that of SAM 2 stretches it to a square.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
+from PIL import Image
 
 from models.checkpoints import ModelFilesError, read_json_object
 from models.model_errors import say_once
 
-# Hugging Face's SamImageProcessor, for a folder without preprocessor_config.json.
+# Hugging Face's SamImageProcessor and Sam2ImageProcessor, for a folder without preprocessor_config.json.
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One image on its way to the encoder, on the CPU: bytes, which are normalised and padded on the device.
+
+    image: (h, w, 3) uint8 RGB, resized to fit. size_hw: the size that the image had before.
+    """
+
+    image: np.ndarray
+    size_hw: tuple[int, int]
+
+    @property
+    def resized_hw(self) -> tuple[int, int]:
+        return self.image.shape[0], self.image.shape[1]
+
+
+def resized(image: np.ndarray, side: int, *, stretched: bool) -> Sample:
+    """An RGB image (H, W, 3) uint8, resized as Pillow does it: to the square, or so that its longer side fits."""
+    size_hw = (image.shape[0], image.shape[1])
+    height, width = input_size(size_hw, side, stretched=stretched)
+    return Sample(np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)), size_hw)
+
+
+def input_size(size_hw: tuple[int, int], side: int, *, stretched: bool) -> tuple[int, int]:
+    """(height, width) of an image in the model's input: the whole square, or what keeps its shape."""
+    return (side, side) if stretched else resized_size(size_hw, side)
 
 
 def resized_size(size_hw: tuple[int, int], longest: int) -> tuple[int, int]:
@@ -19,18 +53,21 @@ def resized_size(size_hw: tuple[int, int], longest: int) -> tuple[int, int]:
     return height, width
 
 
-def normalization(folder: Path, image_size: int) -> tuple[Sequence[float], Sequence[float]]:
+def normalization(folder: Path, image_size: int, *, stretched: bool = False) -> tuple[Sequence[float], Sequence[float]]:
     """Mean and standard deviation by which the folder's images are prepared, whose size must be the model's.
+
+    stretched: images become squares whatever their shape, as for SAM 2, instead of being padded.
 
     They are in preprocessor_config.json, or under `image_processor` in transformers 5's processor_config.json. Where
     both are there, the latter counts, as it does for transformers.
     """
     path, config = _prepared_by(folder)
     size = config.get("size") or {}
-    longest = size.get("longest_edge", image_size) if isinstance(size, dict) else size
-    if longest != image_size:
-        raise ModelFilesError(f"{path} resizes images to {longest} pixels, but the model takes {image_size}")
-    for step in ("do_resize", "do_rescale", "do_normalize", "do_pad"):
+    for edge in ("height", "width") if stretched else ("longest_edge",):
+        side = size.get(edge, image_size) if isinstance(size, dict) else size
+        if side != image_size:
+            raise ModelFilesError(f"{path} resizes images to {side} pixels, but the model takes {image_size}")
+    for step in ("do_resize", "do_rescale", "do_normalize", *(() if stretched else ("do_pad",))):
         if config.get(step) is False:
             raise ModelFilesError(f"{path}: {step} is false, but every SAM's images are prepared in that step")
     factor = config.get("rescale_factor", 1 / 255)

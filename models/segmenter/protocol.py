@@ -104,6 +104,10 @@ class Segmenter(Family, Protocol[SampleT]):
         """The masks (M, H, W) bool of prompt `index`, in the image's own size, on the CPU."""
         ...
 
+    def mask_frame(self, raw: RawMasks) -> tuple[int, tuple[int, int]]:
+        """The side of the square that logits are interpolated to, and the part of it (h, w) that the image fills."""
+        ...
+
     def logits_of_mask(self, mask: np.ndarray) -> np.ndarray:
         """A mask (H, W) bool of an image as the logits of a prompt (mask_side, mask_side) float16, on the CPU."""
         ...

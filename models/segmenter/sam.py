@@ -1,4 +1,4 @@
-"""SAM: embed an image once, decode any number of prompts on it.
+"""SAM: embed an image once, decode any number of prompts on it. SAM-HQ and SAM 2 are made from it.
 
 Knows tensors and files, nothing of HTTP, nor how the decoder computes (see `models.segmenter.decoder`).
 """
@@ -9,32 +9,29 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
-from huggingface_hub.errors import StrictDataclassError
-from PIL import Image
 from torch import Tensor
 from transformers import SamConfig, SamModel
 
-from models.checkpoints import ModelFilesError, load_into, load_state_dict, read_json_object
 from models.families import ModelFiles
-from models.huggingface_folder import find_folder, folder_files, folders_below, weights_at
-from models.model_errors import say_once
+from models.huggingface_folder import folder_files, folders_below, weights_at
+from models.segmenter import sam_folder
 from models.segmenter.cuda.sam import PROMPTS, TOKENS, CudaDecoder, CudaEncoder
 from models.segmenter.decoder import PROJECT_FROM, Images, PlaceTables, encode_prompts
 from models.segmenter.encoder import ImageEncoder, UnknownEncoder
 from models.segmenter.mask_packing import full_size, pack_masks, unpack_bits
 from models.segmenter.mask_prompts import images_with_masks, logits_of_mask
 from models.segmenter.pixel_upload import normalize, upload
-from models.segmenter.portions import Portion, portions
-from models.segmenter.processor import IMAGENET_MEAN, IMAGENET_STD, normalization, resized_size
+from models.segmenter.portions import Portion, filled_up, portions
+from models.segmenter.processor import IMAGENET_MEAN, IMAGENET_STD, Sample, input_size, normalization, resized
 from models.segmenter.prompt_points import labelled_points, token_count
 from models.segmenter.protocol import DecodeRequest, RawMasks
 from models.segmenter.published_decoder import decode_as_published
 from models.segmenter.upsampling import binary_masks
 from models.types import Embedding, Masks, Prompts, check_rgb
-from models.wrappers import unwrapped
 
 log = logging.getLogger("box2mask")
 
@@ -44,28 +41,6 @@ log = logging.getLogger("box2mask")
 PROMPTS_AT_ONCE = {"cpu": 4, "cuda": PROMPTS[-1]}
 # `models.segmenter.decoder` is the faster one while a prompt's tokens are few: what it does grows with their square.
 FACTORED_TOKENS = 24
-MODEL_TYPES = ("sam",)
-_PLACE = "shared_image_embedding.positional_embedding"
-_TIED_PLACE = "prompt_encoder.shared_embedding.positional_embedding"
-# What transformers raises for values in a config.json that make no network.
-_CONFIG_ERRORS = (
-    TypeError, ValueError, KeyError, AttributeError, ArithmeticError, RuntimeError, StrictDataclassError,
-)  # fmt: skip
-
-
-@dataclass(frozen=True, eq=False)
-class Sample:
-    """One image on its way to the encoder, on the CPU: bytes, which are normalised and padded on the device.
-
-    image: (h, w, 3) uint8 RGB, resized to fit. size_hw: the size that the image had before.
-    """
-
-    image: np.ndarray
-    size_hw: tuple[int, int]
-
-    @property
-    def resized_hw(self) -> tuple[int, int]:
-        return self.image.shape[0], self.image.shape[1]
 
 
 @dataclass(eq=False)
@@ -87,9 +62,19 @@ class Sam:
     `preprocess` and `postprocess` may run in any number of threads beside one `embed` or `decode`.
     """
 
+    # What its folder says that it is, and of which of transformers' classes it is.
+    model_types: ClassVar[tuple[str, ...]] = sam_folder.SAM
+    config_class: ClassVar[Any] = SamConfig
+    model_class: ClassVar[Any] = SamModel
+    # Whether images become squares whatever their shape, instead of being padded to them.
+    stretches: ClassVar[bool] = False
+    # What makes image embeddings ready for prompts, and whether `models.segmenter.cuda` knows this network.
+    images_class: ClassVar[type[Images]] = Images
+    has_cuda_graphs: ClassVar[bool] = True
+
     def __init__(
         self,
-        model: SamModel,
+        model: Any,
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
         device: str | torch.device = "cpu",
@@ -105,12 +90,12 @@ class Sam:
         self.dtype = dtype
         self.fast = fast
         is_cuda = self.device.type == "cuda"
-        on_gpu = fast and is_cuda and dtype != torch.float32
+        on_gpu = fast and is_cuda and dtype != torch.float32 and self.has_cuda_graphs
         # A GPU decodes prompts on several images at once, unless it has graphs, which know one image. A processor
         # gains nothing by that.
         self.mix_images = is_cuda and not on_gpu
         self.prompts_at_once = PROMPTS_AT_ONCE["cuda" if is_cuda else "cpu"]
-        self.image_size: int = model.config.vision_config.image_size
+        self.image_size: int = model.prompt_encoder.input_image_size
         self.mask_side: int = 4 * model.prompt_encoder.image_embedding_size[0]
         # In bfloat16, whose steps near one are 1/128, a prompt could not tell places 8 pixels apart.
         encodings = [
@@ -131,13 +116,13 @@ class Sam:
 
     @classmethod
     def find(cls, path: Path) -> Path:
-        """See `models.huggingface_folder.find_folder`."""
-        return find_folder(path, MODEL_TYPES, "SAM")
+        """See `models.segmenter.sam_folder.find`."""
+        return sam_folder.find(path, cls.model_types)
 
     @classmethod
     def folders_below(cls, root: Path) -> set[Path]:
         """See `models.huggingface_folder.folders_below`."""
-        return folders_below(root, MODEL_TYPES)
+        return folders_below(root, cls.model_types)
 
     @classmethod
     def files(cls, path: Path) -> ModelFiles:
@@ -153,37 +138,21 @@ class Sam:
         dtype: torch.dtype = torch.float32,
         *,
         fast: bool = True,
-    ) -> Sam:
+    ) -> Self:
         """Load a Hugging Face SAM folder of any size, Azure's MLflow folder around one, or a file of weights in it.
 
         Weights of another dtype are converted. Raises ModelFilesError if the files make no SAM, and its
         CheckpointError if the weights are unsafe or do not fit.
         """
         folder = cls.find(Path(path))
-        try:
-            config = SamConfig.from_dict(read_json_object(folder / "config.json"))
-            with torch.device("meta"):  # random weights that are overwritten at once take longer than reading
-                model = SamModel(config)
-        except _CONFIG_ERRORS as error:
-            raise ModelFilesError(f"{folder / 'config.json'}: cannot build a SAM: {error}") from error
-        weights = weights_at(Path(path), folder)
-        state_dict, _ = load_state_dict(weights)
-        state_dict = unwrapped(state_dict, model.state_dict(), weights, say_once)
-        # The two names of the one positional encoding; files of different ages hold either or both.
-        for name, other in ((_PLACE, _TIED_PLACE), (_TIED_PLACE, _PLACE)):
-            if other in state_dict:
-                state_dict.setdefault(name, state_dict[other])
-        load_into(model, state_dict, weights, assign=True)
-        mean, std = normalization(folder, model.config.vision_config.image_size)
+        model = sam_folder.load_network(Path(path), folder, cls.config_class, cls.model_class)
+        mean, std = normalization(folder, model.prompt_encoder.input_image_size, stretched=cls.stretches)
         return cls(model, mean, std, device, dtype, fast=fast)
 
     def preprocess(self, image: np.ndarray) -> Sample:
         """(H, W, 3) uint8 RGB -> Sample, as Hugging Face's SamImageProcessor with Pillow makes it."""
         check_rgb(image)
-        size_hw = (image.shape[0], image.shape[1])
-        height, width = resized_size(size_hw, self.image_size)
-        resized = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
-        return Sample(np.asarray(resized), size_hw)
+        return resized(image, self.image_size, stretched=self.stretches)
 
     def pixels(self, samples: Sequence[Sample]) -> Tensor:
         """(B, 3, S, S) on the device in its dtype: normalised, then padded with zeros at the right and bottom."""
@@ -201,22 +170,29 @@ class Sam:
         if self._encode is not None:
             features = self._encode(samples, between)  # (B, C, h, w)
         else:
-            features = self._model.vision_encoder(self.pixels(samples)).last_hidden_state
+            features = self._published_features(self.pixels(samples))
         return [
             Embedding(one, sample.size_hw, sample.resized_hw) for one, sample in zip(features, samples, strict=True)
         ]
 
+    def _published_features(self, pixels: Tensor) -> Tensor:
+        """(B, 3, S, S) -> (B, C, h, w) by Hugging Face's own modules: what embeddings hold."""
+        return self._model.vision_encoder(pixels).last_hidden_state
+
     def _fast_encoder(self, on_gpu: bool) -> Encode | None:
-        encoder = self._model.vision_encoder
         try:
             if on_gpu:
-                gpu_encoder = self._gpu_encoder = CudaEncoder(encoder, self._mean, self._std)
+                gpu_encoder = self._gpu_encoder = CudaEncoder(self._model.vision_encoder, self._mean, self._std)
                 return lambda samples, between: gpu_encoder.encode_images([one.image for one in samples], between)
-            cpu_encoder = ImageEncoder(encoder)
-            return lambda samples, between: cpu_encoder(self.pixels(samples), between)
+            return self._fast_features()
         except UnknownEncoder as error:
             log.warning("SAM's encoder runs as published, not on the fast path: %s", error)
             return None
+
+    def _fast_features(self) -> Encode:
+        """The encoder of this package. Raises UnknownEncoder."""
+        encoder = ImageEncoder(self._model.vision_encoder)
+        return lambda samples, between: encoder(self.pixels(samples), between)
 
     @torch.inference_mode()
     def capture_encoder(self) -> None:
@@ -265,9 +241,7 @@ class Sam:
                 if raw.packed is None:
                     raw.logits[rows] = its_logits
                 else:
-                    raw.packed[rows] = (
-                        pack_masks(its_logits, self.image_size, raw.resized_hw, raw.size_hw).cpu().numpy()
-                    )
+                    raw.packed[rows] = pack_masks(its_logits, *self.mask_frame(raw), raw.size_hw).cpu().numpy()
         if self._ready is not None and len(self._ready.features) > 1:
             self._ready = None  # many images at once are no row of clicks, and large
         return raws
@@ -306,30 +280,19 @@ class Sam:
 
     def _decoder(self, requests: Sequence[DecodeRequest]) -> Callable[[Portion], tuple[Tensor, Tensor]]:
         """Decodes a portion by our own decoder: logits (P, M, S / 4, S / 4) and scores (P, M) on the device."""
-        points = [labelled_points(r.embedding, r.prompts) for r in requests]
+        points = [self._labelled_points(r) for r in requests]
 
         def decode(portion: Portion) -> tuple[Tensor, Tensor]:
             features = {id(requests[r].embedding.features): requests[r].embedding.features for r, _ in portion}
             numbers = {number: i for i, number in enumerate(features)}
             image_of = [numbers[id(requests[r].embedding.features)] for r, piece in portion for _ in piece]
-            longest = max(points[r][1].shape[1] for r, _ in portion)
-            xy = np.zeros((len(image_of), longest, 2), np.float32)
-            labels = np.full((len(image_of), longest), -10)
-            present = np.zeros((len(image_of), longest), bool)
-            row = 0
-            for r, piece in portion:
-                its_xy, its_labels = points[r]
-                filled = slice(row, row + len(piece)), slice(its_xy.shape[1])
-                xy[filled] = its_xy[piece.start : piece.stop]
-                labels[filled] = its_labels[piece.start : piece.stop]
-                present[filled] = True
-                row += len(piece)
+            xy, labels, present = filled_up(portion, points)
             multimask = requests[portion[0][0]].multimask
             with_masks = requests[portion[0][0]].prompts.mask_logits is not None
             if (
                 self._gpu_decoder is not None
                 and not with_masks
-                and longest in TOKENS
+                and labels.shape[1] in TOKENS
                 and len(features) == 1
                 and present.all()
             ):
@@ -340,7 +303,7 @@ class Sam:
             wanted = slice(1, None) if multimask else slice(0, 1)
             if with_masks:
                 image_of = list(range(len(image_of)))
-                images = images_with_masks(self._model, self._place_tables(), requests, portion)
+                images = images_with_masks(self.images_class, self._model, self._place_tables(), requests, portion)
             else:
                 images = self._ready_images(list(features.values()), len(image_of))
             return images.decode(tokens, self._send(np.array(image_of)), mask, wanted)
@@ -352,7 +315,9 @@ class Sam:
         if self._ready is None or list(map(id, self._ready.features)) != list(map(id, features)):
             self._ready = None  # before the next ones need the memory
             stacked = torch.stack([one.to(self.device, self.dtype) for one in features])
-            self._ready = _Ready(features, Images(self._model, stacked, self._place_tables(), projected=False))
+            self._ready = _Ready(
+                features, self.images_class(self._model, stacked, self._place_tables(), projected=False)
+            )
         self._ready.prompts += prompts
         self._ready.images.projected = self._ready.prompts >= PROJECT_FROM * len(features)
         return self._ready.images
@@ -367,9 +332,26 @@ class Sam:
 
         def decode(portion: Portion) -> tuple[Tensor, Tensor]:
             ((r, piece),) = portion
-            return decode_as_published(self._model, requests[r], piece, self.device, self.dtype)
+            return decode_as_published(self._model, self._published_masks, requests[r], piece, self.device, self.dtype)
 
         return decode
+
+    def _published_masks(
+        self, features: Tensor, place: Tensor, sparse: Tensor | None, dense: Tensor, multimask: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Logits (B, P, M, 4h, 4w) and scores (B, P, M) by published modules, of P prompts on each of B images.
+
+        features: (B, C, h, w). place, dense: (1 or B, C, h, w). sparse: (B, P, T, C) tokens; None: P is 1, without any.
+        """
+        return self._model.mask_decoder(features, place, sparse, dense, multimask)
+
+    def _labelled_points(self, request: DecodeRequest) -> tuple[np.ndarray, np.ndarray]:
+        """See `models.segmenter.prompt_points.labelled_points`."""
+        return labelled_points(request.embedding, request.prompts)
+
+    def mask_frame(self, raw: RawMasks) -> tuple[int, tuple[int, int]]:
+        """The side of the square that logits are interpolated to, and the part of it (h, w) that the image fills."""
+        return self.image_size, raw.resized_hw
 
     def _send(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(array).to(self.device)
@@ -385,13 +367,13 @@ class Sam:
         if raw.packed is not None:
             return unpack_bits(raw.packed[index], raw.size_hw[1])
         if self.fast:
-            return binary_masks(raw.logits[index].numpy(), self.image_size, raw.resized_hw, raw.size_hw)
-        return (full_size(raw.logits[index], self.image_size, raw.resized_hw, raw.size_hw) > 0).numpy()
+            return binary_masks(raw.logits[index].numpy(), *self.mask_frame(raw), raw.size_hw)
+        return (full_size(raw.logits[index], *self.mask_frame(raw), raw.size_hw) > 0).numpy()
 
     def logits_of_mask(self, mask: np.ndarray) -> np.ndarray:
         """A mask (H, W) bool of an image as the logits of a prompt: see `models.segmenter.mask_prompts`."""
-        height, width = mask.shape
-        return logits_of_mask(mask, self.image_size, resized_size((height, width), self.image_size), self.mask_side)
+        resized_hw = input_size((mask.shape[0], mask.shape[1]), self.image_size, stretched=self.stretches)
+        return logits_of_mask(mask, self.image_size, resized_hw, self.mask_side)
 
     def segment(self, image: np.ndarray, prompts: Prompts, *, multimask: bool = False) -> Masks:
         """All steps for one image and all of its prompts."""

@@ -1,0 +1,53 @@
+"""SAM 2's features of three grids, out of the stages of its backbone: what the published neck gives, at less cost.
+
+The published neck makes the encoding of every place of four grids, which nobody reads for single images. Of the two
+finest grids it makes 256 channels, of which the decoder's first convolutions leave 64 and 32: here the two 1 x 1
+convolutions are one.
+
+Knows modules and tensors, nothing of images or prompts.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import Sam2Model
+
+from models.segmenter.encoder import UnknownEncoder
+
+# Stages of the backbone, from fine to coarse: details of two grids, then the features themselves and what is added.
+QUARTER, HALF, COARSE, COARSER = range(4)
+
+
+class Pyramid:
+    """The neck of a `Sam2Model` and the first convolutions of its decoder; weights are resolved when it is made."""
+
+    def __init__(self, model: Sam2Model) -> None:
+        """Raises UnknownEncoder where the neck is not as all published ones are."""
+        neck = model.vision_encoder.neck
+        laterals = list(neck.convs)[::-1]  # by stage
+        plain = all(conv.kernel_size == conv.stride == (1, 1) and conv.padding == (0, 0) for conv in laterals)
+        if len(laterals) != 4 or not plain or sorted(neck.fpn_top_down_levels) != [COARSE, COARSER]:
+            raise UnknownEncoder("neck: expected 1 x 1 convolutions of four stages, the last two of them added up")
+        with torch.no_grad():
+            self._half = _in_a_row(laterals[HALF], model.mask_decoder.conv_s1)
+            self._quarter = _in_a_row(laterals[QUARTER], model.mask_decoder.conv_s0)
+            self._no_memory = model.no_memory_embedding.reshape(1, -1, 1, 1)
+        self._coarse, self._coarser = laterals[COARSE], laterals[COARSER]
+
+    def __call__(self, stages: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tensor]:
+        """Four stages (B, h, w, D) -> (B, C, h, w) of the coarse grid, (B, C / 4, 2h, 2w), (B, C / 8, 4h, 4w)."""
+        quarter, half, coarse, coarser = (stage.permute(0, 3, 1, 2) for stage in stages)
+        above = F.interpolate(self._coarser(coarser), scale_factor=2.0, mode="nearest")
+        found = self._coarse(coarse) + above + self._no_memory
+        return found, F.conv2d(half, *self._half), F.conv2d(quarter, *self._quarter)
+
+
+def _in_a_row(first: nn.Conv2d, second: nn.Conv2d) -> tuple[Tensor, Tensor]:
+    """Weight and bias of the 1 x 1 convolution that does what the two do one after the other."""
+    assert first.bias is not None and second.bias is not None
+    outer, inner = (conv.weight.flatten(1).double() for conv in (second, first))
+    bias = outer @ first.bias.double() + second.bias.double()
+    dtype = first.weight.dtype
+    return (outer @ inner)[..., None, None].to(dtype), bias.to(dtype)

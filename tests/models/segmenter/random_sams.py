@@ -1,0 +1,89 @@
+"""Small SAM 2s and SAM-HQs with random weights that let image, place and prompt all reach the masks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import Sam2Config, Sam2Model, Sam2VideoConfig, Sam2VideoModel, SamHQConfig, SamHQModel
+
+IMAGE_SIZE = 128
+_PROMPTS = {"hidden_size": 32, "image_size": IMAGE_SIZE, "patch_size": 16}
+_MASKS = {"hidden_size": 32, "mlp_dim": 64, "iou_head_hidden_dim": 32, "num_attention_heads": 4}
+
+
+def sam_hq_config(**vision: Any) -> SamHQConfig:
+    """A grid of 8 x 8 in windows of 3, which it does not fill; the layers 1 and 2 attend globally."""
+    return SamHQConfig(
+        vision_config={
+            "hidden_size": 48, "num_hidden_layers": 4, "num_attention_heads": 2, "mlp_dim": 48,
+            "image_size": IMAGE_SIZE, "patch_size": 16, "output_channels": 32, "num_pos_feats": 16,
+            "window_size": 3, "global_attn_indexes": [1, 2], "use_rel_pos": True, **vision,
+        },
+        prompt_encoder_config=_PROMPTS,
+        mask_decoder_config=_MASKS | {"vit_dim": 48},
+    )  # fmt: skip
+
+
+def sam2_config(image_size: int = IMAGE_SIZE, **masks: Any) -> Sam2Config:
+    """Grids of 32, 16, 8 and 4 places; windows of 3 fill the second one not, and one block attends globally."""
+    return Sam2Config(**_sam2_parts(image_size, masks))
+
+
+def sam2_video_config() -> Sam2VideoConfig:
+    """What is published of SAM 2.1 calls itself this; the memory is of the least size."""
+    return Sam2VideoConfig(
+        **_sam2_parts(IMAGE_SIZE, {}), image_size=IMAGE_SIZE, memory_attention_hidden_size=32,
+        memory_attention_feed_forward_hidden_size=32, memory_attention_num_layers=1, memory_encoder_hidden_size=32,
+        memory_encoder_output_channels=8, mask_downsampler_embed_dim=32, memory_fuser_embed_dim=32,
+        memory_fuser_intermediate_dim=32, memory_fuser_num_layers=1,
+    )  # fmt: skip
+
+
+def _sam2_parts(image_size: int, masks: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "vision_config": {
+            "model_type": "sam2_vision_model",
+            "backbone_config": {
+                "model_type": "sam2_hiera_det_model", "hidden_size": 16, "image_size": [image_size, image_size],
+                "blocks_per_stage": [1, 2, 3, 1], "embed_dim_per_stage": [16, 32, 48, 64],
+                "num_attention_heads_per_stage": [1, 2, 2, 4], "window_size_per_stage": [4, 6, 4, 2],
+                "global_attention_blocks": [4], "window_positional_embedding_background_size": [3, 3],
+            },
+            "backbone_channel_list": [64, 48, 32, 16],
+            "backbone_feature_sizes": [[image_size // size, image_size // size] for size in (4, 8, 16)],
+            "fpn_hidden_size": 32,
+        },
+        "prompt_encoder_config": _PROMPTS | {"image_size": image_size},
+        "mask_decoder_config": _MASKS | masks,
+    }  # fmt: skip
+
+
+def random_weights(model: nn.Module, seed: int = 0) -> nn.Module:
+    """The model with weights under which all that differs shows: norms do something, attention is sharp."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "norm" in name:
+                weight.normal_(1 if name.endswith("weight") else 0, 0.3, generator=generator)
+            elif weight.ndim > 1 and "embed." not in name and "token" not in name and "pos" not in name:
+                weight.normal_(0, 1.5 * weight[0].numel() ** -0.5, generator=generator)
+            else:
+                weight.normal_(0, 0.3 if weight.ndim == 1 else 1, generator=generator)
+        model.mask_decoder.iou_prediction_head.proj_out.weight.mul_(0.2)  # scores as large as real ones
+        place = model.shared_image_embedding.positional_embedding.normal_(0, 1, generator=generator)
+        model.prompt_encoder.shared_embedding.positional_embedding.copy_(place)
+    return model.eval()
+
+
+def random_sam_hq(seed: int = 0, **vision: Any) -> SamHQModel:
+    return random_weights(SamHQModel(sam_hq_config(**vision)), seed)
+
+
+def random_sam2(seed: int = 0, image_size: int = IMAGE_SIZE, **masks: Any) -> Sam2Model:
+    return random_weights(Sam2Model(sam2_config(image_size, **masks)), seed)
+
+
+def random_sam2_video(seed: int = 1) -> Sam2VideoModel:
+    return random_weights(Sam2VideoModel(sam2_video_config()), seed)
