@@ -166,7 +166,9 @@ def _theirs(weights: Path) -> Task:
 def _image(case: Case) -> np.ndarray:
     from models.demo.scenes import render_scene
 
-    return render_scene(np.random.default_rng(7), case.size_hw).image
+    image = render_scene(np.random.default_rng(7), case.size_hw).image
+    Path("/proc/self/clear_refs").write_text("5")  # what drawing takes is no side's: the peak starts anew
+    return image
 
 
 def _run(child: Child, case: Case) -> tuple[float, float, list[tuple[dict[str, Any], float]]]:
