@@ -88,6 +88,8 @@ def finds_masks(model: Any) -> bool:
 
 def class_count(model: Any) -> int | None:
     """How many classes of things a built model tells apart; None where it does not say."""
+    if (student := getattr(model, "student", None)) is not None:  # of one that learns from its teacher
+        return class_count(student)
     head = getattr(model, "bbox_head", None) or getattr(getattr(model, "roi_head", None), "bbox_head", None)
     head = head or getattr(model, "mask_head", None)  # of one that finds masks and no boxes: SOLO
     if isinstance(head, torch.nn.ModuleList):  # the stages of a cascade

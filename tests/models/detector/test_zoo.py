@@ -147,6 +147,16 @@ def test_labels_are_whole_numbers(tmp_path: Path) -> None:
     assert len(found) and found.labels.dtype == np.int64
 
 
+def test_the_names_of_a_students_classes_are_counted(tmp_path: Path) -> None:
+    config = "soft_teacher/soft-teacher_faster-rcnn_r50-caffe_fpn_180k_semi-0.1-coco.py"
+    folder = folder_of(tmp_path, config, f"model = dict(detector=dict({NARROW}))")
+    content = torch.load(folder / "weights.pth", weights_only=True)
+    content["meta"]["dataset_meta"]["classes"] = ["one"]
+    torch.save(content, folder / "weights.pth")
+    with pytest.raises(ModelFilesError, match="names 1 classes, but .* has 80"):
+        MMDetector.load(folder)
+
+
 @pytest.mark.parametrize("config", REDUCED)
 def test_what_is_more_than_a_detector_is_served_as_the_one_in_it(tmp_path: Path, config: str) -> None:
     small, prefix, more, kind = REDUCED[config]
