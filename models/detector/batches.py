@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import torch
 
-from models.detector.interruptions import as_outside, called_between_layers
+from models.interruptions import as_outside, called_between_layers
 
 SampleT = TypeVar("SampleT")
 RawT = TypeVar("RawT")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from transformers import Sam2Config, Sam2Model
 
-from models.detector.interruptions import called_between_layers
+from models.interruptions import called_between_layers
 from models.segmenter import sam_folder
 from models.segmenter.decoder import Images
 from models.segmenter.fine_decoders import Sam2Images, fold, unfold
