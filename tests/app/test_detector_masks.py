@@ -173,7 +173,9 @@ def test_an_exported_folder_answers_with_them(
     export_mlflow(choose(chosen), tmp_path / "export", chosen)
     params = {one.name for one in mlflow.models.get_model_info(str(tmp_path / "export")).signature.params}
     assert params == {
-        "score_threshold", "iou_threshold", "max_detections", "masks", "mask_format", "exif_orientation"
+        "score_threshold", "iou_threshold", "max_detections", "masks", "mask_format", "exif_orientation",
+        "class_agnostic_nms", "min_region_area", "fill_holes", "largest_part", "no_overlaps", "tight_boxes",
+        "rotated_boxes", "polygon_tolerance", "max_vertices",
     }  # fmt: skip
     model = mlflow.pyfunc.load_model(str(tmp_path / "export"))
     (boxes,) = model.predict(pandas.DataFrame({"image": [PICTURE]}), params={"max_detections": 3})["boxes"]

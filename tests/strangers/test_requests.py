@@ -201,10 +201,9 @@ BODIES: dict[str, tuple[Any, str]] = {
         "expected input_data in the body, got instances; "
         f"instances is the form of TensorFlow's and Google's servers; {SPLIT}",
     ),
-    "Hugging Face": (
-        {"inputs": PICTURE, "parameters": {"points_per_batch": 16}},
-        "expected input_data in the body, got inputs, parameters; "
-        f"inputs is the form of Hugging Face's and TensorFlow's servers; {SPLIT}",
+    "TensorFlow": (
+        {"inputs": {"image": PICTURE}},
+        'inputs: expected "<base64 or URL of an image>", or a list of such, got an object',
     ),
     "AutoML": (
         {"Inputs": {"data": rows_of("records")}, "GlobalParameters": 1.0},
