@@ -201,7 +201,7 @@ BODIES: dict[str, tuple[Any, str]] = {
         "expected input_data in the body, got instances; "
         f"instances is the form of TensorFlow's and Google's servers; {SPLIT}",
     ),
-    "TensorFlow": (
+    "TensorFlow, in columns": (
         {"inputs": {"image": PICTURE}},
         'inputs: expected "<base64 or URL of an image>", or a list of such, got an object',
     ),
