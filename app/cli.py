@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 
 from app.commands import data, detectors, evaluate, export, finetune, run, serve, walkthrough, weights
@@ -20,7 +21,7 @@ examples:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs one command and returns its exit status: 0 done, 1 failed with a sentence on standard error,
-    3 could not start serving, 130 stopped.
+    3 could not start serving, 130 stopped, 141 nobody reads its output any more.
 
     A command line that cannot be understood, and `--help`, end in argparse's SystemExit.
     """
@@ -30,7 +31,12 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"unrecognized arguments: {' '.join(more)}")
     args.more = more
     try:
-        return args.run(args)
+        status: int = args.run(args)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # `box2mask detectors | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python says the same at its end
+        return 141
     except KeyboardInterrupt:
         print("box2mask: stopped", file=sys.stderr)
         return 130

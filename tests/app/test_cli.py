@@ -30,6 +30,15 @@ def test_help_names_every_command(run_command: Run) -> None:
     assert "examples:" in ended.stdout
 
 
+def test_output_that_nobody_reads_ends_it_quietly() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "app", "detectors"]
+    ended = subprocess.run(command, cwd=REPOSITORY, stdout=write, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(write)
+    assert (ended.returncode, ended.stderr) == (141, "")
+
+
 def test_help_needs_no_heavy_import() -> None:
     heavy = {"torch", "httpx", "pydantic"}
     code = f"import sys, app.cli; app.cli.build_parser().format_help(); print({heavy} & set(sys.modules))"
