@@ -173,17 +173,6 @@ def typed(args: argparse.Namespace) -> tuple[str, ...]:
     return tuple(kind for kind in ("detector", "segmenter") if getattr(args, kind) is not None)
 
 
-def fraction(text: str) -> float:
-    """The type of an argument from 0 to 1."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, found {text!r}")
-    return value
-
-
 def within(kind: type, least: float, most: float) -> Callable[[str], Any]:
     """The type of an argument that is a number of this kind, int or float, between two."""
 
@@ -198,6 +187,9 @@ def within(kind: type, least: float, most: float) -> Callable[[str], Any]:
         return value
 
     return number
+
+
+fraction = within(float, 0, 1)
 
 
 def failed(reason: Exception | str) -> int:

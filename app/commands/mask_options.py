@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
+from app.commands.arguments import within
+
 if TYPE_CHECKING:
     from app.results.image_result import Corners
 
@@ -41,7 +43,10 @@ def add_polygon_options(parser: argparse.ArgumentParser) -> None:
         "polygons in coco and label-studio)"
     )
     group.add_argument(
-        "--polygon-tolerance", type=_tolerance, metavar="PIXELS", help="how far polygons may stray from the mask"
+        "--polygon-tolerance",
+        type=within(float, 0, 1000),
+        metavar="PIXELS",
+        help="how far polygons may stray from the mask",
     )
     group.add_argument("--max-vertices", type=_vertices, metavar="N", help="corners of each polygon")
 
@@ -51,16 +56,6 @@ def corners(args: argparse.Namespace) -> Corners:
     from app.results.image_result import Corners
 
     return Corners(args.polygon_tolerance, args.max_vertices)
-
-
-def _tolerance(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1000:
-        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1000, found {text!r}")
-    return value
 
 
 def _vertices(text: str) -> int:

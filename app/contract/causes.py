@@ -222,6 +222,11 @@ def short(text: str) -> str:
     return text if len(text) <= 60 else f"{text[:60]}..."
 
 
+def shown(value: object) -> str:
+    """A value of JSON as it was sent, or of a list or an object that it is one."""
+    return kind(value) if isinstance(value, list | dict) else short(json.dumps(value))
+
+
 def kind(value: object) -> str:
     """What JSON calls a value of this kind."""
     words = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -79,6 +78,5 @@ def _number(name: str, value: Any, kind: Callable[..., Any], least: float, most:
     is_kind = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     if not is_kind or (whole and value != int(value)) or not least <= value <= most:
         expected = f"a {'whole number' if whole else 'number'} from {least:g} to {most:g}"
-        shown = causes.kind(value) if isinstance(value, list | dict) else causes.short(json.dumps(value))
-        raise BadRequest(f"{where}.{name}: expected {expected}, got {shown}")
+        raise BadRequest(f"{where}.{name}: expected {expected}, got {causes.shown(value)}")
     return kind(value)

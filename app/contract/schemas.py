@@ -292,7 +292,7 @@ def segmenter_rows(request: Request, max_prompts: int) -> list[Row]:
             raise BadRequest(f"{MASKS}: expected at most {max_prompts} masks in a request, got more")
         multimask = values[MULTIMASK]
         if request.params.no_overlaps and prompts is not None and multimask is not False:
-            found = f"{_shown(multimask)}, which asks for three masks: those of one object overlap"
+            found = f"{causes.shown(multimask)}, which asks for three masks: those of one object overlap"
             raise BadRequest(f"expected false with params.no_overlaps, got {found}", row=number, column=MULTIMASK)
         rows.append(Row(values[IMAGE], prompts, multimask if isinstance(multimask, bool) else True, masks))
     return rows
@@ -379,11 +379,7 @@ def _texts(value: object, name: str = "params.texts") -> tuple[str, ...] | None:
 
 
 def _bad_param(name: str, expected: str, found: object) -> BadRequest:
-    return BadRequest(f"{name}: expected {expected}, got {_shown(found)}")
-
-
-def _shown(found: object) -> str:
-    return causes.kind(found) if isinstance(found, list | dict) else causes.short(json.dumps(found))
+    return BadRequest(f"{name}: expected {expected}, got {causes.shown(found)}")
 
 
 def _is_number(value: object) -> bool:

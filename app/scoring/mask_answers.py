@@ -88,7 +88,8 @@ class MaskAnswers:
 
         async def one(mask: Rle, before: dict[str, Any]) -> dict[str, Any]:
             found = await self.engine.aside(timings.stage("post")(answers.entry), mask, before.get("iou_score"))
-            found |= {key: before[key] for key in ("logits",) if key in before}
+            if "logits" in before:
+                found["logits"] = before["logits"]
             self.cost.add([found])
             return found
 
