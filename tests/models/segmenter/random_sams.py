@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-from torch import nn
 from transformers import Sam2Config, Sam2Model, Sam2VideoConfig, Sam2VideoModel, SamHQConfig, SamHQModel
+
+from benchmarks.segmenter_reference import random_weights
 
 IMAGE_SIZE = 128
 _PROMPTS = {"hidden_size": 32, "image_size": IMAGE_SIZE, "patch_size": 16}
@@ -58,23 +58,6 @@ def _sam2_parts(image_size: int, masks: dict[str, Any]) -> dict[str, Any]:
         "prompt_encoder_config": _PROMPTS | {"image_size": image_size},
         "mask_decoder_config": _MASKS | masks,
     }  # fmt: skip
-
-
-def random_weights(model: nn.Module, seed: int = 0) -> nn.Module:
-    """The model with weights under which all that differs shows: norms do something, attention is sharp."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if "norm" in name:
-                weight.normal_(1 if name.endswith("weight") else 0, 0.3, generator=generator)
-            elif weight.ndim > 1 and "embed." not in name and "token" not in name and "pos" not in name:
-                weight.normal_(0, 1.5 * weight[0].numel() ** -0.5, generator=generator)
-            else:
-                weight.normal_(0, 0.3 if weight.ndim == 1 else 1, generator=generator)
-        model.mask_decoder.iou_prediction_head.proj_out.weight.mul_(0.2)  # scores as large as real ones
-        place = model.shared_image_embedding.positional_embedding.normal_(0, 1, generator=generator)
-        model.prompt_encoder.shared_embedding.positional_embedding.copy_(place)
-    return model.eval()
 
 
 def random_sam_hq(seed: int = 0, **vision: Any) -> SamHQModel:

@@ -1,18 +1,12 @@
 """SAM-HQ and SAM 2, read from the folders that transformers writes, against transformers' own processor and model.
 
-`Sam2ImageProcessor` needs torchvision, so its part is computed here. What it does: the image is resized to height x
-width of `size` whatever its shape, bilinearly with antialiasing, as bytes; these are divided by 255 and normalised;
-nothing is padded. Points and boxes are multiplied by the size over the image's. Logits are interpolated to the image at
-once.
-
-`SamHQModel` of transformers 5.23 drops what its decoder's layers make of the image: see `MendedTransformer`.
+`benchmarks/segmenter_reference.py` says how these are asked; `python -m benchmarks.fidelity` does it at full size.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,11 +14,17 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from PIL import Image
-from torch import nn
-from transformers import Sam2Model, SamHQProcessor
-from transformers.models.sam.image_processing_pil_sam import SamImageProcessorPil
+from transformers import Sam2Model
 
+from benchmarks.segmenter_reference import (
+    MEAN,
+    STD,
+    Published,
+    mended_sam_hq,
+    prompt_by_prompt,
+    published_sam,
+    published_sam2,
+)
 from models.demo.scenes import render_scene
 from models.segmenter.families import SEGMENTERS
 from models.segmenter.protocol import DecodeRequest
@@ -34,7 +34,6 @@ from models.segmenter.sam_hq import SamHQ
 from models.types import Prompts
 from tests.models.segmenter.random_sams import IMAGE_SIZE, random_sam2, random_sam2_video, random_sam_hq
 
-MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 SIZE_HW = (90, 120)
 
 
@@ -72,81 +71,12 @@ KINDS: dict[str, Prompts] = {
 }
 
 
-class MendedTransformer(nn.Module):
-    """The two-way layers of `SamHQMaskDecoder`, whose result for the image reaches what comes after them.
-
-    The decoder of transformers 5.23 puts that result into a name that it never reads. It goes on with the tensor that
-    it gave to the layers, whose rows and columns it then swaps. Here the result is written into that tensor, swapped.
-    """
-
-    def __init__(self, layers: nn.Module) -> None:
-        super().__init__()
-        self.layers = layers
-
-    def forward(self, *, image_embeddings: torch.Tensor, **others: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        queries, image = self.layers(image_embeddings=image_embeddings.clone(), **others)
-        image_embeddings.copy_(image.transpose(2, 3).reshape(image_embeddings.shape).transpose(2, 3))
-        return queries, image
-
-
-def mended_sam_hq(model: Any) -> Any:
-    mended = deepcopy(model)
-    mended.mask_decoder.transformer = MendedTransformer(mended.mask_decoder.transformer)
-    return mended
-
-
-def expected_sam_hq(model: Any, image: np.ndarray, prompts: Prompts, multimask: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Masks (N, M, H, W) and scores (N, M) by transformers' `SamHQProcessor` and `SamHQModel`."""
-    pad_size = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
-    processor = SamHQProcessor(SamImageProcessorPil(size={"longest_edge": IMAGE_SIZE}, pad_size=pad_size))
-    given = {"points": prompts.points_xy, "labels": prompts.point_labels, "boxes": prompts.boxes_xyxy}
-    arguments = {f"input_{name}": [array.tolist()] for name, array in given.items() if array is not None}
-    inputs = processor(Image.fromarray(image), return_tensors="pt", **arguments)
-    sizes = inputs.pop("original_sizes"), inputs.pop("reshaped_input_sizes")
-    if prompts.mask_logits is not None:
-        inputs["input_masks"] = torch.from_numpy(np.stack(prompts.mask_logits))[None]
-    with torch.inference_mode():
-        outputs = model(**inputs, multimask_output=multimask)
-    (masks,) = processor.image_processor.post_process_masks(outputs.pred_masks, *sizes)
-    return masks.numpy(), outputs.iou_scores[0].numpy()
-
-
-def expected_sam2(model: Any, image: np.ndarray, prompts: Prompts, multimask: bool) -> tuple[np.ndarray, np.ndarray]:
-    """The same by `Sam2Model`, its inputs and masks as the module's docstring says."""
-    height, width = image.shape[:2]
-    side = model.prompt_encoder.input_image_size
-    resized = np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BILINEAR))
-    pixels = torch.from_numpy((resized / 255.0 - MEAN) / STD).permute(2, 0, 1)[None].float()
-    scale = torch.tensor([side / width, side / height])
-    points, boxes = (
-        None if array is None else torch.from_numpy(array)[None].float() * scale.repeat(array.shape[-1] // 2)
-        for array in (prompts.points_xy, prompts.boxes_xyxy)
-    )
-    labels = None if prompts.point_labels is None else torch.from_numpy(prompts.point_labels)[None]
-    given = None if prompts.mask_logits is None else torch.from_numpy(np.stack(prompts.mask_logits))[None]
-    with torch.inference_mode():
-        outputs = model(pixels, points, labels, boxes, given, multimask_output=multimask)
-        masks = F.interpolate(outputs.pred_masks[0], (height, width), mode="bilinear", align_corners=False) > 0
-    return masks.numpy(), outputs.iou_scores[0].numpy()
-
-
-def one_by_one(prompts: Prompts) -> list[Prompts]:
-    """All at once, or each prompt alone where they have masks: transformers has one for all prompts of an image."""
-    if prompts.mask_logits is None:
-        return [prompts]
-    arrays = (prompts.points_xy, prompts.point_labels, prompts.boxes_xyxy)
-    return [
-        Prompts(*(None if array is None else array[n : n + 1] for array in arrays), None if mask is None else (mask,))
-        for n, mask in enumerate(prompts.mask_logits)
-    ]
-
-
 @dataclass(frozen=True)
 class Family:
     """A family: its random model, what to save beside it, and what transformers says."""
 
     make: Callable[..., Any]
-    expected: Callable[..., tuple[np.ndarray, np.ndarray]]
+    published: Published
     processor: dict[str, Any]
 
 
@@ -154,12 +84,12 @@ SQUARE = {"image_processor_type": "Sam2ImageProcessorFast", "size": {"height": I
 # Such that some of SAM 2's single masks are stable, and the best of three stands in for the others.
 SOMETIMES_STABLE = {"dynamic_multimask_stability_delta": 1.0, "dynamic_multimask_stability_thresh": 0.949}
 FAMILIES = {
-    "sam_hq": Family(random_sam_hq, expected_sam_hq, {"size": {"longest_edge": IMAGE_SIZE}}),
-    "sam2": Family(lambda: random_sam2(1, **SOMETIMES_STABLE), expected_sam2, SQUARE),
+    "sam_hq": Family(random_sam_hq, published_sam, {"size": {"longest_edge": IMAGE_SIZE}}),
+    "sam2": Family(lambda: random_sam2(1, **SOMETIMES_STABLE), published_sam2, SQUARE),
     "sam2, always one mask": Family(
-        lambda: random_sam2(1, dynamic_multimask_via_stability=False), expected_sam2, SQUARE
+        lambda: random_sam2(1, dynamic_multimask_via_stability=False), published_sam2, SQUARE
     ),
-    "sam2_video": Family(random_sam2_video, expected_sam2, SQUARE),
+    "sam2_video": Family(random_sam2_video, published_sam2, SQUARE),
 }
 
 
@@ -181,7 +111,7 @@ def loaded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     written.save_pretrained(folder)
     config = {"image_mean": MEAN, "image_std": STD, **family.processor}
     (folder / "processor_config.json").write_text(json.dumps({"image_processor": config}))
-    model = mended_sam_hq(written) if family.expected is expected_sam_hq else written
+    model = mended_sam_hq(written) if family.published is published_sam else written
     if request.param == "sam2_video":  # the same weights, in transformers' model of images
         model = Sam2Model.from_pretrained(folder).eval()
     segmenters = (SEGMENTERS.of(folder).load(folder, torch.device("cpu"), torch.float32, fast=f) for f in (True, False))
@@ -196,8 +126,7 @@ def photo() -> np.ndarray:
 @pytest.mark.parametrize("kind", KINDS)
 def test_masks_and_scores_are_transformers_own(loaded: Loaded, photo: np.ndarray, kind: str) -> None:
     for multimask in (False, True):
-        parts = [loaded.family.expected(loaded.model, photo, part, multimask) for part in one_by_one(KINDS[kind])]
-        theirs, scores = (np.concatenate(both) for both in zip(*parts, strict=True))
+        theirs, scores = prompt_by_prompt(loaded.family.published, loaded.model, photo, KINDS[kind], multimask)
         covered = theirs.mean((-2, -1))
         assert ((covered > 0.02) & (covered < 0.98)).any(), "a reference that shows nothing proves nothing"
         for segmenter in (loaded.fast, loaded.plain):
@@ -217,7 +146,7 @@ def test_prompts_of_two_images_in_one_batch(loaded: Loaded, photo: np.ndarray) -
             segmenter.mix_images = mixed
             raws = segmenter.decode_batch(requests)
             for (i, kind), raw in zip(asked, raws, strict=True):
-                theirs, scores = loaded.family.expected(loaded.model, images[i], KINDS[kind], True)
+                theirs, scores = loaded.family.published(loaded.model, images[i], KINDS[kind], True)
                 ours = np.stack([segmenter.postprocess(raw, n) for n in range(len(raw))])
                 assert (ours == theirs).mean() >= 0.999
                 np.testing.assert_allclose(raw.iou_scores, scores, rtol=0, atol=1e-4)
@@ -259,7 +188,7 @@ def test_weights_listen_to_prompt_and_image(loaded: Loaded, photo: np.ndarray) -
 def test_the_embedding_counts_all_that_it_holds(loaded: Loaded, photo: np.ndarray) -> None:
     """The cache counts the bytes of the one tensor: SAM-HQ's is 3 times SAM's, and SAM 2's 4 times."""
     (embedding,) = loaded.fast.embed([loaded.fast.preprocess(photo)])
-    times = 3 if loaded.family.expected is expected_sam_hq else 4
+    times = 3 if loaded.family.published is published_sam else 4
     assert embedding.features.shape == (times * 32, 8, 8)
     fills = (96, 128) if times == 3 else (128, 128)
     assert (embedding.size_hw, embedding.resized_hw) == (SIZE_HW, fills)
@@ -270,8 +199,8 @@ def test_a_single_mask_and_the_best_of_three_both_happen(photo: np.ndarray) -> N
     seen = set()
     model = FAMILIES["sam2"].make()
     for kind in ("a point", "a box", "several boxes", "boxes with points", "two prompts of two points"):
-        _, one = expected_sam2(model, photo, KINDS[kind], False)
-        _, three = expected_sam2(model, photo, KINDS[kind], True)
+        _, one = published_sam2(model, photo, KINDS[kind], False)
+        _, three = published_sam2(model, photo, KINDS[kind], True)
         seen |= set((one[:, 0] == three.max(1)).tolist())
     assert seen == {True, False}
 
@@ -290,7 +219,7 @@ def test_sam2_stretches_images_with_antialiasing(size_hw: tuple[int, int], pictu
 def test_transformers_sam_hq_is_to_be_mended(photo: np.ndarray) -> None:
     """Where this fails, transformers' own model is right again, and `MendedTransformer` can go."""
     model = random_sam_hq()
-    theirs, scores = expected_sam_hq(model, photo, KINDS["a box"], True)
-    mended, same_scores = expected_sam_hq(mended_sam_hq(model), photo, KINDS["a box"], True)
+    theirs, scores = published_sam(model, photo, KINDS["a box"], True)
+    mended, same_scores = published_sam(mended_sam_hq(model), photo, KINDS["a box"], True)
     np.testing.assert_allclose(scores, same_scores, rtol=0, atol=1e-5)
     assert (theirs != mended).mean() > 0.05

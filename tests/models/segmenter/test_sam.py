@@ -12,13 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
-from transformers import SamConfig, SamModel, SamProcessor
-from transformers.models.sam.image_processing_pil_sam import SamImageProcessorPil
+from transformers import SamConfig, SamModel
 from transformers.models.sam.modeling_sam import SamLayerNorm, SamVisionAttention
 
+from benchmarks.segmenter_reference import processor_of, published_sam
 from models.checkpoints import CheckpointError, ModelFilesError
 from models.demo.scenes import render_scene
 from models.huggingface_folder import find_folder
@@ -95,26 +94,11 @@ def photo() -> np.ndarray:
     return render_scene(np.random.default_rng(5), (499, 666)).image
 
 
-def size_of(model: SamModel) -> int:
-    return model.config.vision_config.image_size
-
-
-def processor_of(size: int) -> SamProcessor:
-    return SamProcessor(SamImageProcessorPil(size={"longest_edge": size}, pad_size={"height": size, "width": size}))
-
-
 def hugging_faces_own(
     model: SamModel, image: np.ndarray, prompts: dict[str, list], multimask: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """Masks (N, M, H, W) and scores (N, M) by Hugging Face's processor, model and post-processing."""
-    processor = processor_of(size_of(model))
-    arguments = {name: [value] for name, value in prompts.items()}
-    inputs = processor(Image.fromarray(image), return_tensors="pt", **arguments)
-    sizes = inputs.pop("original_sizes"), inputs.pop("reshaped_input_sizes")
-    with torch.inference_mode():
-        outputs = model(**inputs, multimask_output=multimask)
-    (masks,) = processor.post_process_masks(outputs.pred_masks, *sizes)
-    return masks.numpy(), outputs.iou_scores[0].numpy()
+    return published_sam(model, image, as_prompts(prompts), multimask)
 
 
 def as_prompts(given: dict[str, list]) -> Prompts:
