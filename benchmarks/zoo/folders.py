@@ -142,7 +142,8 @@ def _settle(model: Any, image: np.ndarray, longest: int) -> bool:
     small = cv2.resize(image, (width, height))[..., ::-1]
     inputs = torch.from_numpy(np.ascontiguousarray(small.transpose(2, 0, 1)))
     size_hw = small.shape[:2]
-    told = language.asked(model, TEXTS) if language.takes_texts(model) else {}
+    told: dict[str, Any] = language.asked(model, TEXTS) if language.takes_texts(model) else {}
+    told["border"] = (0, height, 0, width)  # where CenterNet's own padding put the image: top, bottom, left, right
     sample = DetDataSample(metainfo={"ori_shape": size_hw, "img_shape": size_hw, "scale_factor": (1.0, 1.0), **told})
     batch = model.data_preprocessor({"inputs": [inputs], "data_samples": [sample]}, False)
     keep_small(model)  # MMDetection's pasting fails for boxes outside of the image, which random weights find
