@@ -99,27 +99,14 @@ class _ByRequests:
             (row,) = self._answer("/sam/score", asked, coordinates="absolute")
             for box, prediction in zip(boxes_xyxy[part].tolist(), row["predictions"], strict=True):
                 (mask,) = prediction["mask_per_prediction"]
-                size_hw = mask["rle"]["size"][0], mask["rle"]["size"][1]
-                tight = box_in_pixels(mask["box"], size_hw) if "box" in mask else tuple(box)
-                turned = turned_box_in_pixels(mask, size_hw)
-                objects.append(PredictedObject(None, None, tight, mask["rle"], mask["iou_score"], turned))
+                objects.append(_of_mask(mask, tuple(box)))
         return objects
 
     def everything(self, image: ImageSource, **grid: float) -> list[PredictedObject]:
         asked = self._without_prompts(image) | {schemas.MULTIMASK: False}
         (row,) = self._answer("/sam/score", asked, **grid)
         found = [mask for prediction in row["predictions"] for mask in prediction["mask_per_prediction"]]
-        return [
-            PredictedObject(
-                None,
-                None,
-                _box_of(one["rle"]),
-                one["rle"],
-                one["iou_score"],
-                turned_box_in_pixels(one, (one["rle"]["size"][0], one["rle"]["size"][1])),
-            )
-            for one in found
-        ]
+        return [_of_mask(mask, _box_of(mask["rle"])) for mask in found]
 
     def _without_prompts(self, image: ImageSource) -> dict[str, Any]:
         """The columns of a request to SAM, but for the one that says how many masks."""
@@ -306,6 +293,13 @@ def open_predictor(
     if url is None:
         return LocalPredictor(settings, choice, mask_params)
     return ServicePredictor(url, mask_params=mask_params)
+
+
+def _of_mask(mask: dict[str, Any], box_xyxy: tuple[float, float, float, float]) -> PredictedObject:
+    """An object without a class, of a mask's entry in an answer. box_xyxy: where the entry has no box of its own."""
+    size_hw = mask["rle"]["size"][0], mask["rle"]["size"][1]
+    tight = box_in_pixels(mask["box"], size_hw) if "box" in mask else box_xyxy
+    return PredictedObject(None, None, tight, mask["rle"], mask["iou_score"], turned_box_in_pixels(mask, size_hw))
 
 
 def _box_of(rle: Rle) -> tuple[float, float, float, float]:

@@ -173,17 +173,18 @@ def typed(args: argparse.Namespace) -> tuple[str, ...]:
     return tuple(kind for kind in ("detector", "segmenter") if getattr(args, kind) is not None)
 
 
-def within(kind: type, least: float, most: float) -> Callable[[str], Any]:
-    """The type of an argument that is a number of this kind, int or float, between two."""
+def within(kind: type[int] | type[float], least: float, most: float) -> Callable[[str], Any]:
+    """The type of an argument that is a number of this kind between two. Whole numbers are written in digits alone."""
 
     def number(text: str) -> Any:
+        is_odd = kind is int and not (text.isascii() and text.removeprefix("-").isdecimal())
         try:
-            value = kind(text)
+            value = least - 1 if is_odd else kind(text)
         except ValueError:
             value = least - 1
         if not least <= value <= most:
-            what = "whole number" if kind is int else "number"
-            raise argparse.ArgumentTypeError(f"expected a {what} from {least:g} to {most:g}, found {text!r}")
+            what, ends = ("whole number", f"{least} to {most}") if kind is int else ("number", f"{least:g} to {most:g}")
+            raise argparse.ArgumentTypeError(f"expected a {what} from {ends}, found {text!r}")
         return value
 
     return number

@@ -25,7 +25,11 @@ def add_mask_options(parser: argparse.ArgumentParser) -> None:
     """--min-region-area, --fill-holes and so on, for `mask_params`."""
     group = parser.add_argument_group("clean masks (without these, masks are as the model made them)")
     group.add_argument(
-        "--min-region-area", type=_pixels, default=0, metavar="N", help="drop islands and holes of less than N pixels"
+        "--min-region-area",
+        type=within(int, 0, 1_000_000_000),
+        default=0,
+        metavar="N",
+        help="drop islands and holes of less than N pixels",
     )
     for name, text in MASK_FLAGS.items():
         group.add_argument(f"--{name.replace('_', '-')}", action="store_true", help=text)
@@ -48,7 +52,7 @@ def add_polygon_options(parser: argparse.ArgumentParser) -> None:
         metavar="PIXELS",
         help="how far polygons may stray from the mask",
     )
-    group.add_argument("--max-vertices", type=_vertices, metavar="N", help="corners of each polygon")
+    group.add_argument("--max-vertices", type=within(int, 4, 1_000_000), metavar="N", help="corners of each polygon")
 
 
 def corners(args: argparse.Namespace) -> Corners:
@@ -56,15 +60,3 @@ def corners(args: argparse.Namespace) -> Corners:
     from app.results.image_result import Corners
 
     return Corners(args.polygon_tolerance, args.max_vertices)
-
-
-def _vertices(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and 4 <= int(text) <= 1_000_000):
-        raise argparse.ArgumentTypeError(f"expected a whole number from 4 to 1000000, found {text!r}")
-    return int(text)
-
-
-def _pixels(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and int(text) <= 1_000_000_000):
-        raise argparse.ArgumentTypeError(f"expected a whole number from 0 to 1000000000, found {text!r}")
-    return int(text)
