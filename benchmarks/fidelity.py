@@ -82,9 +82,8 @@ class Remembered(nn.Module):
 
     def forward(self, pixels: torch.Tensor, **options: Any) -> Any:
         last, encoded = self._last or (None, None)
-        if (
-            last is None or last.dtype != pixels.dtype or not torch.equal(last, pixels)
-        ):  # which also holds across dtypes
+        # `equal` holds across dtypes too.
+        if last is None or last.dtype != pixels.dtype or not torch.equal(last, pixels):
             encoded = self.encoder(pixels, **options)
             self._last = pixels, encoded
         return encoded
