@@ -128,7 +128,7 @@ def random_weights(model: Any, seed: int = 0) -> Any:
         for name, weight in model.named_parameters():
             if "norm" in name:
                 weight.normal_(1 if name.endswith("weight") else 0, 0.3, generator=generator)
-            elif weight.ndim > 1 and "embed." not in name and "token" not in name and "pos" not in name:
+            elif weight.ndim > 1 and not any(part in name for part in ("embed.", "token.", "tokens.", "pos")):
                 weight.normal_(0, 1.5 * weight[0].numel() ** -0.5, generator=generator)
             else:
                 weight.normal_(0, 0.3 if weight.ndim == 1 else 1, generator=generator)

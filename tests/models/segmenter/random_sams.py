@@ -68,5 +68,5 @@ def random_sam2(seed: int = 0, image_size: int = IMAGE_SIZE, **masks: Any) -> Sa
     return random_weights(Sam2Model(sam2_config(image_size, **masks)), seed)
 
 
-def random_sam2_video(seed: int = 1) -> Sam2VideoModel:
+def random_sam2_video(seed: int = 0) -> Sam2VideoModel:
     return random_weights(Sam2VideoModel(sam2_video_config()), seed)

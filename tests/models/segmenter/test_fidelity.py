@@ -85,9 +85,9 @@ SQUARE = {"image_processor_type": "Sam2ImageProcessorFast", "size": {"height": I
 SOMETIMES_STABLE = {"dynamic_multimask_stability_delta": 1.0, "dynamic_multimask_stability_thresh": 0.949}
 FAMILIES = {
     "sam_hq": Family(random_sam_hq, published_sam, {"size": {"longest_edge": IMAGE_SIZE}}),
-    "sam2": Family(lambda: random_sam2(1, **SOMETIMES_STABLE), published_sam2, SQUARE),
+    "sam2": Family(lambda: random_sam2(0, **SOMETIMES_STABLE), published_sam2, SQUARE),
     "sam2, always one mask": Family(
-        lambda: random_sam2(1, dynamic_multimask_via_stability=False), published_sam2, SQUARE
+        lambda: random_sam2(0, dynamic_multimask_via_stability=False), published_sam2, SQUARE
     ),
     "sam2_video": Family(random_sam2_video, published_sam2, SQUARE),
 }
