@@ -1,15 +1,17 @@
 """How near simplified polygons are to their masks: IoU and corners by tolerance, over the objects of drawn scenes.
 
-python -m benchmarks.polygons
+python -m benchmarks.polygons; with `--data FILE --photos FOLDER` over the true masks of photos
 """
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from benchmarks.cleaning import photos
 from models.demo.scenes import render_scene
 from models.masks.outlines import one_ring, simplified
 
@@ -34,8 +36,14 @@ def iou(mask: np.ndarray, tolerance: float) -> tuple[float, int]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scenes", type=int, default=50)
-    masks = scene_masks(parser.parse_args().scenes)
-    print(f"{len(masks)} masks of {SIZE_HW[1]} x {SIZE_HW[0]}")
+    parser.add_argument("--data", type=Path, help="a data set with masks, in place of scenes")
+    parser.add_argument("--photos", type=Path, help="the folder of its photos")
+    args = parser.parse_args()
+    if args.data:
+        masks = [mask for photo in photos(args.data, args.photos) for mask in photo.masks if mask.any()]
+    else:
+        masks = scene_masks(args.scenes)
+    print(f"{len(masks)} masks, the first of {masks[0].shape[1]} x {masks[0].shape[0]} pixels")
     for tolerance in TOLERANCES:
         found = np.array([iou(mask, tolerance) for mask in masks])
         least, middle = found[:, 0].min(), found[:, 0].mean()
