@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     _prepare(args.threads)
     root = tree()
-    limits = Limits(args.memory, args.threads, args.longest)
+    limits = Limits(args.memory, args.threads, args.longest, args.proposals)
     chosen, distinct = args.configs or one_of_each(root, {one.name: one.config for one in families()}), 0
     if args.all:
         chosen, distinct = all_that_differ(root, chosen)
@@ -52,6 +52,7 @@ def main(argv: list[str] | None = None) -> int:
     outcomes = [done[config] for config in sorted(chosen)]
     if args.report:
         command = "python -m benchmarks.zoo" + " --all" * args.all + f" --longest {args.longest}" * bool(args.longest)
+        command += f" --proposals {args.proposals}" * bool(args.proposals)
         text = document(Machine.this(), command, args.size, limits, outcomes, distinct)
         args.report.write_text(text)
         print(f"written to {args.report}", file=sys.stderr)
@@ -90,6 +91,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--longest", type=int, metavar="PIXELS", help="resize images to this at most, in place of the config's own size"
+    )
+    parser.add_argument(
+        "--proposals", type=int, metavar="N", help="that a detector in two stages looks at, at most (default: its own)"
     )
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="of each network (default: 1)")
     parser.add_argument("--memory", type=float, default=8.0, metavar="GB", help="at most, of one config (default: 8)")

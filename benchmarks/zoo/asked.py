@@ -30,11 +30,13 @@ State = Literal["served", "refused", "failed"]
 @dataclass(frozen=True)
 class Limits:
     """What one config may take. memory_gb: each of the process that makes its folder and the one that serves it.
-    longest: the pixels of an image's longest side after the config's own resizing; None: as the config has it."""
+    longest: the pixels of an image's longest side after the config's own resizing. proposals: what the first stage of a
+    detector hands on. None: as the config has it."""
 
     memory_gb: float = 8.0
     threads: int = 1
     longest: int | None = None
+    proposals: int | None = None
 
 
 @dataclass(frozen=True)
@@ -157,7 +159,7 @@ def _make_here(pipe: Connection, source: Path, folder: Path, image: np.ndarray, 
     bound = int(limits.memory_gb * 2**30)
     resource.setrlimit(resource.RLIMIT_DATA, (bound, bound))
     try:
-        pipe.send(write_folder(source, folder, image, limits.longest))
+        pipe.send(write_folder(source, folder, image, limits.longest, limits.proposals))
     except Exception as error:  # of any of the zoo's models; told, and the next one is asked
         place = error.__traceback__
         while place is not None and place.tb_next is not None:

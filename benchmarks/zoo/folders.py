@@ -46,9 +46,12 @@ class Made:
     needs: str = ""
 
 
-def write_folder(source: Path, folder: Path, image: np.ndarray, longest: int | None = None) -> Made:
+def write_folder(
+    source: Path, folder: Path, image: np.ndarray, longest: int | None = None, proposals: int | None = None
+) -> Made:
     """Write the config and a checkpoint in the official format. image: (H, W, 3) uint8 RGB. longest: the most pixels
-    that a side of an image may have after the config's own resizing, which is made to give fewer.
+    that a side of an image may have after the config's own resizing, which is made to give fewer. proposals: the most
+    that a detector in two stages looks at.
 
     A config that makes no detector is written as well, with a checkpoint of nothing: the service says why.
     """
@@ -60,6 +63,8 @@ def write_folder(source: Path, folder: Path, image: np.ndarray, longest: int | N
         if longest is not None:
             for key in ("test_dataloader", "test_pipeline", "tta_pipeline"):
                 _shrink(original.get(key), longest)
+        if proposals is not None:
+            _propose(original.get("model"), proposals)
         original.dump(target)
     except Exception:  # a base or a package that is not here: its user has the file as it is
         shutil.copy(source, target)
@@ -102,6 +107,16 @@ def _shrink(part: Any, longest: int) -> None:
     elif isinstance(part, (list, tuple)):
         for value in part:
             _shrink(value, longest)
+
+
+def _propose(part: Any, most: int) -> None:
+    """Bound what the first stage of a detector hands on, wherever in its config it says so."""
+    if isinstance(part, dict):
+        stage = (part.get("test_cfg") or {}).get("rpn") if isinstance(part.get("test_cfg"), dict) else None
+        if isinstance(stage, dict):
+            stage["max_per_img"] = min(most, stage.get("max_per_img", most))
+        for value in part.values():
+            _propose(value, most)
 
 
 @contextmanager

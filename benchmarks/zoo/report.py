@@ -36,7 +36,8 @@ def document(
         *machine.lines(),
         f"- `{command}`: {len(outcomes)} configs{stand}, of {len(families)} families",
         f"- a scene of {image_wh[0]} x {image_wh[1]} pixels, resized "
-        f"{'as each config says' if limits.longest is None else f'to {limits.longest} at most'}; {limits.threads} "
+        f"{'as each config says' if limits.longest is None else f'to {limits.longest} at most'}"
+        f"{'' if limits.proposals is None else f'; at most {limits.proposals} proposals'}; {limits.threads} "
         f"thread{'s' * (limits.threads != 1)}; at most {limits.memory_gb:g} GB",
         f"- served: {len(served)} configs, {with_masks} of them with masks, of "
         f"{len({one.family for one in served})} families",
