@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -151,8 +151,8 @@ def answers(ask: Callable[[Prompts, bool], tuple[np.ndarray, np.ndarray]]) -> di
     return {name: [ask(prompts, multimask) for multimask in (False, True)] for name, prompts in kinds().items()}
 
 
-def measure(name: str, family: Family) -> Iterator[tuple[str, ...]]:
-    """The rows of a family."""
+def measure(name: str, family: Family, dtypes: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """The rows of a family: ours in these of DTYPES, and theirs in bfloat16 if it is among them."""
     image = render_scene(np.random.default_rng(5), SIZE_HW).image
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
@@ -168,8 +168,8 @@ def measure(name: str, family: Family) -> Iterator[tuple[str, ...]]:
             return prompt_by_prompt(family.published, reference, image, prompts, multimask)
 
         expected = answers(theirs)
-        for dtype_name, dtype in DTYPES.items():
-            segmenter = SEGMENTERS.of(folder).load(folder, torch.device("cpu"), dtype, fast=True)
+        for dtype in dtypes:
+            segmenter = SEGMENTERS.of(folder).load(folder, torch.device("cpu"), DTYPES[dtype], fast=True)
             (embedding,) = segmenter.embed([segmenter.preprocess(image)])
 
             def ours(
@@ -178,7 +178,9 @@ def measure(name: str, family: Family) -> Iterator[tuple[str, ...]]:
                 raw = segmenter.decode(embedding, prompts, multimask=multimask)
                 return np.stack([segmenter.postprocess(raw, n) for n in range(len(raw))]), raw.iou_scores
 
-            yield from _rows(name, f"ours, {dtype_name}", answers(ours), expected)
+            yield from _rows(name, f"ours, {dtype}", answers(ours), expected)
+        if "bfloat16" not in dtypes:
+            return
         reference = reference.to(torch.bfloat16)
         yield from _rows(name, "theirs, bfloat16", answers(theirs), expected)
 
@@ -195,12 +197,13 @@ def _rows(name: str, numbers: str, found: dict[str, Any], expected: dict[str, An
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.fidelity", description=__doc__)
     parser.add_argument("--families", nargs="+", choices=list(FAMILIES), metavar="NAME", help="only these")
+    parser.add_argument("--dtypes", nargs="+", choices=list(DTYPES), default=list(DTYPES), help="the numbers of ours")
     parser.add_argument("--out", type=Path, default=RESULT, help="file to write")
     args = parser.parse_args()
     torch.set_num_threads(1)
     machine, rows = Machine.this(), []
     for name in args.families or FAMILIES:
-        for row in measure(name, FAMILIES[name]):
+        for row in measure(name, FAMILIES[name], args.dtypes):
             print(" | ".join(row), flush=True)
             rows.append(row)
     lines = [
