@@ -1,4 +1,4 @@
-"""Full-size models with random weights, as their publishers' files: YOLOF R50-C5 and SAM ViT-B, ViT-H.
+"""Full-size models with random weights, as their publishers' files: YOLOF R50-C5, SAM ViT-B, ViT-H, SAM 2.1.
 
 Times and memory are those of the real ones; what they see in a photo is not.
 """
@@ -24,6 +24,11 @@ SAM_SIZES: dict[str, dict[str, Any]] = {
         "global_attn_indexes": [7, 15, 23, 31],
         "mlp_dim": 5120,
     },
+}
+# Hugging Face's own defaults are the tiny model.
+SAM2_SIZES: dict[str, dict[str, Any]] = {
+    "tiny": {},
+    "small": {"blocks_per_stage": [1, 2, 11, 2], "global_attention_blocks": [7, 10, 13]},
 }
 CONFIG = "yolof/yolof_r50-c5_8xb8-1x_coco.py"
 
@@ -84,3 +89,24 @@ def make_sam(folder: Path, size: str = "huge") -> None:
     model = SamModel(SamConfig(vision_config=SAM_SIZES[size]))
     model.save_pretrained(folder)
     SamImageProcessorPil().save_pretrained(folder)
+
+
+def make_sam2(folder: Path, size: str = "tiny") -> None:
+    """A Hugging Face folder of SAM 2.1 in float32, whose random weights let image, place and prompt reach the masks."""
+    from transformers import Sam2Config, Sam2Model
+
+    torch.manual_seed(0)
+    config = Sam2Config()
+    for name, value in SAM2_SIZES[size].items():
+        setattr(config.vision_config.backbone_config, name, value)
+    model = Sam2Model(config)
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d | nn.Embedding):
+                module.reset_parameters()
+        backbone = model.vision_encoder.backbone
+        backbone.pos_embed.normal_(0, 0.5)
+        backbone.pos_embed_window.normal_(0, 0.5)
+        place = model.shared_image_embedding.positional_embedding.normal_(0, 1)
+        model.prompt_encoder.shared_embedding.positional_embedding.copy_(place)
+    model.save_pretrained(folder)

@@ -2,7 +2,7 @@
 
 The published neck makes the encoding of every place of four grids, which nobody reads for single images. Of the two
 finest grids it makes 256 channels, of which the decoder's first convolutions leave 64 and 32: here the two 1 x 1
-convolutions are one.
+convolutions are one, a product with tokens in whatever order they are.
 
 Knows modules and tensors, nothing of images or prompts.
 """
@@ -31,23 +31,42 @@ class Pyramid:
         if len(laterals) != 4 or not plain or sorted(neck.fpn_top_down_levels) != [COARSE, COARSER]:
             raise UnknownEncoder("neck: expected 1 x 1 convolutions of four stages, the last two of them added up")
         with torch.no_grad():
-            self._half = _in_a_row(laterals[HALF], model.mask_decoder.conv_s1)
-            self._quarter = _in_a_row(laterals[QUARTER], model.mask_decoder.conv_s0)
-            self._no_memory = model.no_memory_embedding.reshape(1, -1, 1, 1)
-        self._coarse, self._coarser = laterals[COARSE], laterals[COARSER]
+            coarse, coarser = ((conv.weight.flatten(1), conv.bias) for conv in laterals[COARSE:])
+            self._maps = [
+                _in_a_row(laterals[QUARTER], model.mask_decoder.conv_s0),
+                _in_a_row(laterals[HALF], model.mask_decoder.conv_s1),
+                (coarse[0], coarse[1] + model.no_memory_embedding.flatten()),
+                coarser,
+            ]
 
-    def __call__(self, stages: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tensor]:
-        """Four stages (B, h, w, D) -> (B, C, h, w) of the coarse grid, (B, C / 4, 2h, 2w), (B, C / 8, 4h, 4w)."""
-        quarter, half, coarse, coarser = (stage.permute(0, 3, 1, 2) for stage in stages)
-        above = F.interpolate(self._coarser(coarser), scale_factor=2.0, mode="nearest")
-        found = self._coarse(coarse) + above + self._no_memory
-        return found, F.conv2d(half, *self._half), F.conv2d(quarter, *self._quarter)
+    def empty(self, like: Tensor, grids_hw: list[tuple[int, int]]) -> list[Tensor]:
+        """By stage, a place (B, h, w, D) for what `project` makes of its grid."""
+        return [like.new_empty(len(like), *hw, len(bias)) for hw, (_, bias) in zip(grids_hw, self._maps, strict=True)]
+
+    def project(self, stage: int, tokens: Tensor) -> Tensor:
+        """What is needed of a stage's tokens (..., D): (..., C), C / 4 and C / 8 of the two finest grids."""
+        return F.linear(tokens, *self._maps[stage])
+
+    def joined(self, found: list[Tensor]) -> Tensor:
+        """What was projected of each stage, (B, h, w, D) -> (B, 4 * C, h, w), see `Sam2Images`; some is overwritten."""
+        quarter, half, coarse, coarser = found
+        batch, height, width, channels = coarse.shape
+        pairs = coarse.view(batch, height // 2, 2, width // 2, 2, channels)
+        pairs += coarser[:, :, None, :, None]
+        features = coarse.new_empty(batch, 4 * channels, height, width)
+        features[:, :channels] = coarse.permute(0, 3, 1, 2)
+        # As `fold` of `models.segmenter.fine_decoders` does it, without the grids themselves.
+        halves = half.view(batch, height, 2, width, 2, -1).permute(0, 2, 4, 5, 1, 3)
+        features[:, channels : 2 * channels].view(halves.shape).copy_(halves)
+        quarters = quarter.view(batch, height, 2, 2, width, 2, 2, -1).permute(0, 2, 5, 3, 6, 7, 1, 4)
+        features[:, 2 * channels :].view(quarters.shape).copy_(quarters)
+        return features
 
 
 def _in_a_row(first: nn.Conv2d, second: nn.Conv2d) -> tuple[Tensor, Tensor]:
-    """Weight and bias of the 1 x 1 convolution that does what the two do one after the other."""
+    """Weight and bias of the linear map that does what the two 1 x 1 convolutions do one after the other."""
     assert first.bias is not None and second.bias is not None
     outer, inner = (conv.weight.flatten(1).double() for conv in (second, first))
     bias = outer @ first.bias.double() + second.bias.double()
     dtype = first.weight.dtype
-    return (outer @ inner)[..., None, None].to(dtype), bias.to(dtype)
+    return (outer @ inner).to(dtype), bias.to(dtype)

@@ -12,13 +12,12 @@ import torch
 from torch import Tensor
 from transformers import Sam2Config, Sam2Model
 
-from models.interruptions import called_between_layers
 from models.segmenter import sam_folder
 from models.segmenter.decoder import Images
 from models.segmenter.fine_decoders import Sam2Images, fold, unfold
+from models.segmenter.hiera import HieraEncoder
 from models.segmenter.prompt_points import labelled_points
 from models.segmenter.protocol import DecodeRequest, RawMasks
-from models.segmenter.pyramid import Pyramid
 from models.segmenter.sam import Encode, Sam
 
 
@@ -36,15 +35,8 @@ class Sam2(Sam):
     has_cuda_graphs: ClassVar[bool] = False
 
     def _fast_features(self) -> Encode:
-        """The published backbone, which lets other work in before each of its layers, and our own neck."""
-        backbone, pyramid = self._model.vision_encoder.backbone, Pyramid(self._model)
-
-        def encode(samples: Any, between: Any) -> Tensor:
-            with called_between_layers(backbone, between):
-                stages = backbone(self.pixels(samples)).intermediate_hidden_states
-            return _joined(*pyramid(stages))
-
-        return encode
+        encoder = HieraEncoder(self._model)
+        return lambda samples, between: encoder(self.pixels(samples), between)
 
     def _published_features(self, pixels: Tensor) -> Tensor:
         """(B, 3, S, S) -> (B, 4 * C, h, w): the coarsest grid, then what is twice and four times as fine."""
