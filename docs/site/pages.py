@@ -28,6 +28,7 @@ SECTIONS = {
         "settings.md",
         "deploy.md",
         "mlflow.md",
+        "onnx.md",
         "weights.md",
         "performance.md",
         "security.md",

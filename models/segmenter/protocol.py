@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from models.families import Family
+from models.segmenter.decoder_graphs import DecoderGraph, EncoderGraph
 from models.types import Embedding, Prompts
 
 
@@ -110,6 +111,14 @@ class Segmenter(Family, Protocol[SampleT]):
 
     def logits_of_mask(self, mask: np.ndarray) -> np.ndarray:
         """A mask (H, W) bool of an image as the logits of a prompt (mask_side, mask_side) float16, on the CPU."""
+        ...
+
+    def named_features(self, features: Tensor) -> dict[str, Tensor]:
+        """Features (B, ...) of B embeddings as the tensors (B, ...) that an exported decoder takes, by their names."""
+        ...
+
+    def graphs(self) -> tuple[EncoderGraph, DecoderGraph] | None:
+        """Encoder and decoder as they are exported, in float32 on the CPU; None of a family that is not exported."""
         ...
 
     def capture_encoder(self) -> None:

@@ -21,6 +21,7 @@ from models.huggingface_folder import folder_files, folders_below, weights_at
 from models.segmenter import sam_folder
 from models.segmenter.cuda.sam import PROMPTS, TOKENS, CudaDecoder, CudaEncoder
 from models.segmenter.decoder import PROJECT_FROM, Images, PlaceTables, encode_prompts
+from models.segmenter.decoder_graphs import DecoderGraph, EncoderGraph
 from models.segmenter.encoder import ImageEncoder, UnknownEncoder
 from models.segmenter.mask_packing import full_size, pack_masks, unpack_bits
 from models.segmenter.mask_prompts import images_with_masks, logits_of_mask
@@ -71,6 +72,7 @@ class Sam:
     # What makes image embeddings ready for prompts, and whether `models.segmenter.cuda` knows this network.
     images_class: ClassVar[type[Images]] = Images
     has_cuda_graphs: ClassVar[bool] = True
+    decoder_graph: ClassVar[type[DecoderGraph]] = DecoderGraph
 
     def __init__(
         self,
@@ -178,6 +180,17 @@ class Sam:
     def _published_features(self, pixels: Tensor) -> Tensor:
         """(B, 3, S, S) -> (B, C, h, w) by Hugging Face's own modules: what embeddings hold."""
         return self._model.vision_encoder(pixels).last_hidden_state
+
+    def named_features(self, features: Tensor) -> dict[str, Tensor]:
+        """See `Segmenter.named_features`."""
+        return {"image_embeddings": features}
+
+    def graphs(self) -> tuple[EncoderGraph, DecoderGraph]:
+        """See `Segmenter.graphs`."""
+        # The shortest decimals of the float32 numbers.
+        mean, std = ([float(str(one)) for one in values.cpu().numpy()] for values in (self._mean, self._std))
+        encoder = EncoderGraph(self._model, lambda x: self.named_features(self._published_features(x)), mean, std)
+        return encoder, self.decoder_graph(self._model, stretched=self.stretches)
 
     def _fast_encoder(self, on_gpu: bool) -> Encode | None:
         try:

@@ -14,6 +14,7 @@ from transformers import Sam2Config, Sam2Model
 
 from models.segmenter import sam_folder
 from models.segmenter.decoder import Images
+from models.segmenter.decoder_graphs import DecoderGraph, Sam2DecoderGraph
 from models.segmenter.fine_decoders import Sam2Images, fold, unfold
 from models.segmenter.hiera import HieraEncoder
 from models.segmenter.prompt_points import labelled_points
@@ -33,6 +34,7 @@ class Sam2(Sam):
     stretches: ClassVar[bool] = True
     images_class: ClassVar[type[Images]] = Sam2Images
     has_cuda_graphs: ClassVar[bool] = False
+    decoder_graph: ClassVar[type[DecoderGraph]] = Sam2DecoderGraph
 
     def _fast_features(self) -> Encode:
         encoder = HieraEncoder(self._model)
@@ -45,6 +47,12 @@ class Sam2(Sam):
         coarse = coarse + model.no_memory_embedding.reshape(1, -1, 1, 1)
         half, quarter = model.mask_decoder.conv_s1(half), model.mask_decoder.conv_s0(quarter)
         return _joined(coarse, half, quarter)
+
+    def named_features(self, features: Tensor) -> dict[str, Tensor]:
+        channels = self._model.mask_decoder.hidden_size
+        coarse, half, quarter = features.split([channels, channels, 2 * channels], dim=1)
+        fine = {"high_res_feats_0": unfold(unfold(quarter)), "high_res_feats_1": unfold(half)}
+        return {"image_embeddings": coarse} | fine
 
     def _published_masks(
         self, features: Tensor, place: Tensor, sparse: Tensor | None, dense: Tensor, multimask: bool

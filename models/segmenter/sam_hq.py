@@ -16,6 +16,7 @@ from transformers import SamHQConfig, SamHQModel
 
 from models.segmenter import sam_folder
 from models.segmenter.decoder import Images
+from models.segmenter.decoder_graphs import DecoderGraph, SamHQDecoderGraph
 from models.segmenter.encoder import ImageEncoder
 from models.segmenter.fine_decoders import SamHQImages, fold, unfold
 from models.segmenter.sam import Encode, Sam
@@ -32,6 +33,7 @@ class SamHQ(Sam):
     model_class: ClassVar[Any] = SamHQModel
     images_class: ClassVar[type[Images]] = SamHQImages
     has_cuda_graphs: ClassVar[bool] = False
+    decoder_graph: ClassVar[type[DecoderGraph]] = SamHQDecoderGraph
 
     def _fast_features(self) -> Encode:
         encoder = ImageEncoder(self._model.vision_encoder)
@@ -45,6 +47,10 @@ class SamHQ(Sam):
         seen = self._model.vision_encoder(pixels)
         early = seen.intermediate_embeddings
         return self._with_details(seen.last_hidden_state, early[0] if early else None)
+
+    def named_features(self, features: Tensor) -> dict[str, Tensor]:
+        channels = self._model.mask_decoder.hidden_size
+        return {"image_embeddings": features[:, :channels], "hq_features": unfold(unfold(features[:, channels:]))}
 
     def _with_details(self, features: Tensor, early: Tensor | None) -> Tensor:
         """(B, C, h, w) and early tokens (B, h, w, D) -> (B, 3 * C, h, w), see `SamHQImages`."""
