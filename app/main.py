@@ -37,6 +37,7 @@ from app.images.store import ImageStore
 from app.playground import site
 from app.scoring.cost import AnswerLimits
 from app.scoring.description import describe
+from app.scoring.image_embedding import embedding_file, wanted_embedding
 from app.scoring.kept_image import keep_image
 from app.scoring.scorer import Scorer
 from app.scoring.waiting import within
@@ -196,8 +197,21 @@ def create_app(settings: Settings, on_failure: Callable[[], object] = lambda: No
         }
         return Response(image, headers=headers, media_type=media_type(image))
 
+    async def embedding(http: HttpRequest) -> Response:
+        scorer: Scorer = app.state.scorer
+        client, reference = http.scope[access.CLIENT], http.path_params["reference"]
+        wanted = wanted_embedding(scorer, choice, reference, http.query_params)
+        # The same content for as long as the service has the same model, which a browser asks by the tag.
+        headers = {"etag": wanted.tag, "cache-control": "private, no-cache"}
+        if scorer.store.get(client, reference) is not None and wanted.tag in http.headers.get("if-none-match", ""):
+            return Response(status_code=304, headers=headers)
+        async with _let_in(http, 0):
+            content = await _while_connected(http, embedding_file(scorer, client, wanted))
+        return Response(content, headers=headers, media_type="application/octet-stream")
+
     app.add_route("/images", _route(images), methods=["POST"])
     app.add_route("/images/{reference}", _route(kept_image), methods=["GET"])
+    app.add_route("/images/{reference}/embedding", _route(embedding), methods=["GET"])
 
     @app.api_route("/", methods=["GET", "HEAD"])
     async def home(http: HttpRequest) -> Response:

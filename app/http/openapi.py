@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from app.contract import grid_params
+from app.contract import embedding_params, grid_params
 from app.contract.schemas import FEWEST_VERTICES, MAX_REGION_AREA, MAX_TEXTS, MAX_TOLERANCE, MOST_VERTICES
 
 VERSIONS = ("2", "3", "3.1")
@@ -337,7 +337,42 @@ def _images(old: bool) -> dict[str, Any]:
         post["requestBody"] = {"required": True, "content": content}
         get["parameters"] = [reference | {"schema": {"type": "string"}}]
         get["responses"]["200"]["content"] = {"image/*": {"schema": binary}}
-    return {"/images": {"post": post}, "/images/{reference}": {"get": get}}
+    embedding = _embedding(old, reference)
+    return {
+        "/images": {"post": post},
+        "/images/{reference}": {"get": get},
+        "/images/{reference}/embedding": {"get": embedding},
+    }
+
+
+def _embedding(old: bool, reference: dict[str, Any]) -> dict[str, Any]:
+    text = {"type": "string"}
+    params = [reference | (text if old else {"schema": text})]
+    for name, values in embedding_params.PARAMS.items():
+        kind = text | {"enum": list(values), "default": values[0]}
+        params.append({"name": name, "in": "query", "required": False} | (kind if old else {"schema": kind}))
+    errors = {
+        status: _response(_ERRORS[status], {"$ref": "Error"}, old)
+        for status in ("400", "404", "410", "429", "500", "503", "504")
+    }
+    errors["410"] |= {"description": "The image is not here, or not this client's"}
+    operation: dict[str, Any] = {
+        "summary": "The segmenter's embedding of an image that the same client has sent, for its exported decoder",
+        "operationId": "embedding",
+        "parameters": params,
+        "responses": {
+            "200": {"description": "A safetensors file"},
+            "304": {"description": "The same as the one with the ETag in If-None-Match"},
+            **errors,
+        },
+    }
+    if old:
+        operation |= {"produces": ["application/octet-stream"]}
+        operation["responses"]["200"]["schema"] = {"type": "file"}
+    else:
+        content = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+        operation["responses"]["200"]["content"] = content
+    return operation
 
 
 def _response(description: str, schema: dict[str, Any], old: bool) -> dict[str, Any]:
