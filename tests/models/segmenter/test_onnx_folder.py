@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,11 @@ import numpy as np
 import pytest
 import torch
 
+from models.segmenter import onnx_folder
 from models.segmenter.families import SEGMENTERS
 from models.segmenter.onnx_folder import DECODER, DESCRIPTION, ENCODER, OnnxError, write_onnx
 from models.segmenter.protocol import DecodeRequest
+from models.segmenter.sam2 import Sam2
 from models.types import Prompts
 from tests.models.segmenter.random_sams import random_sam2, random_sam_hq
 
@@ -34,12 +37,15 @@ FAMILIES: dict[str, Callable[[], Any]] = {
 
 @pytest.fixture(scope="module", params=FAMILIES)
 def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
-    """A fast segmenter, and the folder that was exported from the same files."""
+    """A fast segmenter, and the folder that was exported from the same files: SAM 2's as that of a large model."""
     folder = tmp_path_factory.mktemp(request.param)
     FAMILIES[request.param]().save_pretrained(folder / "hugging_face")
     family = SEGMENTERS.of(folder / "hugging_face")
     plain = family.load(folder / "hugging_face", "cpu", torch.float32, fast=False)
-    write_onnx(plain, folder / "onnx", {"name": request.param, "sha256": "0"})
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "sam2":
+            patch.setattr(onnx_folder, "MOST_INSIDE", 0)
+        write_onnx(plain, folder / "onnx", {"name": request.param, "sha256": "0"})
     return family.load(folder / "hugging_face", "cpu", torch.float32, fast=True), folder / "onnx"
 
 
@@ -96,7 +102,8 @@ def test_onnx_runtime_gives_the_masks_of_the_service(exported: tuple[Any, Path],
 
 def test_the_folder_says_all_that_is_to_be_known(exported: tuple[Any, Path]) -> None:
     segmenter, folder = exported
-    assert sorted(path.name for path in folder.iterdir()) == sorted([DECODER, ENCODER, DESCRIPTION])
+    weights = [f"{one}.data" for one in (ENCODER, DECODER) if isinstance(segmenter, Sam2)]
+    assert sorted(path.name for path in folder.iterdir()) == sorted([DECODER, ENCODER, DESCRIPTION, *weights])
     about = json.loads((folder / DESCRIPTION).read_text())
     for part in ("encoder", "decoder"):
         session = onnxruntime.InferenceSession(folder / about[part]["file"])
@@ -117,7 +124,7 @@ def test_what_cannot_be_written_is_said(tmp_path: Path, monkeypatch: pytest.Monk
     segmenter: Any = NotExported()
     with pytest.raises(OnnxError, match=r"tiny: expected a SAM, SAM-HQ or SAM 2 \(2.1\), found NotExported"):
         write_onnx(segmenter, tmp_path / "new", {"name": "tiny"})
-    monkeypatch.setitem(__import__("sys").modules, "onnxscript", None)
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(OnnxError, match=r"no onnxscript here.*pip install .*'\.\[onnx\]'"):
         write_onnx(segmenter, tmp_path / "new", {"name": "tiny"})
     assert not list(tmp_path.iterdir())
