@@ -37,7 +37,7 @@ docs/mlflow.md tells more. It needs the optional packages of `pip install '.[mlf
 
 ONNX = """\
 Write a SAM, SAM-HQ or SAM 2 (2.1) as encoder.onnx and decoder.onnx, with a model.json that says how images and prompts
-are prepared. ONNX Runtime gives the service's masks with them, in Python, in a browser or elsewhere.
+are prepared. ONNX Runtime gives the service's masks with them, without torch.
 """
 ONNX_NOTES = (
     """\

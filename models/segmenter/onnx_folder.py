@@ -161,7 +161,7 @@ def _description(
             "ends": decoder.ends,
             "mask_side": segmenter.mask_side,
         },
-        "masks": {"threshold": 0.0, "single": [0], "multimask": [1, 2, 3]},
+        "masks": {"threshold": 0.0, "single": [0], "multimask": list(range(1, decoder.decoder.num_mask_tokens))},
     }
 
 
