@@ -46,6 +46,10 @@ class DecoderGraph(nn.Module):
 
     features: ClassVar[tuple[str, ...]] = ("image_embeddings",)
     ends: ClassVar[dict[str, int]] = {"points": 1, "box": 0, "mask": 0}
+    prompt_encoder: Any
+    decoder: Any
+    place: Tensor
+    output_tokens: Tensor
 
     def __init__(self, model: Any, *, stretched: bool) -> None:
         """model: Hugging Face's. stretched: its images fill the whole square, whatever their shape."""

@@ -194,9 +194,9 @@ def _check(folder: Path, segmenter: Segmenter[Any], description: Mapping[str, An
     for multimask, which in ((False, slice(0, 1)), (True, slice(1, None))):
         request = DecodeRequest(embedding, Prompts(boxes_xyxy=boxes), multimask)
         (raw,) = segmenter.decode_batch([request])
-        ours = np.stack([segmenter.postprocess(raw, index) for index in range(len(boxes))])
+        masks = np.stack([segmenter.postprocess(raw, index) for index in range(len(boxes))])
         theirs = logits[:, which] > description["masks"]["threshold"]
-        iou = (ours & theirs).sum() / max(1, (ours | theirs).sum()) if (ours | theirs).any() else 1.0
+        iou = (masks & theirs).sum() / (masks | theirs).sum() if (masks | theirs).any() else 1.0
         off = np.abs(raw.iou_scores - scores[:, which]).max()
         if not (iou >= LEAST_IOU and off <= MOST_SCORE_OFF):
             raise OnnxError(f"ONNX Runtime answers otherwise than the model: IoU {iou:.3f}, scores off by {off:.4f}")
