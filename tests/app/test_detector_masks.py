@@ -175,7 +175,7 @@ def test_an_exported_folder_answers_with_them(
     assert params == {
         "score_threshold", "iou_threshold", "max_detections", "masks", "mask_format", "exif_orientation",
         "class_agnostic_nms", "min_region_area", "fill_holes", "largest_part", "no_overlaps", "tight_boxes",
-        "rotated_boxes", "polygon_tolerance", "max_vertices",
+        "rotated_boxes", "polygon_tolerance", "max_vertices", "tiles", "tile_overlap", "tile_merge",
     }  # fmt: skip
     model = mlflow.pyfunc.load_model(str(tmp_path / "export"))
     (boxes,) = model.predict(pandas.DataFrame({"image": [PICTURE]}), params={"max_detections": 3})["boxes"]

@@ -195,6 +195,8 @@ def test_data_that_cannot_be_used_is_told_with_every_reason(
         (coco(BOXES), ("--detector", "no/such"), "--detector no/such: there is no such folder"),
         (coco(BOXES), ("--url", "http://127.0.0.1:1"), "there is no box2mask service"),
         (coco([[], []]), (), "there is nothing to measure: it has no annotations"),
+        (coco(BOXES), ("--tile-merge", "fusion"), "--tile-merge: expected with --tiles"),
+        (coco(BOXES), ("--tiles", "64", "--predictions", "x.json"), "--predictions and --tiles exclude each other"),
         (coco(BOXES, segmentation=[]), ("--detector", "none"), "it has no masks, and there is no detector"),
     ],
 )
