@@ -108,6 +108,11 @@ def test_images_are_measured_as_they_are_shown(model_folders: Any, write_data: A
         assert main(["evaluate", str(folder), *models, "--score-threshold", "0.1", "--out", str(out)]) == 0
         figures.append([(out / name).read_text() for name in ("evaluation.json", "report.html")])
     assert figures[0] == figures[1]
+    out = tmp_path / "tiles"
+    assert main(["evaluate", str(folder), *models, "--tiles", "64", "--out", str(out)]) == 0
+    in_tiles, whole = json.loads((out / "evaluation.json").read_text()), json.loads(figures[0][0])
+    assert in_tiles["notes"] == ["Images were looked at in tiles too: tiles 64.", *whole["notes"]]
+    assert in_tiles["masks"] != whole["masks"]
 
 
 def test_every_segmenter_is_looked_for_before_the_first_is_asked(

@@ -24,7 +24,8 @@ from pycocotools.coco import COCO
 
 from app.cli import main
 from app.commands import run as command
-from app.contract import grid_params
+from app.commands import tile_options
+from app.contract import grid_params, tile_params
 from app.engine.loading import Choice
 from app.folders import outputs
 from app.folders.batch import images_in_networks

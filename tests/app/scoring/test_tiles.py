@@ -67,7 +67,11 @@ def test_boxes_are_those_of_the_tiles_and_the_whole_photo(answer: Callable[..., 
     (first, second) = answer(asked, "/yolof/score")
     assert first == second and len(first["boxes"]) == len(expected) > len(views[0][1])
     found = [
-        (*(one["box"][name] for name in ("topX", "topY", "bottomX", "bottomY")), one["score"], NAMES.index(one["label"]))
+        (
+            *(one["box"][name] for name in ("topX", "topY", "bottomX", "bottomY")),
+            one["score"],
+            NAMES.index(one["label"]),
+        )
         for one in first["boxes"]
     ]
     corners = expected.boxes_xyxy / np.array((WIDTH, HEIGHT, WIDTH, HEIGHT), np.float32)
