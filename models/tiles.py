@@ -66,13 +66,14 @@ class Tiling:
         that all are of one size. Where the image is shorter than a tile, they are as short.
         """
         height, width = size_hw
-        ys, xs = self._starts(height), self._starts(width)
+        ys, xs = self.starts(height), self.starts(width)
         return [Part((x, y, min(x + self.side, width), min(y + self.side, height))) for y, x in product(ys, xs)]
 
     def _along(self, length: int) -> int:
         step = max(1, int(self.side * (1 - self.overlap)))
         return 1 if length <= self.side else -(-(length - self.side) // step) + 1
 
-    def _starts(self, length: int) -> Sequence[int]:
+    def starts(self, length: int) -> Sequence[int]:
+        """Where tiles begin along a side of the image."""
         count, last = self._along(length), length - self.side
         return [0] if count == 1 else [round(number * last / (count - 1)) for number in range(count)]

@@ -66,6 +66,16 @@ class AnswerCost:
                 row=row,
             )
 
+    def plan_prompts(self, tiles: int, row: int) -> None:
+        """Count the tiles of that row's image in which there are prompts for small things. Raises BadRequest."""
+        self.tiles += tiles
+        if self.tiles > self.limits.tiles:
+            raise BadRequest(
+                f"params.tiles: expected prompts in at most {self.limits.tiles} tiles in a request, got {self.tiles}: "
+                "take larger tiles, or send fewer prompts at once",
+                row=row,
+            )
+
     def add(self, encoded: list[dict[str, Any]]) -> None:
         """Count masks as they are encoded. Raises BadRequest."""
         self.bytes += sum(_size(value) for mask in encoded for value in mask.values())

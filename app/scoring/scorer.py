@@ -34,6 +34,7 @@ from models.detector.protocol import Detector
 from models.images.decoding import decode_image
 from models.pipeline import box_prompts
 from models.segmenter.protocol import Segmenter
+from models.segmenter.tiles import parts_of
 from models.types import Embedding, Prompts
 
 # A mask for each of a hundred guesses helps nobody.
@@ -137,8 +138,6 @@ class Scorer:
         images, of_row = await self._images(rows, request, segment=True)
         params = request.params
         cost = AnswerCost(self.answer_limits)
-        for image in images:
-            cost.plan_tiles(params.tiling, image.size_hw, image.row)
         grids = [params.everything if row.is_unprompted else None for row in rows]
         for number, row in enumerate(rows):
             if grids[number] is None:
@@ -151,6 +150,11 @@ class Scorer:
             return await self.engine.aside(prompts_of, *asked) if row.masks else prompts_of(*asked)
 
         prompts = await each(ready(number, row) for number, row in enumerate(rows))
+
+        for number, one in enumerate(prompts):
+            if params.tiling is not None and one is not None:
+                its_parts = parts_of(one, images[of_row[number]].size_hw, params.tiling)
+                cost.plan_prompts(len(its_parts.keys() - {None}), number)
 
         async def answer(number: int) -> dict[str, Any]:
             wanted, grid, encoded = prompts[number], grids[number], []

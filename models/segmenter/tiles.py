@@ -3,13 +3,15 @@
 - What a prompt points at is its box, or the box around its points that are 1 or 0, or around both.
 - If its longer side is at most half a tile's, it is answered in the tile in which it lies most centrally: the one whose
   nearest inner edge is farthest from it. An inner edge is one that is none of the photo's.
-- That edge must be a quarter of the longer side away, so that the tile shows what is around the object.
 - Any other prompt is answered in the whole photo, as without tiles.
+- Tiles overlap by half at least, so that every small thing is whole in one, with something around it wherever it lies.
 - A click says nothing of a size. If its mask reaches an inner edge of the tile, the object is not small, and the click
   is answered in the whole photo.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 
@@ -17,7 +19,7 @@ from models.tiles import Part, Tiling
 from models.types import Prompts
 
 SMALL = 1 / 2  # of a tile's side
-MARGIN = 1 / 4  # of the longer side of what a prompt points at
+LEAST_OVERLAP = 1 / 2
 # Of the part's longer side: so many pixels of a mask at an inner edge are more than a speck.
 REACHES = 1 / 64
 
@@ -27,20 +29,29 @@ def parts_of(prompts: Prompts, size_hw: tuple[int, int], tiling: Tiling) -> dict
 
     What becomes of a prompt does not depend on the others.
     """
-    found: dict[Part | None, list[int]] = {}
-    tiles = tiling.tiles(size_hw)
-    if len(tiles) == 1:
+    if tiling.count(size_hw) == 1:
         return {None: list(range(len(prompts)))}
-    corners = np.array([tile.box_xyxy for tile in tiles], np.float64)
-    inner = np.array([tile.inner_edges(size_hw) for tile in tiles])
-    for place, box in enumerate(_targets(prompts)):
-        longer = max(box[2] - box[0], box[3] - box[1])
-        margins = np.where(inner, (box - corners) * (1, 1, -1, -1), np.inf).min(axis=1)
-        # Of equals the first, so that nothing depends on how numbers are rounded.
-        tile = int(margins.round(6).argmax()) if longer <= SMALL * tiling.side else None  # nan is never small
-        small = tile is not None and margins[tile] >= MARGIN * longer
-        found.setdefault(tiles[tile] if small and tile is not None else None, []).append(place)
+    tiling = replace(tiling, overlap=max(tiling.overlap, LEAST_OVERLAP))
+    targets, found = _targets(prompts), dict[Part | None, list[int]]()
+    small = (targets[:, 2:] - targets[:, :2]).max(axis=1) <= SMALL * tiling.side  # nan is not
+    height, width = size_hw
+    xs, ys = np.array(tiling.starts(width)), np.array(tiling.starts(height))
+    for place, (x1, y1, x2, y2) in enumerate(targets.tolist()):
+        part = None
+        if small[place]:
+            left, top = _most_central(xs, tiling.side, width, x1, x2), _most_central(ys, tiling.side, height, y1, y2)
+            part = Part((left, top, min(left + tiling.side, width), min(top + tiling.side, height)))
+        found.setdefault(part, []).append(place)
     return found
+
+
+def _most_central(starts: np.ndarray, side: int, length: int, low: float, high: float) -> int:
+    """Of the tiles along a side of the photo that begin there, where that one does whose inner edges are farthest."""
+    ends = np.minimum(starts + side, length)
+    before = np.where(starts > 0, low - starts, np.inf)
+    after = np.where(ends < length, ends - high, np.inf)
+    # Of equals the first, so that nothing depends on how numbers are rounded.
+    return int(starts[np.minimum(before, after).round(6).argmax()])
 
 
 def in_part(prompts: Prompts, places: list[int], part: Part) -> Prompts:

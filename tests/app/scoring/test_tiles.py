@@ -12,6 +12,8 @@ from fastapi import FastAPI
 from PIL import Image
 from pycocotools import mask as coco_mask
 
+from app.errors import BadRequest
+from app.scoring.cost import AnswerCost, AnswerLimits
 from app.settings import Settings
 from models.detector.tiles import merged
 from models.segmenter.tiles import reaches_on
@@ -163,7 +165,6 @@ def test_tiles_are_encoded_once(sam_only: Callable[..., Settings]) -> None:
         ("/yolof/score", to_yolof(IMAGE, tiles=16, tile_overlap=0.9),
          "row 0: params.tiles: expected at most 1024 tiles in all images of a request, got 9153, with a side of 16 and "
          "an overlap of 0.9 in an image of 128 x 96 (width x height): take tiles of "),
-        ("/sam/score", to_sam(row(IMAGE, boxes=[BOX]), tiles=16, tile_overlap=0.9), "row 0: params.tiles: expected at"),
         ("/sam/score", to_sam(row(IMAGE, boxes=[BOX]), tiles=64, return_logits=True),
          "params.return_logits: expected false with params.tiles, got true"),
         ("/sam/score", to_sam(row(IMAGE), tiles=64, points_per_side=4),
@@ -175,12 +176,36 @@ def test_what_cannot_be_had_is_refused(http: httpx.Client, path: str, request_: 
     assert refused.status_code == 400 and refused.json()["message"].startswith(reason), refused.text
 
 
-def test_the_smallest_tiles_that_are_told_are_enough(http: httpx.Client) -> None:
-    def asked(side: int) -> httpx.Response:
-        return http.post("/sam/score", json=to_sam(row(IMAGE, boxes=[BOX]), tiles=side, tile_overlap=0.9))
+def test_the_smallest_tiles_that_are_told_are_enough() -> None:
+    def refused(side: int, limits: AnswerLimits, size_hw: tuple[int, int]) -> str:
+        try:
+            AnswerCost(limits).plan_tiles(Tiling(side, 0.3), size_hw, 3)
+        except BadRequest as error:
+            return error.message
+        return ""
 
-    smallest = int(asked(16).json()["message"].split("take tiles of ")[1].split()[0])
-    assert asked(smallest).status_code == 200 and asked(smallest - 1).status_code == 400
+    for limits, size_hw in (
+        (AnswerLimits(), (3000, 4000)),
+        (AnswerLimits(tiles=7), (100, 90)),
+        (AnswerLimits(), (1, 9000)),
+    ):
+        message = refused(16, limits, size_hw) or refused(2, limits, size_hw)
+        assert message.startswith("row 3: params.tiles: expected at most")
+        smallest = int(message.split("take tiles of ")[1].split()[0])
+        assert not refused(smallest, limits, size_hw) and refused(smallest - 1, limits, size_hw)
+
+
+def test_prompts_in_many_tiles_are_refused(http: httpx.Client) -> None:
+    cost = AnswerCost(AnswerLimits(tiles=5))
+    cost.plan_prompts(3, 0)
+    with pytest.raises(
+        BadRequest, match="row 1: params.tiles: expected prompts in at most 5 tiles in a request, got 6"
+    ):
+        cost.plan_prompts(3, 1)
+    boxes = [[x, y, x + 4, y + 4] for x in range(0, 120, 3) for y in range(0, 90, 4)]
+    refused = http.post("/sam/score", json=to_sam(*[row(IMAGE, boxes=boxes)] * 2, tiles=16, tile_overlap=0.9))
+    assert refused.status_code == 400
+    assert refused.json()["message"].startswith("row 1: params.tiles: expected prompts in at most 1024 tiles")
 
 
 def test_masks_as_prompts_are_refused(http: httpx.Client) -> None:

@@ -10,7 +10,7 @@ from models.tiles import Part, Tiling
 from models.types import Prompts
 
 SIZE_HW = (300, 500)
-TILING = Tiling(100, 0.2)  # tiles begin at 0, 80, 160, ... 400, and at 0, 67, 133, 200
+TILING = Tiling(100, 0.2)  # here they overlap by half: tiles begin at 0, 50, 100, ...
 
 
 def boxes(*corners: tuple[float, ...]) -> Prompts:
@@ -21,12 +21,12 @@ def boxes(*corners: tuple[float, ...]) -> Prompts:
     ("box", "expected"),
     [
         ((30, 20, 50, 40), (0, 0, 100, 100)),
-        ((100, 20, 120, 40), (80, 0, 180, 100)),
+        ((100, 20, 120, 40), (50, 0, 150, 100)),
         ((0, 0, 50, 50), (0, 0, 100, 100)),  # the photo's own edges count for nothing
-        ((95, 95, 110, 105), (80, 67, 180, 167)),
+        ((95, 95, 110, 105), (50, 50, 150, 150)),
         ((482, 282, 500, 300), (400, 200, 500, 300)),
         ((0, 0, 51, 10), None),  # longer than half a tile
-        ((70, 70, 110, 110), None),  # small enough, but no tile shows a quarter of it around it
+        ((60, 60, 110, 110), (50, 50, 150, 150)),
     ],
 )
 def test_a_small_box_goes_to_the_tile_in_which_it_is_most_central(box: tuple[int, ...], expected: object) -> None:
@@ -42,6 +42,19 @@ def test_a_small_box_goes_to_the_tile_in_which_it_is_most_central(box: tuple[int
         assert moved is not None and moved.tolist() == [[box[0] - x1, box[1] - y1, box[2] - x1, box[3] - y1]]
 
 
+@pytest.mark.parametrize("length", [1, 20, 50])
+def test_every_small_box_is_whole_in_its_tile_wherever_it_lies(length: int) -> None:
+    corners = [(x, y, x + length, y + length) for x in range(0, 501 - length, 7) for y in range(0, 301 - length, 7)]
+    parts = parts_of(boxes(*corners), SIZE_HW, TILING)
+    assert None not in parts and sum(map(len, parts.values())) == len(corners)
+    for part, places in parts.items():
+        assert part is not None
+        x1, y1, x2, y2 = part.box_xyxy
+        inner = np.array(part.inner_edges(SIZE_HW))
+        margins = (np.array(corners)[places] - (x1, y1, x2, y2)) * (1, 1, -1, -1)
+        assert margins[:, inner].min(initial=100) >= 25 - length / 2
+
+
 def test_every_click_has_a_tile_that_shows_what_is_around_it() -> None:
     xs, ys = np.meshgrid(np.arange(0, 501, 5.0), np.arange(0, 301, 5.0))
     points = np.stack([xs.ravel(), ys.ravel()], axis=1)
@@ -54,7 +67,7 @@ def test_every_click_has_a_tile_that_shows_what_is_around_it() -> None:
         margins = np.stack(
             [points[places, 0] - x1, points[places, 1] - y1, x2 - points[places, 0], y2 - points[places, 1]]
         )
-        assert margins[inner].min(initial=np.inf) >= 9  # near half of what neighbours share
+        assert margins[inner].min(initial=np.inf) >= 25  # half of what neighbours share
 
 
 def test_points_and_boxes_of_a_prompt_go_together() -> None:
