@@ -188,7 +188,7 @@ def table(scenes: int, things: int, machine: Machine, figures: list[Figures]) ->
         *machine.lines(),
         f"- `python -m benchmarks.tiles --scenes {scenes} --things {things}`, demo weights (networks of 256 x 256)",
         "",
-        f"{scenes} drawn scene{'s' * (scenes > 1)} of {SIZE_HW[1]} x {SIZE_HW[0]}, each with {things} things of {LENGTHS[0]} to "
+        f"Drawn scenes of {SIZE_HW[1]} x {SIZE_HW[0]}, {scenes} of them, each with {things} things of {LENGTHS[0]} to "
         f"{LENGTHS[1]} pixels.",
         f"Boxes: recall and precision of those that score {SURE} or more, of the right class, at IoU 0.5. Masks: mean",
         "IoU with the drawn truth, one for each true box, and one for a click in each thing's middle. Seconds of one",
