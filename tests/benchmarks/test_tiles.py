@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from app.prediction import PredictedObject
 from benchmarks.tiles import LENGTHS, draw, hits
 from models.demo.things import CLASS_NAMES
+
+
+def thing(label: str, corners: list[float]) -> PredictedObject:
+    x1, y1, x2, y2 = corners
+    return PredictedObject(label, 0.5, (x1, y1, x2, y2))
 
 
 def test_things_are_small_and_apart_and_each_is_hit_once() -> None:
@@ -15,10 +18,10 @@ def test_things_are_small_and_apart_and_each_is_hit_once() -> None:
     sides = (scene.boxes_xyxy[:, 2:] - scene.boxes_xyxy[:, :2]).max(axis=1)
     assert (sides > 0.7 * LENGTHS[0]).all() and (sides < 1.3 * LENGTHS[1]).all()
     assert (scene.image == draw(0, 5, (300, 400)).image).all()
-    corners = [tuple(map(float, box)) for box in scene.boxes_xyxy]
+    corners = scene.boxes_xyxy.tolist()
     names = [CLASS_NAMES[label] for label in scene.labels]
-    found = [PredictedObject(name, 0.5, box) for name, box in zip(names, corners, strict=True)]
+    found = [thing(name, box) for name, box in zip(names, corners, strict=True)]
     assert hits([*found, found[0]], scene) == 5
-    other = PredictedObject(CLASS_NAMES[scene.labels[0] - 1], 0.5, corners[0])
-    moved = PredictedObject(names[1], 0.5, tuple(np.array(corners[1]) + 40))
+    other = thing(CLASS_NAMES[scene.labels[0] - 1], corners[0])
+    moved = thing(names[1], [side + 40 for side in corners[1]])
     assert hits([other, moved], scene) == 0

@@ -13,6 +13,7 @@ from models.rle import decode_rle, encode_rle
 from models.tiles import Merge, Part, Tiling
 from models.types import Detections
 
+MERGES: tuple[Merge, ...] = ("nms", "fusion")
 HEIGHT, WIDTH = SIZE_HW = (300, 400)
 THINGS = {  # the value of its pixels: its box
     1: (70, 10, 95, 40),  # cut by a seam
@@ -56,7 +57,7 @@ def in_tiles(image: np.ndarray, tiling: Tiling, *, whole: bool = False, **option
     return merged([seen(image, part, masks) for part in parts], SIZE_HW, merge=tiling.merge, **options)
 
 
-@pytest.mark.parametrize("merge", ["nms", "fusion"])
+@pytest.mark.parametrize("merge", MERGES)
 @pytest.mark.parametrize("overlap", [0, 0.2, 0.5])
 @pytest.mark.parametrize("whole", [False, True])
 def test_an_object_across_seams_is_one_object(merge: Merge, overlap: float, whole: bool) -> None:
@@ -67,7 +68,7 @@ def test_an_object_across_seams_is_one_object(merge: Merge, overlap: float, whol
     assert found.boxes_xyxy.dtype == np.float32 and found.scores.dtype == np.float32 and found.masks is None
 
 
-@pytest.mark.parametrize("merge", ["nms", "fusion"])
+@pytest.mark.parametrize("merge", MERGES)
 def test_masks_are_in_the_photo_and_those_of_pieces_together(merge: Merge) -> None:
     image = drawn(1, 2, 3, 4, 5)
     found = in_tiles(image, Tiling(100, 0.2, merge), masks=True)
@@ -111,7 +112,7 @@ def test_boxes_of_one_object_are_the_best_or_their_mean() -> None:
     np.testing.assert_allclose(fused.scores, [0.6])
     assert len(merged(views, size_hw, iou_threshold=1.0)) == 2
     other = [views[0], (part, detections([boxes[1]], [0.2], [1], size_hw))]
-    for merge in ("nms", "fusion"):
+    for merge in MERGES:
         assert len(merged(other, size_hw, merge=merge)) == 2
         assert len(merged(other, size_hw, merge=merge, class_agnostic=True)) == 1
 
@@ -123,6 +124,6 @@ def test_there_are_as_many_as_may_be() -> None:
     views = [(part, detections(boxes, np.linspace(0.9, 0.1, 1500), [0] * 1500, size_hw))]
     assert len(merged(views, size_hw)) == MOST_DETECTIONS
     assert merged(views, size_hw, max_detections=3).boxes_xyxy.tolist() == boxes[:3]
-    for merge in ("nms", "fusion"):
+    for merge in MERGES:
         nothing = merged([(part, detections([], [], [], size_hw))] * 2, size_hw, merge=merge)
         assert nothing.boxes_xyxy.shape == (0, 4) and len(nothing) == 0
