@@ -268,8 +268,8 @@ def _check(args: argparse.Namespace) -> None:
                 raise _RunError(f"--{name}: the service at --url has its own; expected one of the two")
     if args.prompts is None and (without := named_options(args) or ("--prompts-images" * bool(args.prompts_images))):
         raise _RunError(f"{without}: expected with --prompts")
-    if without := lacks_tiles(args):
-        raise _RunError(f"{without}: expected with --tiles")
+    if option := lacks_tiles(args):
+        raise _RunError(f"{option}: expected with --tiles")
     _check_everything(args)
     if args.masks == "detector" and args.prompts is not None:
         raise _RunError("--masks detector: the boxes are those of --prompts; expected one of the two")
