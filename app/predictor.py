@@ -48,7 +48,7 @@ class _ByRequests:
     description: Mapping[str, Any]
 
     def __init__(self, limits: ImageLimits = ANY_IMAGE, mask_params: Mapping[str, Any] | None = None) -> None:
-        """mask_params: of every request, how masks are cleaned."""
+        """mask_params: of every request, how masks are cleaned; or any others, such as tiles."""
         self._limits = limits
         self.mask_params = dict(mask_params or {})
 

@@ -19,6 +19,7 @@ from app.commands.arguments import (
     typed,
 )
 from app.commands.list_options import add_list_options, list_options, named_options
+from app.commands.tile_options import add_tile_options, lacks_tiles, tile_params
 
 if TYPE_CHECKING:
     from app.evaluation.answers import Answers
@@ -93,6 +94,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--out", type=Path, default=Path("evaluation"), metavar="DIR", help="where results go (default: evaluation)"
     )
     add_list_options(command, "--predictions")
+    add_tile_options(command)
     command.set_defaults(run=_run)
 
 
@@ -112,6 +114,10 @@ def _run(args: argparse.Namespace) -> int:
         )
     if args.predictions is None and (without := named_options(args)):
         return failed(f"{without}: expected with --predictions")
+    if option := lacks_tiles(args):
+        return failed(f"{option}: expected with --tiles")
+    if args.predictions is not None and args.tiles is not None:
+        return failed("--predictions and --tiles exclude each other: a file has been predicted already")
 
     from app.settings import SettingsError
     from models.data import DataError
@@ -137,7 +143,7 @@ def _run(args: argparse.Namespace) -> int:
         if args.predictions is not None:
             answers = _read(args, dataset)
         else:
-            there: list[Callable[[], Predictor]] = [lambda: ServicePredictor(args.url)]
+            there: list[Callable[[], Predictor]] = [lambda: ServicePredictor(args.url, mask_params=tile_params(args))]
             with_segmenter = has_masks and args.masks != ("detector",)
             predictors = _local(settings, args, with_segmenter) if asks_here else there
             answers = _ask(dataset, predictors, args.prompts if with_segmenter else (), own_masks)
@@ -162,7 +168,7 @@ def _local(settings: Settings, args: argparse.Namespace, with_segmenter: bool) -
     if not with_segmenter:  # as where its masks can be compared with nothing
         changes = [{"segmenter": "none"}]
     each = [settings.model_copy(update=one) for one in changes]
-    return [partial(LocalPredictor, one, choose(one, typed=typed(args))) for one in each]
+    return [partial(LocalPredictor, one, choose(one, typed=typed(args)), tile_params(args)) for one in each]
 
 
 def _ask(
@@ -201,7 +207,9 @@ def _write(answers: Answers, args: argparse.Namespace) -> int:
     from app.scoring.scorer import PIPELINE_SCORE_THRESHOLD
 
     threshold = PIPELINE_SCORE_THRESHOLD if args.score_threshold is None else args.score_threshold
-    result = evaluate(answers, str(args.data), threshold)
+    asked = " ".join(f"{name} {value}" for name, value in tile_params(args).items())
+    notes = [f"Images were looked at in tiles too: {asked}."] if asked else []
+    result = evaluate(answers, str(args.data), threshold, notes)
     files = save(result, args.out)
     print("\n\n".join((*map(str, tables(result.document)), *result.document["notes"], "\n".join(map(str, files)))))
     return int(bool(answers.failures))

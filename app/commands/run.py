@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from app.commands.arguments import add_models, add_page, chosen_settings, failed, fraction, typed, within
 from app.commands.list_options import add_list_options, list_options, named_options
 from app.commands.mask_options import add_mask_options, add_polygon_options, corners, mask_params
+from app.commands.tile_options import add_tile_options, lacks_tiles, tile_params
 
 if TYPE_CHECKING:
     from app.contract.schemas import MaskSource
@@ -49,6 +50,7 @@ examples:
   box2mask run photos --out results --prompts boxes.json --segmenter sam-huge
   box2mask run val2017 --out results --prompts results.bbox.json --prompts-images instances_val2017.json
   box2mask run photos --out results --class-agnostic-nms --min-region-area 100 --largest-part --tight-boxes
+  box2mask run photos --out results --tiles 1024
   box2mask run photos --out results --everything --segmenter sam-base
   box2mask run photos --out results --url http://localhost:5001
 """
@@ -111,6 +113,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     add_mask_options(command)
     add_polygon_options(command)
+    add_tile_options(command)
     add_page(command)
     command.add_argument("--recursive", action="store_true", help="look into folders in folders, too")
     command.add_argument("--restart", action="store_true", help="forget an earlier run's results in DIR")
@@ -165,7 +168,7 @@ def _run(args: argparse.Namespace) -> int:
         if args.masks == "detector":
             settings = settings.model_copy(update={"segmenter": "none"})
         choice = choose(settings, typed=typed(args)) if args.url is None else None
-        with open_predictor(settings, args.url, choice, mask_params(args)) as predictor:
+        with open_predictor(settings, args.url, choice, mask_params(args) | tile_params(args)) as predictor:
             return _process(args, sources, prompts, predictor)
     except (PromptsError, JournalError, PredictorError, _RunError, *EXPLAINED) as error:
         return failed(error)
@@ -212,6 +215,7 @@ def _process(args: argparse.Namespace, sources: Sources, prompts: BoxPrompts | N
         settings["page"] = args.page
     if cleaned := mask_params(args):
         settings["clean_masks"] = cleaned
+    settings |= tile_params(args)
     settings["boxes"] = "of the detector" if prompts is None else "of --prompts"
     grid = {name: value for name in GRID if (value := getattr(args, name)) is not None}
     if args.everything:
@@ -264,6 +268,8 @@ def _check(args: argparse.Namespace) -> None:
                 raise _RunError(f"--{name}: the service at --url has its own; expected one of the two")
     if args.prompts is None and (without := named_options(args) or ("--prompts-images" * bool(args.prompts_images))):
         raise _RunError(f"{without}: expected with --prompts")
+    if option := lacks_tiles(args):
+        raise _RunError(f"{option}: expected with --tiles")
     _check_everything(args)
     if args.masks == "detector" and args.prompts is not None:
         raise _RunError("--masks detector: the boxes are those of --prompts; expected one of the two")
@@ -278,6 +284,8 @@ def _check_everything(args: argparse.Namespace) -> None:
         if without := [name for name in GRID if getattr(args, name) is not None]:
             raise _RunError(f"--{without[0].replace('_', '-')}: expected with --everything")
         return
+    if args.tiles is not None:
+        raise _RunError("--tiles: --everything looks at parts of a photo by --crops-n-layers; expected one of the two")
     others = {
         "--prompts": args.prompts, "--detector": args.detector, "--score-threshold": args.score_threshold,
         "--masks": args.masks,

@@ -21,9 +21,11 @@ from app.contract.grid_params import read_grid
 from app.contract.mask_prompts import MASKS, read_masks, with_masks
 from app.contract.masks import MaskFormat
 from app.contract.prompts import BOXES, LABELS, POINTS, read_prompts
+from app.contract.tile_params import read_tiling
 from app.errors import BadRequest
 from models.masks.cleaning import Cleaning
 from models.segmenter.everything import Grid
+from models.tiles import Tiling
 from models.types import Detections, Prompts
 
 IMAGE, MULTIMASK = "image", "multimask_output"
@@ -55,6 +57,7 @@ class Params:
     masks: whose masks the boxes get. mask_format: None is "png", and for a detector's own masks "polygon".
     min_region_area and the next two: see `models.masks.cleaning.Cleaning`.
     everything: of rows without prompts all masks, found at this grid; None for the one that needs no prompt.
+    tiling: the tiles in which the photo is looked at too; None for the whole photo alone.
     """
 
     score_threshold: float | None = None
@@ -80,6 +83,7 @@ class Params:
     rotated_boxes: bool = False
     polygon_tolerance: float | None = None
     max_vertices: int | None = None
+    tiling: Tiling | None = None
 
     @property
     def cleaning(self) -> Cleaning:
@@ -263,6 +267,7 @@ def parse_params(params: object) -> Params:
         everything=read_grid(params),
         polygon_tolerance=tolerance("polygon_tolerance"),
         max_vertices=count("max_vertices", FEWEST_VERTICES, MOST_VERTICES),
+        tiling=read_tiling(params),
     )
 
 
@@ -287,6 +292,9 @@ def segmenter_rows(request: Request, max_prompts: int) -> list[Row]:
             alone = prompts is None or prompts.points_xy is None
             column = POINTS if not alone else MASKS if prompts is None or prompts.boxes_xyxy is None else BOXES
             raise BadRequest(f"expected at most {max_prompts} prompts, got {count}", row=number, column=column)
+        if masks and request.params.tiling is not None:
+            found = f"{len(masks)}, which are of the whole photo: send them without tiles"
+            raise BadRequest(f"expected none with params.tiles, got {found}", row=number, column=MASKS)
         masks_in_all += sum(one is not None for one in masks or ())
         if masks_in_all > max_prompts:  # a small PNG file is large as logits
             raise BadRequest(f"{MASKS}: expected at most {max_prompts} masks in a request, got more")

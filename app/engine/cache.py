@@ -4,6 +4,7 @@ Knows nothing of HTTP, requests or networks. A key is made of an image's content
 it, so nobody can be given the embedding of another image.
 
     content_key      an image's file -> its key
+    part_key         the key of a part of it
     EmbeddingCache   in memory; an image that is asked for many times at once is embedded once
 """
 
@@ -31,6 +32,11 @@ def content_key(image: bytes, *, exif_orientation: bool) -> str:
     digest = hashlib.sha256(b"file, upright\n" if exif_orientation else b"file\n")
     digest.update(image)
     return digest.hexdigest()
+
+
+def part_key(key: str, box_xyxy: tuple[int, int, int, int]) -> str:
+    """The key of a part of the image of that `key`, as 64 hex digits. box_xyxy: in whole pixels of the image."""
+    return hashlib.sha256(f"part {box_xyxy} of {key}".encode()).hexdigest()
 
 
 def compact(embedding: Embedding) -> Embedding:

@@ -49,8 +49,11 @@ class Evaluation:
     answers: Answers
 
 
-def evaluate(answers: Answers, name: str, score_threshold: float) -> Evaluation:
-    """Measure the answers. name: the data set's, for people. score_threshold: which detections count as found."""
+def evaluate(answers: Answers, name: str, score_threshold: float, notes: Sequence[str] = ()) -> Evaluation:
+    """Measure the answers. name: the data set's, for people. score_threshold: which detections count as found.
+
+    notes: of how they were asked for; they come before those of the data.
+    """
     dataset, truths = answers.dataset, answers.truths
     annotations = [one for _, one in dataset.annotations()]
     boxes = None
@@ -105,7 +108,7 @@ def evaluate(answers: Answers, name: str, score_threshold: float) -> Evaluation:
         "boxes": boxes,
         "masks": masks,
         "failures": [{"image": path, "reason": reason} for path, reason in answers.failures],
-        "notes": _notes(answers, annotations, has_masks),
+        "notes": [*notes, *_notes(answers, annotations, has_masks)],
     }
     return Evaluation(document, rows, answers)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from app.contract import embedding_params, grid_params
+from app.contract import embedding_params, grid_params, tile_params
 from app.contract.schemas import FEWEST_VERTICES, MAX_REGION_AREA, MAX_TEXTS, MAX_TOLERANCE, MOST_VERTICES
 
 VERSIONS = ("2", "3", "3.1")
@@ -136,6 +136,7 @@ _SCHEMAS: dict[str, Any] = {
                         "maximum": MOST_VERTICES,
                         "description": "Corners of each polygon",
                     },
+                    **tile_params.described(),
                 },
             },
         },

@@ -86,6 +86,9 @@ _PARAMS: dict[str, tuple[frozenset[str], str, Any]] = {
     },
     "polygon_tolerance": (frozenset({MASKS}), "double", None),
     "max_vertices": (frozenset({MASKS}), "long", None),
+    "tiles": (frozenset(), "long", 0),
+    "tile_overlap": (frozenset(), "double", None),
+    "tile_merge": (frozenset({DETECTOR}), "string", None),
 }
 
 

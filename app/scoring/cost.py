@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from app.errors import BadRequest
+from models.tiles import Tiling
 
 if TYPE_CHECKING:
     from app.settings import Settings
@@ -17,10 +18,12 @@ class AnswerLimits:
 
     mask_pixels: of all masks, prompts x masks x H x W, known before they are made. It bounds work, for of the masks
     themselves only those in the pool's hands are in memory (see docs/reliability.md). bytes: of all masks as encoded.
+    tiles: of all images, each of which a network sees as an image of its own.
     """
 
     mask_pixels: int = 50_000_000_000
     bytes: int = 256 * 2**20
+    tiles: int = 1024
 
     @classmethod
     def of(cls, settings: Settings) -> AnswerLimits:
@@ -35,6 +38,7 @@ class AnswerCost:
     limits: AnswerLimits
     mask_pixels: int = 0
     bytes: int = 0
+    tiles: int = 0
 
     def plan(self, prompts: int, multimask: bool, size_hw: tuple[int, int]) -> None:
         """Count masks that will be made. Raises BadRequest."""
@@ -44,6 +48,32 @@ class AnswerCost:
             raise BadRequest(
                 f"expected at most {self.limits.mask_pixels} pixels in all masks of a request, got more with {prompts} "
                 f"prompts x {masks_of_each} masks x {size_hw[1]} x {size_hw[0]} (width x height)"
+            )
+
+    def plan_tiles(self, tiling: Tiling | None, size_hw: tuple[int, int], row: int) -> None:
+        """Count the tiles of the image of that row, in which it will be looked at. Raises BadRequest."""
+        if tiling is None:
+            return
+        count, before = tiling.count(size_hw), self.tiles
+        self.tiles += count
+        if self.tiles > self.limits.tiles:
+            limit, size = self.limits.tiles, f"{size_hw[1]} x {size_hw[0]}"
+            more = f" after {before} of other images" if before else ""
+            raise BadRequest(
+                f"params.tiles: expected at most {limit} tiles in all images of a request, got {count}{more}, with a "
+                f"side of {tiling.side} and an overlap of {tiling.overlap:g} in an image of {size} (width x height): "
+                f"take tiles of {_smallest(tiling, size_hw, limit)} pixels or larger, or send fewer images at once",
+                row=row,
+            )
+
+    def plan_prompts(self, tiles: int, row: int) -> None:
+        """Count the tiles of that row's image in which there are prompts for small things. Raises BadRequest."""
+        self.tiles += tiles
+        if self.tiles > self.limits.tiles:
+            raise BadRequest(
+                f"params.tiles: expected prompts in at most {self.limits.tiles} tiles in a request, got {self.tiles}: "
+                "take larger tiles, or send fewer prompts at once",
+                row=row,
             )
 
     def add(self, encoded: list[dict[str, Any]]) -> None:
@@ -58,6 +88,18 @@ class AnswerCost:
     def take_back(self, encoded: list[dict[str, Any]]) -> None:
         """Count masks no more that others take the place of."""
         self.bytes -= sum(_size(value) for mask in encoded for value in mask.values())
+
+
+def _smallest(tiling: Tiling, size_hw: tuple[int, int], most: int) -> int:
+    """The smallest side, at this overlap, of which no more tiles are needed."""
+    fewest, enough = 1, max(size_hw)
+    while fewest < enough:
+        middle = (fewest + enough) // 2
+        if replace(tiling, side=middle).count(size_hw) > most:
+            fewest = middle + 1
+        else:
+            enough = middle
+    return enough
 
 
 def _size(encoded: object) -> int:

@@ -7,11 +7,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
-
-import numpy as np
 
 from app import timings
 from app.contract import causes, schemas
@@ -20,40 +17,28 @@ from app.contract.masks import MaskFormat
 from app.contract.schemas import Params, Request, ResponseSchema, Row
 from app.engine.cache import content_key
 from app.engine.engine import FETCHES, Engine
-from app.errors import BadRequest, ImageGone, NotFound, NotNumbers
+from app.errors import BadRequest, ImageGone, NotFound
 from app.images.reading import ImageLimits, is_url
 from app.images.store import ImageStore, is_reference
 from app.scoring import pipelines
 from app.scoring.cost import AnswerCost, AnswerLimits
 from app.scoring.everything import Search
+from app.scoring.found_boxes import Finding
 from app.scoring.mask_answers import MaskAnswers, to_box
+from app.scoring.prepared_image import Parts, PreparedImage
+from app.scoring.prompted_masks import Prompting
 from app.scoring.row_image import image_file, told_of
 from app.scoring.row_prompts import count_of, prompts_of
 from app.scoring.waiting import each, together
-from models.detector.protocol import Detector, Sample
+from models.detector.protocol import Detector
 from models.images.decoding import decode_image
 from models.pipeline import box_prompts
-from models.segmenter.protocol import RawMasks, Segmenter
-from models.types import Detections, Embedding, Prompts
+from models.segmenter.protocol import Segmenter
+from models.segmenter.tiles import parts_of
+from models.types import Embedding, Prompts
 
 # A mask for each of a hundred guesses helps nobody.
 PIPELINE_SCORE_THRESHOLD = 0.3
-
-
-@dataclass(frozen=True, eq=False)
-class _Image:
-    """What is kept of an image: only what the networks still need of it.
-
-    key: stands for its content. embedding: where it was known already; there is no for_segmenter then. file: as it
-    came, where parts of the image will be needed too.
-    """
-
-    key: str
-    size_hw: tuple[int, int]
-    for_detector: Sample | None = None
-    for_segmenter: Any | None = None
-    embedding: Embedding | None = None
-    file: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -118,15 +103,19 @@ class Scorer:
         params = request.params
         names = self._names(params)
         images, of_row = await self._images(schemas.detector_rows(request), request, detect=True)
-        cost = AnswerCost(self.answer_limits)
+        cost, parts = AnswerCost(self.answer_limits), Parts(self.engine, self.limits, params)
+        finding = Finding(self.engine, params, self._texts(params), score_threshold, with_masks)
+        for image in images:
+            cost.plan_tiles(params.tiling, image.size_hw, image.row)
         if with_masks and params.return_logits:
             raise BadRequest(
                 "params.return_logits: expected SAM's masks, got the detector's own, which have no logits; leave it "
                 'out, or ask /pipeline/score with params.masks "segmenter"'
             )
 
-        async def answer(image: _Image) -> dict[str, Any]:
-            found = await self._detections(image, params, score_threshold, with_masks)
+        async def answer(image: PreparedImage) -> dict[str, Any]:
+            async with parts.turn():
+                found = await finding.boxes(image, parts)
             boxes = (schemas.detected_boxes if request.inputs is None else found_boxes)(found, names)
             if found.masks is not None:
                 cost.plan(len(boxes), False, image.size_hw)
@@ -154,6 +143,7 @@ class Scorer:
             if grids[number] is None:
                 cost.plan(count_of(row), row.multimask, images[of_row[number]].size_hw)
         one_at_a_time = asyncio.Lock()  # of rows that want everything, so that the memory is that of one
+        parts = Parts(self.engine, self.limits, params)
 
         async def ready(number: int, row: Row) -> Prompts | None:
             asked = (row, number, images[of_row[number]].size_hw, params, self._segmenter)
@@ -161,16 +151,22 @@ class Scorer:
 
         prompts = await each(ready(number, row) for number, row in enumerate(rows))
 
+        for number, one in enumerate(prompts):
+            if params.tiling is not None and one is not None:
+                its_parts = parts_of(one, images[of_row[number]].size_hw, params.tiling)
+                cost.plan_prompts(len(its_parts.keys() - {None}), number)
+
         async def answer(number: int) -> dict[str, Any]:
             wanted, grid, encoded = prompts[number], grids[number], []
             if grid is not None:
                 async with one_at_a_time:
                     image = images[of_row[number]]
                     search = Search(self.engine, grid, image.file, self.limits, params.exif_orientation)
-                    encoded = await search.answer(await self._embedding(image), params, cost, number)
+                    encoded = await search.answer(await parts.embedding(image, None), params, cost, number)
             elif wanted is not None:
-                embedding = await self._embedding(images[of_row[number]])
-                encoded = await self._masks(embedding, wanted, rows[number].multimask, params, cost)
+                async with parts.turn():
+                    prompting = Prompting(self.engine, params, cost, images[of_row[number]], parts)
+                    encoded = await prompting.masks(wanted, rows[number].multimask)
             return schemas.predictions(encoded, params.response_schema or self.response_schema)
 
         return await together(answer(number) for number in range(len(rows)))
@@ -193,21 +189,25 @@ class Scorer:
         _need(self.engine.segmenter, "segmenter")
         names = self._names(params)
         images, of_row = await self._images(schemas.detector_rows(request), request, detect=True, segment=True)
-        cost = AnswerCost(self.answer_limits)
+        cost, parts = AnswerCost(self.answer_limits), Parts(self.engine, self.limits, params)
+        finding = Finding(self.engine, params, self._texts(params), PIPELINE_SCORE_THRESHOLD, False)
+        for image in images:
+            cost.plan_tiles(params.tiling, image.size_hw, image.row)
 
-        async def answer(image: _Image) -> dict[str, Any]:
-            found = await self._detections(image, params, PIPELINE_SCORE_THRESHOLD, masks=False)
-            boxes = schemas.detected_boxes(found, names)
-            if boxes:
-                cost.plan(len(boxes), params.multimask_output, image.size_hw)
-                embedding = await self._embedding(image)
-                multimask = params.multimask_output
-                masks_of_boxes = await self._masks(embedding, box_prompts(found), multimask, params, cost, found.scores)
-                for box, encoded in zip(boxes, masks_of_boxes, strict=True):
-                    to_box(box, encoded)
-                    if params.mask_format == "polygon":  # Azure's instance-segmentation form: the best mask's
-                        box["polygon"] = max(encoded, key=lambda mask: mask["iou_score"])["polygon"]
-                    box["mask_per_prediction"] = encoded
+        async def answer(image: PreparedImage) -> dict[str, Any]:
+            async with parts.turn():
+                found = await finding.boxes(image, parts)
+                boxes = schemas.detected_boxes(found, names)
+                if boxes:
+                    multimask = params.multimask_output
+                    cost.plan(len(boxes), multimask, image.size_hw)
+                    prompting = Prompting(self.engine, params, cost, image, parts)
+                    masks_of_boxes = await prompting.masks(box_prompts(found), multimask, found.scores)
+                    for box, encoded in zip(boxes, masks_of_boxes, strict=True):
+                        to_box(box, encoded)
+                        if params.mask_format == "polygon":  # Azure's instance-segmentation form: the best mask's
+                            box["polygon"] = max(encoded, key=lambda mask: mask["iou_score"])["polygon"]
+                        box["mask_per_prediction"] = encoded
             return {"boxes": boxes}
 
         answers = await together(answer(image) for image in images)
@@ -234,6 +234,10 @@ class Scorer:
             raise BadRequest(f"params.texts: this detector finds its own classes: {classes}. Leave texts out")
         return detector.class_names
 
+    def _texts(self, params: Params) -> Sequence[str]:
+        """What the detector is asked for, if it takes texts."""
+        return self._names(params) if self._detector.takes_texts else ()
+
     def _need_masks(self) -> None:
         if not self._detector.has_masks:
             raise BadRequest('params.masks: expected "segmenter", got "detector": this detector finds boxes alone')
@@ -245,7 +249,7 @@ class Scorer:
 
     async def _images(
         self, rows: Sequence[Row], request: Request, *, detect: bool = False, segment: bool = False
-    ) -> tuple[list[_Image], list[int]]:
+    ) -> tuple[list[PreparedImage], list[int]]:
         """The distinct images of the rows, prepared for these networks, and which of them each row has."""
         params = request.params
         keys = [row.image if isinstance(row.image, str) else number for number, row in enumerate(rows)]
@@ -262,31 +266,34 @@ class Scorer:
                     data = image_file(rows[number].image, self.limits)
             return content_key(data, exif_orientation=params.exif_orientation), data
 
-        def prepare(number: int, key: str, data: bytes, embedding: Embedding | None) -> _Image:
+        texts = self._texts(params) if detect else ()
+        with_crops = segment and params.everything is not None and params.everything.crops_n_layers > 0
+        with_parts = with_crops or params.tiling is not None
+
+        def prepare(number: int, key: str, data: bytes, embedding: Embedding | None) -> PreparedImage:
             with told_of(number), timings.stage("decode"):
                 image = decode_image(data, exif_orientation=params.exif_orientation, max_pixels=self.limits.max_pixels)
-                return _Image(
+                return PreparedImage(
                     key,
                     (image.shape[0], image.shape[1]),
+                    number,
                     for_detector=self._detector.preprocess(image, texts) if detect else None,
                     for_segmenter=self._segmenter.preprocess(image) if segment and embedding is None else None,
                     embedding=embedding,
                     file=data if with_parts else None,
                 )
 
-        with_parts = segment and params.everything is not None and params.everything.crops_n_layers > 0
-        texts = self._names(params) if detect and self._detector.takes_texts else ()
-
         # A few at a time, so that files need not all be in memory.
         turns = {True: asyncio.Semaphore(FETCHES), False: asyncio.Semaphore(self.engine.workers)}
 
-        async def load(number: int) -> _Image:
+        async def load(number: int) -> PreparedImage:
             fetched = is_url(rows[number].image)
             async with turns[fetched]:
                 key, data = await (self.engine.fetch if fetched else self.engine.aside)(read, number)
                 embedding = self.engine.cache.peek(key) if segment else None
                 if embedding is not None and not detect:  # it was decoded once, which tells all that is needed of it
-                    return _Image(key, embedding.size_hw, embedding=embedding, file=data if with_parts else None)
+                    file = data if with_parts else None
+                    return PreparedImage(key, embedding.size_hw, number, embedding=embedding, file=file)
                 return await self.engine.prepare(prepare, number, key, data, embedding)
 
         images = await each(load(number) for number in first_rows.values())
@@ -301,84 +308,6 @@ class Scorer:
         if image is None:
             raise ImageGone(str(value), row=row)
         return image
-
-    async def _detections(
-        self, image: _Image, params: Params, score_threshold: float | None, masks: bool
-    ) -> Detections:
-        assert image.for_detector is not None
-        found = await self.engine.aside(
-            timings.stage("post")(self._detector.postprocess),
-            await self.engine.detect(image.for_detector),
-            score_threshold=score_threshold if params.score_threshold is None else params.score_threshold,
-            iou_threshold=params.iou_threshold,
-            max_detections=params.max_detections,
-            class_agnostic=params.class_agnostic_nms,
-            masks=masks,
-        )
-        if not (np.isfinite(found.boxes_xyxy).all() and np.isfinite(found.scores).all()):
-            raise NotNumbers()
-        return found
-
-    async def _embedding(self, image: _Image) -> Embedding:
-        if image.embedding is not None:
-            return image.embedding
-        assert image.for_segmenter is not None
-        return await self.engine.embed(image.key, image.for_segmenter)
-
-    async def _masks(
-        self,
-        embedding: Embedding,
-        prompts: Prompts,
-        multimask: bool,
-        params: Params,
-        cost: AnswerCost,
-        scores: np.ndarray | float = 1.0,
-    ) -> list[list[dict[str, Any]]]:
-        """For each prompt its masks, as they stand in the answer. scores: of the boxes that prompt them."""
-        wanted = MaskAnswers(self.engine, params, params.mask_format or "png", self._segmenter.fast, cost)
-        if not params.no_overlaps:
-            return await self._decoded(embedding, prompts, multimask, wanted)
-        found = await self._decoded(embedding, prompts, multimask, wanted.to_be_parted())
-        ranks = scores * np.array([one["iou_score"] for (one,) in found])
-        return [[one] for one in await wanted.parted([one for (one,) in found], ranks.tolist())]
-
-    async def _decoded(
-        self, embedding: Embedding, prompts: Prompts, multimask: bool, wanted: MaskAnswers
-    ) -> list[list[dict[str, Any]]]:
-        """For each prompt its masks, encoded; while one part of them is encoded, the next is decoded."""
-        encoded: list[list[dict[str, Any]]] = []
-        last: asyncio.Task[list[list[dict[str, Any]]]] | None = None
-        try:
-            decoded = self.engine.decode(
-                embedding, prompts, multimask=multimask, keep_logits=wanted.params.return_logits
-            )
-            async with aclosing(decoded) as parts:
-                async for raw in parts:
-                    if last is not None:
-                        encoded += await last
-                    last = asyncio.create_task(self._encode(raw, wanted))
-            assert last is not None  # there is always a prompt
-            return encoded + await last
-        finally:
-            if last is not None:
-                last.cancel()
-                await asyncio.gather(last, return_exceptions=True)
-
-    async def _encode(self, raw: RawMasks, wanted: MaskAnswers) -> list[list[dict[str, Any]]]:
-        """For each prompt its masks, in the form that was asked for, each with its iou_score."""
-
-        @timings.stage("post")
-        def encode(index: int) -> list[dict[str, Any]]:
-            found, scores = self._segmenter.postprocess(raw, index), raw.iou_scores[index].astype(float).tolist()
-            logits = raw.logits[index].numpy() if wanted.params.return_logits else [None] * len(scores)
-            return [wanted.entry(*one) for one in zip(found, scores, logits, strict=True)]
-
-        async def one(index: int) -> list[dict[str, Any]]:
-            encoded = await self.engine.aside(encode, index)
-            wanted.cost.add(encoded)
-            return encoded
-
-        return await together(one(index) for index in range(len(raw)))
 
 
 def _need(model: object | None, kind: str) -> None:

@@ -9,18 +9,14 @@ from math import ceil
 
 import numpy as np
 
+from models.tiles import Part
+
 
 @dataclass(frozen=True, eq=False)
-class Crop:
-    """A part of an image. box_xyxy: whole pixels, x2 and y2 just outside. points_xy: (N, 2), in pixels of the part."""
+class Crop(Part):
+    """A part of an image. points_xy: (N, 2), in pixels of the part."""
 
-    box_xyxy: tuple[int, int, int, int]
     points_xy: np.ndarray
-
-    def of(self, image: np.ndarray) -> np.ndarray:
-        """Its pixels of an image (H, W, 3)."""
-        x1, y1, x2, y2 = self.box_xyxy
-        return np.ascontiguousarray(image[y1:y2, x1:x2])
 
 
 def grid_crops(size_hw: tuple[int, int], sides: Sequence[int], overlap_ratio: float) -> list[Crop]:

@@ -22,7 +22,9 @@ from app.prediction import PredictorError
 from app.predictor import LocalPredictor
 from app.settings import Settings
 from models.detector.mmdetection import MMDetector
+from models.detector.tiles import merged
 from models.rle import decode_rle
+from models.tiles import Part, Tiling
 from tests.app.scoring_requests import OTHER, PICTURE, converse, filled, mask_of, picture, to_yolof
 from tests.models.detector.test_zoo import TWO_STAGES, folder_of
 
@@ -46,6 +48,24 @@ def settings(mask_rcnn: Path, model_folders: Any) -> Callable[..., Settings]:
         )
 
     return make
+
+
+def test_masks_of_tiles_are_in_the_photo(settings: Callable[..., Settings], mask_rcnn: Path) -> None:
+    image, detector = np.asarray(picture(128, 64)), MMDetector.load(mask_rcnn)
+    parts = [Part((0, 0, 128, 64)), *Tiling(64, 0.5).tiles((64, 128))]
+    wanted = merged([(part, detector.detect([part.of(image)])[0]) for part in parts], (64, 128), max_detections=5)
+    assert wanted.masks is not None and len(wanted.masks) == 5
+
+    async def conversation(client: httpx.AsyncClient, app: FastAPI) -> None:
+        asked = to_yolof(PICTURE, max_detections=5, mask_format="rle", tiles=64, tile_overlap=0.5)
+        answer = await client.post("/yolof/score", json=asked)
+        assert answer.status_code == 200, answer.text
+        for found, score, mask in zip(answer.json()[0]["boxes"], wanted.scores, wanted.masks or (), strict=True):
+            [one] = found["mask_per_prediction"]
+            assert found["score"] == pytest.approx(score, abs=1e-5)
+            assert np.mean(coco_mask.decode(one["rle"]) != decode_rle(mask)) <= 0.001
+
+    converse(settings(segmenter="none"), conversation)
 
 
 def test_every_form_says_the_detectors_masks(settings: Callable[..., Settings], mask_rcnn: Path) -> None:
@@ -175,7 +195,7 @@ def test_an_exported_folder_answers_with_them(
     assert params == {
         "score_threshold", "iou_threshold", "max_detections", "masks", "mask_format", "exif_orientation",
         "class_agnostic_nms", "min_region_area", "fill_holes", "largest_part", "no_overlaps", "tight_boxes",
-        "rotated_boxes", "polygon_tolerance", "max_vertices",
+        "rotated_boxes", "polygon_tolerance", "max_vertices", "tiles", "tile_overlap", "tile_merge",
     }  # fmt: skip
     model = mlflow.pyfunc.load_model(str(tmp_path / "export"))
     (boxes,) = model.predict(pandas.DataFrame({"image": [PICTURE]}), params={"max_detections": 3})["boxes"]

@@ -69,6 +69,7 @@ params = st.dictionaries(
         [
             *("score_threshold", "iou_threshold", "max_detections", "coordinates", "mask_format", "exif_orientation"),
             *("min_region_area", "fill_holes", "no_overlaps", "class_agnostic_nms", "tight_boxes"),
+            *("tiles", "tile_overlap", "tile_merge"),
         ]
     ),
     values,

@@ -108,6 +108,13 @@ def test_images_are_measured_as_they_are_shown(model_folders: Any, write_data: A
         assert main(["evaluate", str(folder), *models, "--score-threshold", "0.1", "--out", str(out)]) == 0
         figures.append([(out / name).read_text() for name in ("evaluation.json", "report.html")])
     assert figures[0] == figures[1]
+    out = tmp_path / "tiles"
+    assert main(["evaluate", str(folder), *models, "--tiles", "64", "--out", str(out)]) == 0
+    in_tiles, whole = json.loads((out / "evaluation.json").read_text()), json.loads(figures[0][0])
+    assert (
+        in_tiles["notes"][0] == "Images were looked at in tiles too: tiles 64." and in_tiles["boxes"] != whole["boxes"]
+    )
+    assert len(in_tiles["notes"]) == len(whole["notes"]) + 1
 
 
 def test_every_segmenter_is_looked_for_before_the_first_is_asked(
@@ -195,6 +202,8 @@ def test_data_that_cannot_be_used_is_told_with_every_reason(
         (coco(BOXES), ("--detector", "no/such"), "--detector no/such: there is no such folder"),
         (coco(BOXES), ("--url", "http://127.0.0.1:1"), "there is no box2mask service"),
         (coco([[], []]), (), "there is nothing to measure: it has no annotations"),
+        (coco(BOXES), ("--tile-merge", "fusion"), "--tile-merge: expected with --tiles"),
+        (coco(BOXES), ("--tiles", "64", "--predictions", "x.json"), "--predictions and --tiles exclude each other"),
         (coco(BOXES, segmentation=[]), ("--detector", "none"), "it has no masks, and there is no detector"),
     ],
 )

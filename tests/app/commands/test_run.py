@@ -24,7 +24,8 @@ from pycocotools.coco import COCO
 
 from app.cli import main
 from app.commands import run as command
-from app.contract import grid_params
+from app.commands import tile_options
+from app.contract import grid_params, tile_params
 from app.engine.loading import Choice
 from app.folders import outputs
 from app.folders.batch import images_in_networks
@@ -175,6 +176,24 @@ def test_masks_are_cleaned_as_the_options_say(
     masks = [decode_rle(entry["segmentation"]) for entry in (one, other)]
     assert not (masks[0] & masks[1]).any() and all(mask.any() for mask in masks)
     assert box_around(masks[0])[2] == pytest.approx(one["bbox"][0] + one["bbox"][2])
+
+
+def test_photos_are_looked_at_in_tiles(
+    run: Run, loaded: dict[Settings, LocalPredictor], photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    boxes = tmp_path / "boxes.json"
+    boxes.write_text(json.dumps({"a.jpg": [[40, 30, 60, 56]]}))
+    command = (photos / "a.jpg", "--out", tmp_path / "out", "--formats", "coco", "--prompts", boxes)
+    assert run(*command, "--tiles", "64", "--tile-overlap", "0.4") == 0
+    (found,) = json.loads((tmp_path / "out" / "coco.json").read_text())["annotations"]
+    (predictor,) = [one for one in loaded.values() if one.mask_params.get("tiles")]
+    masks = []
+    for params in ({"tiles": 64, "tile_overlap": 0.4}, {}):
+        predictor.mask_params = params
+        masks.append(predictor.segment(photos / "a.jpg", np.array([[40, 30, 60, 56]]))[0].rle)
+    assert found["segmentation"] == masks[0] != masks[1]
+    capsys.readouterr()
+    assert run(*command, "--tiles", "48") == 1 and "--restart" in capsys.readouterr().err
 
 
 def test_a_yolo_set_is_written_when_it_is_asked_for_and_kept_in_step(
@@ -467,6 +486,8 @@ def test_everything_needs_no_detector_and_gives_masks_without_classes(
         (["a.jpg", "--everything", "--segmenter", "none"], "both models are switched off"),
         (["a.jpg", "--points-per-side", "8"], "--points-per-side: expected with --everything"),
         (["a.jpg", "--everything", "--prompts", "good.json"], "--prompts: --everything asks no detector"),
+        (["a.jpg", "--tile-overlap", "0.5"], "--tile-overlap: expected with --tiles"),
+        (["a.jpg", "--everything", "--tiles", "64"], "--tiles: --everything looks at parts .* by --crops-n-layers"),
         (["a.jpg", "--everything", "--score-threshold", "0.5"], "--score-threshold: .*--pred-iou-thresh leaves out"),
     ],
 )
@@ -498,6 +519,8 @@ def test_what_cannot_be_done_is_said_in_a_sentence(
         (["--score-threshold", "x"], "expected a number from 0 to 1, found 'x'"),
         (["--points-per-side", "2.5"], "expected a whole number from 1 to 256, found '2.5'"),
         (["--pred-iou-thresh", "2"], "expected a number from 0 to 1, found '2'"),
+        (["--tiles", "0"], "expected a whole number from 16 to 65536, found '0'"),
+        (["--tile-overlap", "1"], "expected a number from 0 to 0.9, found '1'"),
     ],
 )
 def test_options_are_checked(arguments: list[str], reason: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -507,6 +530,8 @@ def test_options_are_checked(arguments: list[str], reason: str, capsys: pytest.C
 
 
 def test_what_the_command_says_without_importing_is_so() -> None:
+    for name in ("SMALLEST_TILE", "LARGEST_TILE", "MOST_OVERLAP", "MERGES"):
+        assert getattr(tile_options, name) == getattr(tile_params, name)
     assert tuple(outputs.NAMES) == command.FORMATS
     assert PIPELINE_SCORE_THRESHOLD == command.SCORE_THRESHOLD
     for name, (kind, least, most, text) in command.GRID.items():

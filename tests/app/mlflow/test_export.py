@@ -276,6 +276,8 @@ def test_the_params_are_those_that_the_service_knows(folders: dict[str, Path]) -
     cleaning = {"min_region_area", "fill_holes", "largest_part", "no_overlaps", "tight_boxes", "rotated_boxes"}
     of_sam = {"coordinates", "mask_format", "exif_orientation", "response_schema", "return_logits"}
     cleaning |= {"polygon_tolerance", "max_vertices"}
+    boxes |= {"tiles", "tile_overlap", "tile_merge"}
+    of_sam |= {"tiles", "tile_overlap"}
     assert set(params["detector"]) == boxes
     assert set(params["segmenter"]) == cleaning | of_sam | {field.name for field in dataclasses.fields(Grid)}
     defaults = {name: value for name, value in params["both"].items() if value is not None}
