@@ -10,6 +10,7 @@ import argparse
 import json
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -86,7 +87,7 @@ class Remembered(nn.Module):
         if last is None or last.dtype != pixels.dtype or not torch.equal(last, pixels):
             encoded = self.encoder(pixels, **options)
             self._last = pixels, encoded
-        return encoded
+        return deepcopy(encoded)  # `Sam2Model` changes what it gets
 
 
 def _of_images(model: Any, folder: Path) -> Any:
