@@ -1,4 +1,4 @@
-"""SAM: embed an image once, decode any number of prompts on it. SAM-HQ and SAM 2 are made from it.
+"""SAM: embed an image once, decode any number of prompts on it. SAM-HQ, SAM 2 and SAM 3 are made from it.
 
 Knows tensors and files, nothing of HTTP, nor how the decoder computes (see `models.segmenter.decoder`).
 """
@@ -68,6 +68,8 @@ class Sam:
     model_class: ClassVar[Any] = SamModel
     # Whether images become squares whatever their shape, instead of being padded to them.
     stretches: ClassVar[bool] = False
+    # By which images are normalised where the folder does not say it.
+    mean_std: ClassVar[tuple[Sequence[float], Sequence[float]]] = (IMAGENET_MEAN, IMAGENET_STD)
     # What makes image embeddings ready for prompts, and whether `models.segmenter.cuda` knows this network.
     images_class: ClassVar[type[Images]] = Images
     has_cuda_graphs: ClassVar[bool] = True
@@ -145,9 +147,15 @@ class Sam:
         CheckpointError if the weights are unsafe or do not fit.
         """
         folder = cls.find(Path(path))
-        model = sam_folder.load_network(Path(path), folder, cls.config_class, cls.model_class)
-        mean, std = normalization(folder, model.prompt_encoder.input_image_size, stretched=cls.stretches)
+        model = cls._network(Path(path), folder)
+        size = model.prompt_encoder.input_image_size
+        mean, std = normalization(folder, size, stretched=cls.stretches, default=cls.mean_std)
         return cls(model, mean, std, device, dtype, fast=fast)
+
+    @classmethod
+    def _network(cls, path: Path, folder: Path) -> Any:
+        """See `models.segmenter.sam_folder.load_network`."""
+        return sam_folder.load_network(path, folder, cls.config_class, cls.model_class)
 
     def preprocess(self, image: np.ndarray) -> Sample:
         """(H, W, 3) uint8 RGB -> Sample, as Hugging Face's SamImageProcessor with Pillow makes it."""

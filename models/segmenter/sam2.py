@@ -42,7 +42,7 @@ class Sam2(Sam):
         def encode(samples: Any, between: Any) -> Tensor:
             with called_between_layers(backbone, between):
                 stages = backbone(self.pixels(samples)).intermediate_hidden_states
-            return _joined(*pyramid(stages))
+            return joined(*pyramid(stages))
 
         return encode
 
@@ -52,7 +52,7 @@ class Sam2(Sam):
         quarter, half, coarse = model.vision_encoder(pixels).fpn_hidden_states
         coarse = coarse + model.no_memory_embedding.reshape(1, -1, 1, 1)
         half, quarter = model.mask_decoder.conv_s1(half), model.mask_decoder.conv_s0(quarter)
-        return _joined(coarse, half, quarter)
+        return joined(coarse, half, quarter)
 
     def _published_masks(
         self, features: Tensor, place: Tensor, sparse: Tensor | None, dense: Tensor, multimask: bool
@@ -80,6 +80,6 @@ class Sam2(Sam):
         return self.mask_side, (self.mask_side, self.mask_side)
 
 
-def _joined(coarse: Tensor, half: Tensor, quarter: Tensor) -> Tensor:
+def joined(coarse: Tensor, half: Tensor, quarter: Tensor) -> Tensor:
     """The features of all three grids as one (B, 4 * C, h, w), see `Sam2Images`."""
     return torch.cat([coarse, fold(half), fold(fold(quarter))], dim=1)
