@@ -21,6 +21,18 @@ SAM, SAM_HQ, SAM2 = ("sam",), ("sam_hq",), ("sam2", "sam2_video")
 # SAM 3 is published as one of videos too, in which a detector by texts and a tracker share the backbone: see `sam3`.
 SAM3 = ("sam3_tracker", "sam3_tracker_video", "sam3_video")
 MODEL_TYPES = (*SAM, *SAM_HQ, *SAM2, *SAM3)
+# Those that are near to them and not served as segmenters: what to do.
+_EDGETAM = (
+    "EdgeTAM's backbone is RepViT, which transformers takes from timm, and timm is not imported without torchvision: "
+    "take SAM 2.1 tiny in its place (`box2mask weights pull sam2.1-tiny`)"
+)
+_OTHERS = {
+    "edgetam": _EDGETAM,
+    "edgetam_video": _EDGETAM,
+    "sam3": "this part of SAM 3 finds by texts: name it as the detector. Points and boxes take the whole folder "
+    "facebook/sam3, whose model_type is sam3_video",
+    "sam3_lite_text": "SAM 3 LiteText is not served: take the folder facebook/sam3",
+}
 _PLACE = "shared_image_embedding.positional_embedding"
 _TIED_PLACE = "prompt_encoder.shared_embedding.positional_embedding"
 # What transformers raises for values in a config.json that make no network.
@@ -35,7 +47,12 @@ def find(path: Path, model_types: Collection[str]) -> Path:
     Raises ModelFilesError, see `models.huggingface_folder.find_folder`: the same for all families where there is no
     SAM at all.
     """
-    folder = find_folder(path, MODEL_TYPES, "SAM")
+    try:
+        folder = find_folder(path, MODEL_TYPES, "SAM")
+    except ModelFilesError as error:
+        config = (path if path.is_dir() else path.parent) / "config.json"
+        way = _OTHERS.get(str(read_json_object(config).get("model_type"))) if config.is_file() else None
+        raise ModelFilesError(f"{error}. {way}" if way else str(error)) from error
     if not is_of(folder / "config.json", model_types):
         raise ModelFilesError(f"{folder}: expected a config.json whose model_type is one of {', '.join(model_types)}")
     return folder

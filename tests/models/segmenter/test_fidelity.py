@@ -254,6 +254,25 @@ def test_sam3_in_a_folder_whose_tracker_has_no_vision_config(tmp_path: Path) -> 
     assert Sam3.load(tmp_path).image_size == SAM3_IMAGE_SIZE
 
 
+@pytest.mark.parametrize(
+    ("model_type", "way"),
+    [
+        (
+            "edgetam",
+            r"EdgeTAM's backbone is RepViT, .* take SAM 2\.1 tiny in its place .`box2mask weights pull sam2",
+        ),
+        ("edgetam_video", "timm is not imported without torchvision"),
+        ("sam3", "this part of SAM 3 finds by texts: name it as the detector"),
+        ("sam3_lite_text", "SAM 3 LiteText is not served: take the folder facebook/sam3"),
+    ],
+)
+def test_what_is_near_to_a_sam_is_refused_with_the_way_out(model_type: str, way: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
+    for place in (tmp_path, tmp_path / "config.json"):
+        with pytest.raises(ModelFilesError, match=f"where the model_type is '{model_type}'\\. .*{way}"):
+            SEGMENTERS.of(place)
+
+
 def test_sam3_of_another_neck_is_refused(tmp_path: Path) -> None:
     random_sam3_tracker().save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
