@@ -26,11 +26,11 @@ from models.segmenter.mask_packing import full_size, pack_masks, unpack_bits
 from models.segmenter.mask_prompts import images_with_masks, logits_of_mask
 from models.segmenter.pixel_upload import normalize, upload
 from models.segmenter.portions import Portion, filled_up, portions
-from models.segmenter.processor import IMAGENET_MEAN, IMAGENET_STD, Sample, input_size, normalization, resized
 from models.segmenter.prompt_points import labelled_points, token_count
 from models.segmenter.protocol import DecodeRequest, RawMasks
 from models.segmenter.published_decoder import decode_as_published
 from models.segmenter.upsampling import binary_masks
+from models.square_images import IMAGENET_MEAN, IMAGENET_STD, Sample, input_size, normalization, resized
 from models.types import Embedding, Masks, Prompts, check_rgb
 
 log = logging.getLogger("box2mask")

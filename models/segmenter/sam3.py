@@ -20,10 +20,10 @@ from transformers import Sam3TrackerConfig, Sam3TrackerModel
 
 from models.interruptions import called_between_layers
 from models.segmenter import sam_folder
-from models.segmenter.processor import HALF_MEAN, HALF_STD
 from models.segmenter.pyramid import Sam3Pyramid
 from models.segmenter.sam import Encode
 from models.segmenter.sam2 import Sam2, joined
+from models.square_images import HALF_MEAN, HALF_STD
 from models.wrappers import StateDict
 
 # How much finer than the backbone's grid those are that the decoder reads.

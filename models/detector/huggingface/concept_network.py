@@ -32,9 +32,8 @@ def load_network(folder: Path, weights: Path) -> Any:
     path = folder / "config.json"
     content = read_json_object(path)
     with quiet(), explained(path, str(content["model_type"])):
-        if content["model_type"] == "sam3_video":
-            content = content["detector_config"]
-        config = Sam3Config.from_dict(content)
+        own_part: Any = content["detector_config"] if content["model_type"] == "sam3_video" else content
+        config = Sam3Config.from_dict(own_part)
         with torch.device("meta"):
             empty = Sam3Model(config)
     own = empty.state_dict()

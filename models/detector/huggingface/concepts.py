@@ -27,8 +27,7 @@ from models.detector.thresholds import kept
 from models.families import ModelFiles
 from models.huggingface_folder import find_folder, folder_files, folders_below, is_of, weights_at
 from models.rle import encode_rle
-from models.segmenter.pixel_upload import normalize, upload
-from models.segmenter.processor import HALF_MEAN, HALF_STD, normalization, resized
+from models.square_images import HALF_MEAN, HALF_STD, normalization, resized
 from models.types import EXEMPLARS_ALONE, Detections, Exemplars, check_rgb
 
 # Of `post_process_instance_segmentation`.
@@ -170,7 +169,8 @@ class ConceptDetector:
 
     def _concepts(self, sample: Sample) -> RawConcepts:
         """All texts of one image, whose features they share."""
-        pixels = normalize(*upload([sample.image], self.side, self.device), self._mean, self._std, torch.float32)
+        pixels = torch.from_numpy(np.array(sample.image)).to(self.device)
+        pixels = ((pixels / 255 - self._mean) / self._std).permute(2, 0, 1)[None]
         boxes, labels = (None, None) if sample.boxes is None else (one.to(self.device) for one in sample.boxes)
         found: RawConcepts | None = None
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):

@@ -21,9 +21,9 @@ from benchmarks.segmenter_reference import processor_of, published_sam
 from models.checkpoints import CheckpointError, ModelFilesError
 from models.demo.scenes import render_scene
 from models.huggingface_folder import find_folder
-from models.segmenter.processor import resized_size
 from models.segmenter.protocol import RawMasks
 from models.segmenter.sam import Sam
+from models.square_images import resized_size
 from models.types import Prompts
 
 DEMO = Path(__file__).parents[3] / "weights" / "demo" / "sam"

@@ -17,7 +17,8 @@ from models import weights
 from models.weights import find_places, places
 
 CONFIG = b'{"model_type": "sam"}\n'
-TENSORS = random.Random(0).randbytes(1_500_000)
+_HEADER = b'{"a": {"dtype": "U8", "shape": [1500000], "data_offsets": [0, 1500000]}}'
+TENSORS = len(_HEADER).to_bytes(8, "little") + _HEADER + random.Random(0).randbytes(1_500_000)
 HALF = len(TENSORS) // 2
 TENSORS_SHA256 = hashlib.sha256(TENSORS).hexdigest()
 

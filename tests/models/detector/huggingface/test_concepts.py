@@ -153,7 +153,7 @@ def test_what_a_text_names_is_found_as_by_transformers(
 ) -> None:
     theirs = by_transformers(network, photo, text, threshold=0.0)
     assert len(theirs["scores"]) == 12 and np.ptp(theirs["scores"]) > 0.01
-    assert 0.02 < theirs["masks"].mean() < 0.98 and np.ptp(theirs["masks"].mean((1, 2))) > 0.05
+    assert 0.02 < theirs["masks"].mean() < 0.98 and np.ptp(theirs["masks"].mean((1, 2))) > 0.02
     (found,) = detector.detect([photo], texts=[text], score_threshold=0.0)
     check_same(found, theirs)
 
