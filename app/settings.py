@@ -220,6 +220,12 @@ class Settings(BaseSettings):
     azureml_model_dir: Path | None = Field(
         None, validation_alias="AZUREML_MODEL_DIR", description="Where AzureML mounts the model; AzureML sets it"
     )
+    hf_token: str | None = Field(
+        None,
+        validation_alias="HF_TOKEN",
+        repr=False,
+        description="Token of your account at Hugging Face, for `weights pull` of models with a licence to accept",
+    )
 
     @field_validator("api_keys")
     @classmethod

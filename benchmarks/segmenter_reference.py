@@ -5,7 +5,8 @@ width of `size` whatever its shape, bilinearly with antialiasing, as bytes; thes
 nothing is padded. Points and boxes are multiplied by the size over the image's. Logits are interpolated to the image at
 once.
 
-`SamHQModel` of transformers 5.23 drops what its decoder's layers make of the image: see `MendedTransformer`.
+`SamHQModel` of transformers 5.23 drops what its decoder's layers make of the image: see `MendedTransformer`. Its
+`Sam3TrackerModel` drops an embedding: see `mended_sam3`.
 """
 
 from __future__ import annotations
@@ -52,6 +53,16 @@ def mended_sam_hq(model: Any) -> Any:
     return mended
 
 
+def mended_sam3(model: Any) -> Any:
+    """A `Sam3TrackerModel` that adds its embedding of no memory to the grid that its decoder reads.
+
+    transformers 5.23 adds it to the coarsest of four grids, which nobody reads. Without that one, the next is the last.
+    """
+    mended = deepcopy(model)
+    del mended.vision_encoder.neck.fpn_layers[3:]
+    return mended
+
+
 def processor_of(size: int, kind: Any = SamProcessor) -> Any:
     """The processor of a model of images of this size; without torchvision its part for images is Pillow's."""
     return kind(SamImageProcessorPil(size={"longest_edge": size}, pad_size={"height": size, "width": size}))
@@ -75,7 +86,7 @@ def published_sam(model: Any, image: np.ndarray, prompts: Prompts, multimask: bo
 
 
 def published_sam2(model: Any, image: np.ndarray, prompts: Prompts, multimask: bool) -> tuple[np.ndarray, np.ndarray]:
-    """By `Sam2Model`, its inputs and masks as the module's docstring says."""
+    """By `Sam2Model` or `Sam3TrackerModel`, their inputs and masks as the module's docstring says."""
     height, width = image.shape[:2]
     side = model.prompt_encoder.input_image_size
     resized = np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BILINEAR))
@@ -132,6 +143,8 @@ def random_weights(model: Any, seed: int = 0) -> Any:
                 weight.normal_(0, 1.5 * weight[0].numel() ** -0.5, generator=generator)
             else:
                 weight.normal_(0, 0.3 if weight.ndim == 1 else 1, generator=generator)
+        if not hasattr(model, "prompt_encoder"):  # no SAM, or one among other parts
+            return model.eval()
         model.mask_decoder.iou_prediction_head.proj_out.weight.mul_(0.2)  # scores as large as real ones
         place = model.shared_image_embedding.positional_embedding.normal_(0, 1, generator=generator)
         model.prompt_encoder.shared_embedding.positional_embedding.copy_(place)

@@ -20,14 +20,14 @@ _KNOWN: tuple[tuple[tuple[str, ...], str, str], ...] = (
     (
         (r"image_encoder\.trunk\.", r"sam_mask_decoder\."),
         "Meta's SAM 2 (or 3)",
-        "this service reads Hugging Face's form. Download the folder facebook/sam2.1-hiera-tiny (-small, -base-plus, "
-        "-large) from there, and name it as the segmenter",
+        "this service reads Hugging Face's form. `box2mask weights pull sam2.1-tiny` (-small, -base-plus, -large) "
+        "fetches the published weights in it; those of SAM 3 are fetched by `box2mask weights pull sam3`",
     ),
     (
         (r"image_encoder\.", r"mask_decoder\.(hf_token|hf_mlp)"),
         "SAM-HQ as its authors publish it",
-        "this service reads Hugging Face's form. Download the folder syscv-community/sam-hq-vit-base (-large, -huge) "
-        "from there, and name it as the segmenter",
+        "this service reads Hugging Face's form. `box2mask weights pull sam-hq-base` (-large, -huge) fetches the "
+        "published weights in it",
     ),
     (
         (r"image_encoder\.(patch_embed\.seq|layers\.0\.blocks)", r"mask_decoder\."),

@@ -35,6 +35,21 @@ class Detections:
         return len(self.scores)
 
 
+# What stands for the text where exemplars alone show what to find.
+EXEMPLARS_ALONE = "visual"
+
+
+@dataclass(frozen=True)
+class Exemplars:
+    """Boxes around objects of an image that show a detector what to find in it.
+
+    boxes_xyxy: (x1, y1, x2, y2) of each, absolute pixels. labels: of each 1, like this, or 0, not like this.
+    """
+
+    boxes_xyxy: tuple[tuple[float, ...], ...]
+    labels: tuple[int, ...]
+
+
 class TextsError(ValueError):
     """Texts that an open-vocabulary detector cannot read: says what was expected and what was found."""
 

@@ -45,12 +45,18 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def _detectors(args: argparse.Namespace) -> int:
-    from models.detector.huggingface.model_types import MODEL_TYPES, OPEN
+    from models.detector.huggingface.model_types import CLOSED, CONCEPTS, MODEL_TYPES
     from models.detector.zoo import ZooFamily, families
 
     why = "Hugging Face's detectors are served, but not trained here"
     others = [
-        ZooFamily(name, "", why_not_trained=why, needs="a tokenizer in its folder" if name in OPEN else "")
+        ZooFamily(
+            name,
+            "",
+            masks="yes" if name in CONCEPTS else "no",
+            why_not_trained=why,
+            needs="" if name in CLOSED else "a tokenizer in its folder",
+        )
         for name in MODEL_TYPES
     ]
     everything = [*families(), *others]

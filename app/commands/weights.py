@@ -20,6 +20,9 @@ PULL_NOTES = """\
 An interrupted pull goes on where it stopped when the command is run again. Every file is checked against its
 published sha256 before it gets its name; a corrupt one is deleted.
 
+Where no sha256 is published, that counts which Hugging Face's server states, and the line of the file says so.
+SAM 3 has a licence of its own: accept it on its page, and set HF_TOKEN to a token of your account.
+
 A mirror holds NAME/FILE for every model, the layout of the folder of pulled weights itself; a directory given
 with --from may also hold the files of one model directly. docs/weights.md has the details.
 
@@ -87,7 +90,8 @@ def _weights(args: argparse.Namespace) -> int:
     from models import weights
 
     try:
-        args.places = weights.find_places(args.root or Settings.from_environment().weights_dir)
+        settings = Settings.from_environment()
+        args.places, args.token = weights.find_places(args.root or settings.weights_dir), settings.hf_token
         return args.action(args)
     except (SettingsError, weights.WeightsError) as error:
         return failed(error)
@@ -120,7 +124,12 @@ def _weights_pull(args: argparse.Namespace) -> int:
         weights.status(name, args.places, manifest=known)
     for name in args.names:
         folder = weights.pull(
-            name, args.places, args.source, manifest=known, report=lambda line: print(line, flush=True)
+            name,
+            args.places,
+            args.source,
+            token=args.token,
+            manifest=known,
+            report=lambda line: print(line, flush=True),
         )
         print(f"{name}: ready in {folder}")
     return 0

@@ -34,6 +34,8 @@ _BASE64 = re.compile(r"(?:data:[\w/+.-]+;base64,)?[A-Za-z0-9+/_\s-]{64,}={0,2}\s
 _ONE = {
     "input_points": (3, "one point is [[[x, y]]], two of one object [[[x, y], [x, y]]], of two [[[x, y]], [[x, y]]]"),
     "input_boxes": (2, "one box is [[x1, y1, x2, y2]]"),
+    "exemplar_boxes": (2, "one box is [[x1, y1, x2, y2]]"),
+    "exemplar_labels": (1, "the label of one box is [1], those of two [1, 0]"),
     "input_labels": (2, "the label of one point is [[1]], those of two of one object [[1, 0]], of two [[1], [1]]"),
 }  # fmt: skip
 _PADDING = "every prompt needs as many {}: fill up the shorter ones with {}"
@@ -162,12 +164,12 @@ def of_shape(column: str, shape: tuple[int, ...]) -> str:
     """Of a list of numbers whose shape is not the column's."""
     dimensions, one = _ONE[column]
     if len(shape) > dimensions:
-        if column == "input_boxes" and shape[-2:] == (2, 2):
+        if column.endswith("_boxes") and shape[-2:] == (2, 2):
             return "; a box is four numbers and not two corners: [[x1, y1, x2, y2]]"
         return "; it has a pair of brackets too many: this column is of one row, and " + one
     if len(shape) < dimensions:
         return f"; {one}"
-    if column == "input_boxes" and shape[-1] in (5, 6):
+    if column.endswith("_boxes") and shape[-1] in (5, 6):
         return "; leave out scores and classes"
     return "; a point is x and y alone" if column == "input_points" and shape[-1] == 3 else ""
 

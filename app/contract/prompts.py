@@ -17,6 +17,8 @@ from app.errors import BadRequest
 from models.types import PromptError, Prompts
 
 POINTS, BOXES, LABELS = "input_points", "input_boxes", "input_labels"
+# Those of a detector that is shown what to find, see `app.contract.exemplars`.
+EXEMPLAR_BOXES, EXEMPLAR_LABELS = "exemplar_boxes", "exemplar_labels"
 
 _MAX_LITERAL = 1_000_000  # characters of one prompt column: some 50,000 coordinates
 _PADDING = -10  # the label of a point that only fills up a list
@@ -25,12 +27,14 @@ _DIMENSIONS = {
     POINTS: ("(point_batch, points_per_prompt, 2)", 3),
     BOXES: ("(num_boxes, 4)", 2),
     LABELS: ("(point_batch, points_per_prompt)", 2),
+    EXEMPLAR_BOXES: ("(num_boxes, 4)", 2),
+    EXEMPLAR_LABELS: ("(num_boxes,)", 1),
 }
 
 
 def read_prompts(values: dict[str, Any], row: int) -> Prompts | None:
     """A row's prompts; None where its boxes or points are an empty list, and no other prompts stand beside it."""
-    given = {column: _numbers(values[column], row, column) for column in (POINTS, BOXES, LABELS)}
+    given = {column: read_list(values[column], row, column) for column in (POINTS, BOXES, LABELS)}
     points, boxes, labels = (None if one is None or not one.size else one for one in given.values())
     if points is None and boxes is None and labels is None:
         empty = [(column, one.shape) for column in (POINTS, BOXES) if (one := given[column]) is not None]
@@ -55,7 +59,7 @@ def read_prompts(values: dict[str, Any], row: int) -> Prompts | None:
     return prompts
 
 
-def _numbers(value: object, row: int, column: str) -> np.ndarray | None:
+def read_list(value: object, row: int, column: str) -> np.ndarray | None:
     """A prompt column's list, or literal of a list, as float64 of the column's number of dimensions, or of no entry."""
     shape, dimensions = _DIMENSIONS[column]
 
@@ -75,7 +79,7 @@ def _numbers(value: object, row: int, column: str) -> np.ndarray | None:
         raise fault(f"{found}{causes.of_shape(column, found)}")
     # Whether the last sizes fit is asked where the value is made: models.types.Prompts.
     array = np.array(value, dtype=np.float64)
-    if column == LABELS and (array != np.round(array)).any():
+    if column in (LABELS, EXEMPLAR_LABELS) and (array != np.round(array)).any():
         raise fault("a label that is not a whole number")
     return array
 
@@ -111,7 +115,13 @@ def _shape(value: list[Any] | tuple[Any, ...], fault: Any, column: str, depth: i
 
 
 def resolve_prompts(
-    prompts: Prompts | None, size_hw: tuple[int, int], *, normalized: bool, row: int, absolute: bool = False
+    prompts: Prompts | None,
+    size_hw: tuple[int, int],
+    *,
+    normalized: bool,
+    row: int,
+    absolute: bool = False,
+    boxes_column: str = BOXES,
 ) -> Prompts | None:
     """Prompts in absolute pixels of an image of this size, with boxes that have an area within it; none of none.
 
@@ -122,7 +132,7 @@ def resolve_prompts(
         return None
     height, width = size_hw
     if not (normalized or absolute) and max(size_hw) > 1:
-        _check_no_fractions(prompts, row)
+        _check_no_fractions(prompts, row, boxes_column)
     if normalized:
         size = np.array([width, height], np.float64)
         points, boxes = prompts.points_xy, prompts.boxes_xyxy
@@ -141,15 +151,15 @@ def resolve_prompts(
                 continue
             found = ", ".join(f"{value:g}" for value in (x1, y1, x2, y2))
             cause = causes.of_box((x1, y1, x2, y2), size_hw, normalized=normalized)
-            raise BadRequest(f"box {number}: expected {expected}, got [{found}]{cause}", row=row, column=BOXES)
+            raise BadRequest(f"box {number}: expected {expected}, got [{found}]{cause}", row=row, column=boxes_column)
     return prompts
 
 
-def _check_no_fractions(prompts: Prompts, row: int) -> None:
+def _check_no_fractions(prompts: Prompts, row: int, boxes_column: str) -> None:
     """Raises BadRequest where every box, or every point, lies in the image's first pixel, as fractions do."""
-    for column, array in ((BOXES, prompts.boxes_xyxy), (POINTS, prompts.points_xy)):
+    for column, array in ((boxes_column, prompts.boxes_xyxy), (POINTS, prompts.points_xy)):
         if array is None or array.min() < 0 or array.max() > 1:
             continue
-        if column == BOXES or (array != np.round(array)).any():  # a click on the first pixel is nothing strange
+        if column != POINTS or (array != np.round(array)).any():  # a click on the first pixel is nothing strange
             found = ", ".join(f"{value:g}" for value in array.reshape(-1, array.shape[-1])[0])
             raise BadRequest(f"expected pixels, got [{found}]{causes.of_fractions()}", row=row, column=column)

@@ -17,6 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from app.contract import causes, hugging_face
+from app.contract.exemplars import EXEMPLAR_COLUMNS, read_exemplars
 from app.contract.grid_params import read_grid
 from app.contract.mask_prompts import MASKS, read_masks, with_masks
 from app.contract.masks import MaskFormat
@@ -26,7 +27,7 @@ from app.errors import BadRequest
 from models.masks.cleaning import Cleaning
 from models.segmenter.everything import Grid
 from models.tiles import Tiling
-from models.types import Detections, Prompts
+from models.types import Detections, Exemplars, Prompts
 
 IMAGE, MULTIMASK = "image", "multimask_output"
 # Those that a request to SAM has, and the one that it may have beside them.
@@ -99,13 +100,15 @@ class Row:
     """One row: its image as it was sent and, for SAM, its prompts, whose frame `Params.coordinates` tells.
 
     prompts: None where the row has an empty list of them, and so wants no prediction; without its masks, which are
-    bytes until the image is known. masks: one for each prompt, or None; see `app.contract.mask_prompts`.
+    bytes until the image is known. masks: one for each prompt, or None; see `app.contract.mask_prompts`. exemplars: of
+    a row for the detector, in the frame of prompts.
     """
 
     image: object
     prompts: Prompts | None = field(default_factory=Prompts)
     multimask: bool = True
     masks: tuple[bytes | None, ...] | None = None
+    exemplars: Exemplars | None = None
 
     @property
     def is_unprompted(self) -> bool:
@@ -272,8 +275,9 @@ def parse_params(params: object) -> Params:
 
 
 def detector_rows(request: Request) -> list[Row]:
-    """The rows of a request to the detector, with its image column. Raises BadRequest."""
-    return [Row(values[IMAGE]) for values in _values(request, DETECTOR_COLUMNS)]
+    """The rows of a request to the detector, with its image column and its exemplars. Raises BadRequest."""
+    table = _values(request, DETECTOR_COLUMNS, EXEMPLAR_COLUMNS)
+    return [Row(values[IMAGE], exemplars=read_exemplars(values, number)) for number, values in enumerate(table)]
 
 
 def segmenter_rows(request: Request, max_prompts: int) -> list[Row]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,11 +26,10 @@ _LEAST_OF_TILE = 100
 
 @dataclass(frozen=True)
 class Finding:
-    """How a request wants boxes found. texts: for a detector that takes some. masks: whether its own are wanted too."""
+    """How a request wants boxes found. masks: whether the detector's own are wanted too."""
 
     engine: Engine
     params: Params
-    texts: Sequence[str]
     score_threshold: float | None
     masks: bool
 
@@ -47,6 +45,7 @@ class Finding:
         detector, params = self.engine.detector, self.params
         assert detector is not None and image.for_detector is not None
         limit = None if params.max_detections is None else max(params.max_detections, _LEAST_OF_TILE)
+        texts = image.names if detector.takes_texts else ()
         turns = asyncio.Semaphore(_AT_ONCE)
 
         async def of_whole(sample: Sample) -> tuple[Part, Detections]:
@@ -55,7 +54,7 @@ class Finding:
         async def of_tile(tile: Part) -> tuple[Part, Detections]:
             async with turns:
                 prepare = timings.stage("decode")(detector.preprocess)
-                sample = await self.engine.aside(prepare, tile.of(pixels), self.texts)
+                sample = await self.engine.aside(prepare, tile.of(pixels), texts)
                 return tile, await self._found(sample, limit)
 
         views = await together([of_whole(image.for_detector), *map(of_tile, tiling.tiles(image.size_hw))])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -26,7 +26,8 @@ class PreparedImage:
     """What is kept of an image: only what the networks still need of it.
 
     key: stands for its content. row: the first that has it. embedding: where it was known already; there is no
-    for_segmenter then. file: as it came, where parts of the image will be needed too.
+    for_segmenter then. file: as it came, where parts of the image will be needed too. names: of the labels that the
+    detector may find in it.
     """
 
     key: str
@@ -36,6 +37,7 @@ class PreparedImage:
     for_segmenter: Any | None = None
     embedding: Embedding | None = None
     file: bytes | None = None
+    names: Sequence[str] = ()
 
 
 class Parts:

@@ -10,8 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from app import timings
-from app.contract import causes, schemas
+from app.contract import schemas
+from app.contract.exemplars import resolve_exemplars
 from app.contract.hugging_face import found_boxes
 from app.contract.masks import MaskFormat
 from app.contract.schemas import Params, Request, ResponseSchema, Row
@@ -30,7 +33,8 @@ from app.scoring.prompted_masks import Prompting
 from app.scoring.row_image import image_file, told_of
 from app.scoring.row_prompts import count_of, prompts_of
 from app.scoring.waiting import each, together
-from models.detector.protocol import Detector
+from app.scoring.wanted import check_prompted, names_of
+from models.detector.protocol import Detector, Sample
 from models.images.decoding import decode_image
 from models.pipeline import box_prompts
 from models.segmenter.protocol import Segmenter
@@ -101,10 +105,9 @@ class Scorer:
     ) -> list[dict[str, Any]]:
         """Per row the detector's boxes and, if `with_masks`, its own masks in that form."""
         params = request.params
-        names = self._names(params)
         images, of_row = await self._images(schemas.detector_rows(request), request, detect=True)
         cost, parts = AnswerCost(self.answer_limits), Parts(self.engine, self.limits, params)
-        finding = Finding(self.engine, params, self._texts(params), score_threshold, with_masks)
+        finding = Finding(self.engine, params, score_threshold, with_masks)
         for image in images:
             cost.plan_tiles(params.tiling, image.size_hw, image.row)
         if with_masks and params.return_logits:
@@ -116,7 +119,7 @@ class Scorer:
         async def answer(image: PreparedImage) -> dict[str, Any]:
             async with parts.turn():
                 found = await finding.boxes(image, parts)
-            boxes = (schemas.detected_boxes if request.inputs is None else found_boxes)(found, names)
+            boxes = (schemas.detected_boxes if request.inputs is None else found_boxes)(found, image.names)
             if found.masks is not None:
                 cost.plan(len(boxes), False, image.size_hw)
                 wanted = MaskAnswers(self.engine, params, mask_format, self._detector.fast, cost)
@@ -132,6 +135,7 @@ class Scorer:
     async def segment(self, request: Request) -> list[dict[str, Any]]:
         """SAM's answer: the masks of every prompt, per row. Rows of one image share its embedding."""
         _need(self.engine.segmenter, "segmenter")
+        check_prompted(request)
         # Hundreds of thousands of coordinates take seconds; other requests are answered meanwhile.
         read = timings.stage("parse")(schemas.segmenter_rows)
         rows = await self.engine.aside(read, request, self.max_prompts)
@@ -187,17 +191,16 @@ class Scorer:
             self._need_masks()
             return await self._boxes(request, PIPELINE_SCORE_THRESHOLD, True, params.mask_format or "png")
         _need(self.engine.segmenter, "segmenter")
-        names = self._names(params)
         images, of_row = await self._images(schemas.detector_rows(request), request, detect=True, segment=True)
         cost, parts = AnswerCost(self.answer_limits), Parts(self.engine, self.limits, params)
-        finding = Finding(self.engine, params, self._texts(params), PIPELINE_SCORE_THRESHOLD, False)
+        finding = Finding(self.engine, params, PIPELINE_SCORE_THRESHOLD, False)
         for image in images:
             cost.plan_tiles(params.tiling, image.size_hw, image.row)
 
         async def answer(image: PreparedImage) -> dict[str, Any]:
             async with parts.turn():
                 found = await finding.boxes(image, parts)
-                boxes = schemas.detected_boxes(found, names)
+                boxes = schemas.detected_boxes(found, image.names)
                 if boxes:
                     multimask = params.multimask_output
                     cost.plan(len(boxes), multimask, image.size_hw)
@@ -218,26 +221,6 @@ class Scorer:
         assert self.engine.detector is not None
         return self.engine.detector
 
-    def _names(self, params: Params) -> Sequence[str]:
-        """The name of each label that the detector may find: the texts that it is asked for, or its own classes'."""
-        detector = self._detector
-        if detector.takes_texts:
-            texts = params.texts or self.texts
-            if not texts:
-                raise BadRequest(
-                    'params.texts: expected what to find, as ["can", "milk carton"]: this detector has no classes of '
-                    "its own. BOX2MASK_TEXTS sets them for requests that name none"
-                )
-            return texts
-        if params.texts is not None:
-            classes = causes.names(detector.class_names)
-            raise BadRequest(f"params.texts: this detector finds its own classes: {classes}. Leave texts out")
-        return detector.class_names
-
-    def _texts(self, params: Params) -> Sequence[str]:
-        """What the detector is asked for, if it takes texts."""
-        return self._names(params) if self._detector.takes_texts else ()
-
     def _need_masks(self) -> None:
         if not self._detector.has_masks:
             raise BadRequest('params.masks: expected "segmenter", got "detector": this detector finds boxes alone')
@@ -252,7 +235,8 @@ class Scorer:
     ) -> tuple[list[PreparedImage], list[int]]:
         """The distinct images of the rows, prepared for these networks, and which of them each row has."""
         params = request.params
-        keys = [row.image if isinstance(row.image, str) else number for number, row in enumerate(rows)]
+        # An image is looked at anew for other exemplars.
+        keys = [(row.image if isinstance(row.image, str) else number, row.exemplars) for number, row in enumerate(rows)]
         first_rows: dict[object, int] = {}  # image as it was sent -> the first row with it
         for number, key in enumerate(keys):
             first_rows.setdefault(key, number)
@@ -266,7 +250,6 @@ class Scorer:
                     data = image_file(rows[number].image, self.limits)
             return content_key(data, exif_orientation=params.exif_orientation), data
 
-        texts = self._texts(params) if detect else ()
         with_crops = segment and params.everything is not None and params.everything.crops_n_layers > 0
         with_parts = with_crops or params.tiling is not None
 
@@ -277,11 +260,16 @@ class Scorer:
                     key,
                     (image.shape[0], image.shape[1]),
                     number,
-                    for_detector=self._detector.preprocess(image, texts) if detect else None,
+                    for_detector=self._sample(image, rows[number], number, names[number], params) if detect else None,
                     for_segmenter=self._segmenter.preprocess(image) if segment and embedding is None else None,
                     embedding=embedding,
                     file=data if with_parts else None,
+                    names=names[number],
                 )
+
+        names: dict[int, Sequence[str]] = dict.fromkeys(first_rows.values(), ())
+        if detect:
+            names = {n: names_of(self._detector, params, self.texts, rows[n], n) for n in names}
 
         # A few at a time, so that files need not all be in memory.
         turns = {True: asyncio.Semaphore(FETCHES), False: asyncio.Semaphore(self.engine.workers)}
@@ -299,6 +287,11 @@ class Scorer:
         images = await each(load(number) for number in first_rows.values())
         place = {key: index for index, key in enumerate(first_rows)}
         return images, [place[key] for key in keys]
+
+    def _sample(self, image: np.ndarray, row: Row, number: int, names: Sequence[str], params: Params) -> Sample:
+        frame = {"normalized": params.coordinates == "normalized", "absolute": params.coordinates == "absolute"}
+        exemplars = resolve_exemplars(row.exemplars, (image.shape[0], image.shape[1]), **frame, row=number)
+        return self._detector.preprocess(image, names if self._detector.takes_texts else (), exemplars)
 
     def _known(self, client: str, value: object, row: int) -> bytes | None:
         """The file that the client has sent before, if `value` names one. Raises ImageGone."""

@@ -15,7 +15,7 @@ from benchmarks.gpu.random_sam import MEAN, STD, Models
 from models.segmenter.cuda.sam import CudaDecoder, CudaEncoder
 from models.segmenter.decoder import BOX_CORNERS
 from models.segmenter.pixel_upload import normalize, upload
-from models.segmenter.processor import resized_size
+from models.square_images import resized_size
 
 
 def both_lanes(bench: Bench, models: Models) -> None:

@@ -17,7 +17,7 @@ from benchmarks.gpu.random_sam import MEAN, STD, Models
 from models.segmenter.cuda.sam import CudaDecoder, CudaEncoder
 from models.segmenter.decoder import BOX_CORNERS
 from models.segmenter.mask_packing import pack_masks, unpack_bits
-from models.segmenter.processor import resized_size
+from models.square_images import resized_size
 
 
 def check_kernels(bench: Bench, models: Models) -> None:

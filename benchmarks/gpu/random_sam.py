@@ -12,7 +12,7 @@ from transformers import SamConfig, SamModel
 from transformers.models.sam.modeling_sam import SamVisionAttention
 
 from benchmarks.gpu.bench import Bench
-from models.segmenter.processor import IMAGENET_MEAN, IMAGENET_STD
+from models.square_images import IMAGENET_MEAN, IMAGENET_STD
 
 MEAN, STD = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
 

@@ -18,7 +18,7 @@ from transformers import SamConfig, SamModel
 from models.demo import training
 from models.demo.segmenter_examples import CELL_FACTS, IMAGE_SIZE, PATCH_SIZE, WINDOW, SegmenterExamples
 from models.segmenter.decoder import BOX_CORNERS, Window, encode_prompts, predict_masks
-from models.segmenter.processor import IMAGENET_MEAN, IMAGENET_STD
+from models.square_images import IMAGENET_MEAN, IMAGENET_STD
 
 
 def small_config(hidden: int = 128, layers: int = 8, decoder: int = 128) -> SamConfig:

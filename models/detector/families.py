@@ -10,4 +10,5 @@ from models.families import Families
 DETECTORS: Families[type[Detector[Any, Any]]] = Families(
     "models.detector.mmdetection:MMDetector",
     "models.detector.huggingface.detector:HuggingFaceDetector",
+    "models.detector.huggingface.concepts:ConceptDetector",
 )

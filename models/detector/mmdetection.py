@@ -47,7 +47,7 @@ from models.detector.single_image import LEFT_OFF
 from models.detector.thresholds import kept
 from models.families import ModelFiles
 from models.model_errors import say_once
-from models.types import Detections, check_rgb
+from models.types import Detections, Exemplars, check_rgb
 from models.wrappers import unwrapped
 
 T = TypeVar("T")
@@ -95,6 +95,7 @@ class MMDetector:
         self._model = model.to(self.device)
         self._dense = _is_dense(model)
         self.has_masks = has_masks(model)
+        self.takes_exemplars = False
         self.takes_texts = language.takes_texts(model)
         self._mask_threshold = keep_small(model) if fast else None
         self._autocast = False
@@ -171,7 +172,7 @@ class MMDetector:
             pipeline = inference_pipeline(config, files.config)
             return cls(model, pipeline, class_names, channel_order, device, dtype, fast, autocast)
 
-    def preprocess(self, image: np.ndarray, texts: Sequence[str] = ()) -> Sample:
+    def preprocess(self, image: np.ndarray, texts: Sequence[str] = (), exemplars: Exemplars | None = None) -> Sample:
         """(H, W, 3) uint8 RGB -> Sample, as by the config's own test pipeline, on the CPU.
 
         Images more than MAX_ASPECT times as long as wide get their short side repeated first. texts: what to find, for

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from models.families import Family
-from models.types import Detections
+from models.types import Detections, Exemplars
 
 ChannelOrder = Literal["bgr", "rgb"]
 
@@ -42,14 +42,16 @@ class Detector(Family, Protocol[SampleT, RawT]):
 
     class_names: the name of each label. channel_order: how images reach the network. input_scale: the (long, short)
     sides in pixels that images are resized to fit, or None if they are not. takes_texts: whether it finds what it is
-    asked for by texts; `class_names` is () then. has_masks: whether it finds masks with its boxes. fast:
-    whether shortcuts are taken, with the same results but for rounding.
+    asked for by texts; `class_names` is () then. takes_exemplars: whether objects in the image may show it what to
+    find. has_masks: whether it finds masks with its boxes. fast: whether shortcuts are taken, with the same results but
+    for rounding.
     """
 
     class_names: tuple[str, ...]
     channel_order: ChannelOrder
     input_scale: tuple[int, int] | None
     takes_texts: bool
+    takes_exemplars: bool
     has_masks: bool
     device: torch.device
     dtype: torch.dtype
@@ -71,11 +73,11 @@ class Detector(Family, Protocol[SampleT, RawT]):
         """
         ...
 
-    def preprocess(self, image: np.ndarray, texts: Sequence[str] = ()) -> SampleT:
+    def preprocess(self, image: np.ndarray, texts: Sequence[str] = (), exemplars: Exemplars | None = None) -> SampleT:
         """(H, W, 3) uint8 RGB -> what the network wants, on the CPU. Raises ValueError for any other array.
 
-        texts: what to find, if the detector `takes_texts`; the labels found are then places in it. Raises TextsError
-        for texts that it cannot read.
+        texts: what to find, if the detector `takes_texts`; the labels found are then places in it. exemplars: objects
+        of what the one text names, if it `takes_exemplars`. Raises TextsError for texts that it cannot read.
         """
         ...
 

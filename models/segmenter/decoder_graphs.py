@@ -121,7 +121,7 @@ class DecoderGraph(nn.Module):
         """The logits (N, 4, S / 4, S / 4) interpolated to the image's size (N, 4, H, W), as the service does it."""
         size_hw = _as_size(orig_im_size)
         if not self.stretched:
-            # In float64 and in this order, as `models.segmenter.processor.resized_size`: a pixel more would show.
+            # In float64 and in this order, as `models.square_images.resized_size`: a pixel more would show.
             size = orig_im_size.double()
             resized_hw = _as_size((size * (self.side / size.max()) + 0.5).clamp(min=1), self.side)
             masks = F.interpolate(masks, (self.side, self.side), mode="bilinear", align_corners=False)

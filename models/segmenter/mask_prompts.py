@@ -28,6 +28,8 @@ def cell_coverage(mask: np.ndarray, square: int, resized_hw: tuple[int, int], si
     height, width = resized_hw
     padded = np.zeros((square, square), np.float32)
     padded[:height, :width] = cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
+    if square % side:  # SAM 3's cells are 3.5 pixels wide
+        return cv2.resize(padded, (side, side), interpolation=cv2.INTER_AREA)
     return padded.reshape(side, square // side, side, square // side).mean((1, 3))
 
 

@@ -1,8 +1,8 @@
-"""SAM 2's features of three grids, out of the stages of its backbone: what the published neck gives, at less cost.
+"""SAM 2's and SAM 3's features of three grids, out of their backbones: what the published necks give, at less cost.
 
 The published neck makes the encoding of every place of four grids, which nobody reads for single images. Of the two
-finest grids it makes 256 channels, of which the decoder's first convolutions leave 64 and 32: here the two 1 x 1
-convolutions are one, a product with tokens in whatever order they are.
+finest grids it makes 256 channels, of which the decoder's first convolutions leave 64 and 32: here the two
+convolutions, of which the second is 1 x 1, are one. SAM 2's is a product with tokens in whatever order they are.
 
 Knows modules and tensors, nothing of images or prompts.
 """
@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import Sam2Model
+from transformers import Sam2Model, Sam3TrackerModel
 
 from models.segmenter.encoder import UnknownEncoder
 
@@ -33,8 +33,8 @@ class Pyramid:
         with torch.no_grad():
             coarse, coarser = ((conv.weight.flatten(1), conv.bias) for conv in laterals[COARSE:])
             self._maps = [
-                _in_a_row(laterals[QUARTER], model.mask_decoder.conv_s0),
-                _in_a_row(laterals[HALF], model.mask_decoder.conv_s1),
+                _of_tokens(*_in_a_row(laterals[QUARTER], model.mask_decoder.conv_s0)),
+                _of_tokens(*_in_a_row(laterals[HALF], model.mask_decoder.conv_s1)),
                 (coarse[0], coarse[1] + model.no_memory_embedding.flatten()),
                 coarser,
             ]
@@ -63,10 +63,40 @@ class Pyramid:
         return features
 
 
+class Sam3Pyramid:
+    """The same for a `Sam3TrackerModel`, whose backbone has one stage, made finer or left as it is for each grid."""
+
+    def __init__(self, model: Sam3TrackerModel) -> None:
+        quarter, half, coarse = model.vision_encoder.neck.fpn_layers
+        with torch.no_grad():
+            self._half = _in_a_row(half.proj2, model.mask_decoder.conv_s1)
+            self._quarter = _in_a_row(quarter.proj2, model.mask_decoder.conv_s0)
+            self._no_memory = model.no_memory_embedding.reshape(1, -1, 1, 1)
+        self._finer_half, self._finer_quarter, self._coarse = half, quarter, coarse
+
+    def __call__(self, stage: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, D, h, w) -> as of `Pyramid`."""
+        half, quarter = (_finer(layer, stage) for layer in (self._finer_half, self._finer_quarter))
+        found = self._coarse(stage) + self._no_memory
+        return found, F.conv2d(half, *self._half, padding=1), F.conv2d(quarter, *self._quarter, padding=1)
+
+
+def _finer(layer: nn.Module, stage: Tensor) -> Tensor:
+    """A layer of SAM 3's neck, but for its last convolution, which is 3 x 3."""
+    for step in (*layer.scale_layers, layer.proj1):  # type: ignore[misc]
+        stage = step(stage)
+    return stage
+
+
 def _in_a_row(first: nn.Conv2d, second: nn.Conv2d) -> tuple[Tensor, Tensor]:
-    """Weight and bias of the linear map that does what the two 1 x 1 convolutions do one after the other."""
+    """Weight and bias of the convolution that does what the two do in a row, of which the second is 1 x 1."""
     assert first.bias is not None and second.bias is not None
     outer, inner = (conv.weight.flatten(1).double() for conv in (second, first))
     bias = outer @ first.bias.double() + second.bias.double()
     dtype = first.weight.dtype
-    return (outer @ inner).to(dtype), bias.to(dtype)
+    return (outer @ inner).unflatten(1, first.weight.shape[1:]).to(dtype), bias.to(dtype)
+
+
+def _of_tokens(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    """A 1 x 1 convolution's as those of a linear map."""
+    return weight.flatten(1), bias

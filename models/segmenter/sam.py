@@ -1,4 +1,4 @@
-"""SAM: embed an image once, decode any number of prompts on it. SAM-HQ and SAM 2 are made from it.
+"""SAM: embed an image once, decode any number of prompts on it. SAM-HQ, SAM 2 and SAM 3 are made from it.
 
 Knows tensors and files, nothing of HTTP, nor how the decoder computes (see `models.segmenter.decoder`).
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -20,18 +19,18 @@ from models.families import ModelFiles
 from models.huggingface_folder import folder_files, folders_below, weights_at
 from models.segmenter import sam_folder
 from models.segmenter.cuda.sam import PROMPTS, TOKENS, CudaDecoder, CudaEncoder
-from models.segmenter.decoder import PROJECT_FROM, Images, PlaceTables, encode_prompts
+from models.segmenter.decoder import PROJECT_FROM, Images, PlaceTables, ReadyImages, encode_prompts
 from models.segmenter.decoder_graphs import DecoderGraph, EncoderGraph
 from models.segmenter.encoder import ImageEncoder, UnknownEncoder
 from models.segmenter.mask_packing import full_size, pack_masks, unpack_bits
 from models.segmenter.mask_prompts import images_with_masks, logits_of_mask
 from models.segmenter.pixel_upload import normalize, upload
 from models.segmenter.portions import Portion, filled_up, portions
-from models.segmenter.processor import IMAGENET_MEAN, IMAGENET_STD, Sample, input_size, normalization, resized
 from models.segmenter.prompt_points import labelled_points, token_count
 from models.segmenter.protocol import DecodeRequest, RawMasks
 from models.segmenter.published_decoder import decode_as_published
 from models.segmenter.upsampling import binary_masks
+from models.square_images import IMAGENET_MEAN, IMAGENET_STD, Sample, input_size, normalization, resized
 from models.types import Embedding, Masks, Prompts, check_rgb
 
 log = logging.getLogger("box2mask")
@@ -42,15 +41,6 @@ log = logging.getLogger("box2mask")
 PROMPTS_AT_ONCE = {"cpu": 4, "cuda": PROMPTS[-1]}
 # `models.segmenter.decoder` is the faster one while a prompt's tokens are few: what it does grows with their square.
 FACTORED_TOKENS = 24
-
-
-@dataclass(eq=False)
-class _Ready:
-    """Image embeddings made ready for prompts, and how many prompts they have served."""
-
-    features: list[Tensor]
-    images: Images
-    prompts: int = 0
 
 
 # The encoder: samples -> features (B, C, h, w) on the device.
@@ -69,6 +59,8 @@ class Sam:
     model_class: ClassVar[Any] = SamModel
     # Whether images become squares whatever their shape, instead of being padded to them.
     stretches: ClassVar[bool] = False
+    # By which images are normalised where the folder does not say it.
+    mean_std: ClassVar[tuple[Sequence[float], Sequence[float]]] = (IMAGENET_MEAN, IMAGENET_STD)
     # What makes image embeddings ready for prompts, and whether `models.segmenter.cuda` knows this network.
     images_class: ClassVar[type[Images]] = Images
     has_cuda_graphs: ClassVar[bool] = True
@@ -109,7 +101,7 @@ class Sam:
             part.positional_embedding.data = frequencies.to(self.device)
         self._places: PlaceTables | None = None
         self._gpu_encoder: CudaEncoder | None = None
-        self._ready: _Ready | None = None
+        self._ready: ReadyImages | None = None
         self._mean, self._std = (torch.tensor(v, dtype=torch.float32, device=self.device) for v in (mean, std))
         # A GPU has the masks of a photo ready before the processor would have begun, and fewer bytes to send.
         self.packs_masks = fast and is_cuda
@@ -147,9 +139,15 @@ class Sam:
         CheckpointError if the weights are unsafe or do not fit.
         """
         folder = cls.find(Path(path))
-        model = sam_folder.load_network(Path(path), folder, cls.config_class, cls.model_class)
-        mean, std = normalization(folder, model.prompt_encoder.input_image_size, stretched=cls.stretches)
+        model = cls._network(Path(path), folder)
+        size = model.prompt_encoder.input_image_size
+        mean, std = normalization(folder, size, stretched=cls.stretches, default=cls.mean_std)
         return cls(model, mean, std, device, dtype, fast=fast)
+
+    @classmethod
+    def _network(cls, path: Path, folder: Path) -> Any:
+        """See `models.segmenter.sam_folder.load_network`."""
+        return sam_folder.load_network(path, folder, cls.config_class, cls.model_class)
 
     def preprocess(self, image: np.ndarray) -> Sample:
         """(H, W, 3) uint8 RGB -> Sample, as Hugging Face's SamImageProcessor with Pillow makes it."""
@@ -328,7 +326,7 @@ class Sam:
         if self._ready is None or list(map(id, self._ready.features)) != list(map(id, features)):
             self._ready = None  # before the next ones need the memory
             stacked = torch.stack([one.to(self.device, self.dtype) for one in features])
-            self._ready = _Ready(
+            self._ready = ReadyImages(
                 features, self.images_class(self._model, stacked, self._place_tables(), projected=False)
             )
         self._ready.prompts += prompts

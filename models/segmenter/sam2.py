@@ -46,7 +46,7 @@ class Sam2(Sam):
         quarter, half, coarse = model.vision_encoder(pixels).fpn_hidden_states
         coarse = coarse + model.no_memory_embedding.reshape(1, -1, 1, 1)
         half, quarter = model.mask_decoder.conv_s1(half), model.mask_decoder.conv_s0(quarter)
-        return _joined(coarse, half, quarter)
+        return joined(coarse, half, quarter)
 
     def named_features(self, features: Tensor) -> dict[str, Tensor]:
         channels = self._model.mask_decoder.hidden_size
@@ -80,6 +80,6 @@ class Sam2(Sam):
         return self.mask_side, (self.mask_side, self.mask_side)
 
 
-def _joined(coarse: Tensor, half: Tensor, quarter: Tensor) -> Tensor:
+def joined(coarse: Tensor, half: Tensor, quarter: Tensor) -> Tensor:
     """The features of all three grids as one (B, 4 * C, h, w), see `Sam2Images`."""
     return torch.cat([coarse, fold(half), fold(fold(quarter))], dim=1)

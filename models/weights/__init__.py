@@ -7,6 +7,8 @@ from models.weights.local import Check, State, Status, status, verify
 from models.weights.manifest import (
     CorruptFileError,
     DownloadError,
+    MissingError,
+    RefusedError,
     UnknownModelError,
     WeightFile,
     WeightsError,
@@ -20,7 +22,9 @@ __all__ = [
     "Check",
     "CorruptFileError",
     "DownloadError",
+    "MissingError",
     "Places",
+    "RefusedError",
     "State",
     "Status",
     "UnknownModelError",

@@ -12,14 +12,16 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 from tqdm import tqdm
 
-from models.weights.manifest import DownloadError
+from models.weights.manifest import DownloadError, MissingError, RefusedError
 
 ATTEMPTS = 5  # in a row that get no further than any before; one that does starts the count again
 LONGEST_WAIT_S = 30.0
+HUB = ("https", "huggingface.co")  # the only scheme and host that a token is for
 
 
 class TransientError(Exception):
@@ -42,12 +44,13 @@ def download(
     bar: tqdm,
     report: Callable[[str], None],
     sleep: Callable[[float], None],
+    token: str | None = None,
 ) -> Stated:
-    """Fills `part` with all of `url`, trying again after failures that may pass."""
+    """Fills `part` with all of `url`, trying again after failures that may pass. token: says to its host who asks."""
     failures, furthest = 0, size_of(part)
     while True:
         try:
-            return _receive(client, url, part, sha256, bar)
+            return _receive(client, url, part, sha256, bar, token)
         except (TransientError, httpx.TransportError) as error:
             failures = 1 if size_of(part) > furthest else failures + 1
             furthest = max(furthest, size_of(part))
@@ -58,11 +61,13 @@ def download(
             sleep(wait)
 
 
-def _receive(client: httpx.Client, url: str, part: Path, sha256: str | None, bar: tqdm) -> Stated:
+def _receive(client: httpx.Client, url: str, part: Path, sha256: str | None, bar: tqdm, token: str | None) -> Stated:
     """One request, for what `part` lacks. Whatever arrives is kept, also when the connection breaks."""
     have = size_of(part)
     validator = etag_of(part).read_text() if etag_of(part).exists() else ""
     headers = {"Accept-Encoding": "identity"}  # byte ranges and lengths are those of the file itself
+    if token:  # httpx leaves it out where a redirect leads to another host
+        headers["Authorization"] = f"Bearer {token}"
     if have and (validator or sha256):  # without either nothing would tell that the file changed in between
         headers["Range"] = f"bytes={have}-"
         if validator:
@@ -79,7 +84,8 @@ def _receive(client: httpx.Client, url: str, part: Path, sha256: str | None, bar
         if response.is_server_error:
             raise TransientError(f"the server answered {response.status_code} {response.reason_phrase}")
         if not response.is_success:
-            raise DownloadError(f"the server answered {response.status_code} {response.reason_phrase}")
+            kind = {401: RefusedError, 403: RefusedError, 404: MissingError}.get(response.status_code, DownloadError)
+            raise kind(f"the server answered {response.status_code} {response.reason_phrase}")
         if response.headers.get("Content-Encoding", "identity") != "identity":
             raise DownloadError("the server sends the file compressed")
         resumed = response.status_code == 206
@@ -127,6 +133,11 @@ def _validator(response: httpx.Response) -> str:
     """What `If-Range` may carry: a strong ETag, or else a date (RFC 9110, 13.1.5)."""
     etag = response.headers.get("ETag", "")
     return etag if etag and not etag.startswith("W/") else response.headers.get("Last-Modified", "")
+
+
+def is_hub(url: str) -> bool:
+    """Whether it leads to Hugging Face's hub, over TLS."""
+    return urlsplit(url)[:2] == HUB
 
 
 def etag_of(part: Path) -> Path:

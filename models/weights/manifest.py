@@ -14,6 +14,8 @@ class WeightsError(Exception):
     WeightsError
     ├── UnknownModelError   no such name in the manifest
     ├── DownloadError       the source could not be reached, or said no
+    │   ├── RefusedError    it wants to know who asks, or does not let them have it
+    │   └── MissingError    it has no such file
     └── CorruptFileError    a file that is not what it should be
     """
 
@@ -26,8 +28,16 @@ class DownloadError(WeightsError):
     """The source could not be reached, refused, or does not have the file."""
 
 
+class RefusedError(DownloadError):
+    """The source wants to know who asks (401), or does not let them have the file (403)."""
+
+
+class MissingError(DownloadError):
+    """The source has no such file (404)."""
+
+
 class CorruptFileError(WeightsError):
-    """A file's sha256 is not the expected one. The file has been deleted."""
+    """A file's sha256 is not the expected one, or it is not whole. The file has been deleted."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +48,7 @@ class WeightFile:
     sha256: as many leading hex digits as are publicly known (all 64, or the 8 that OpenMMLab puts in its file
         names), or None: then the server's own statement decides, and the hash found is kept in SHA256SUMS.
     size: bytes, for display only; the hash decides.
+    optional: whether the model is whole without it, where the source does not have it.
     copied_from: `package/path` of an MMDetection config, written out flat (without `_base_`).
     """
 
@@ -46,12 +57,14 @@ class WeightFile:
     size: int | None = None
     sha256: str | None = None
     copied_from: str | None = None
+    optional: bool = False
 
 
 @dataclass(frozen=True)
 class WeightSet:
     """A model of the manifest. folder: within the place that it lies in. tracked: whether it comes along with the code,
-    as the demo weights do; any other is pulled.
+    as the demo weights do; any other is pulled. accept_at: the page on which its licence must be accepted before it can
+    be pulled, or None.
     """
 
     name: str
@@ -59,6 +72,7 @@ class WeightSet:
     folder: str
     files: tuple[WeightFile, ...] = ()
     tracked: bool = False
+    accept_at: str | None = None
 
 
 def load_manifest(places: Places | None = None) -> dict[str, WeightSet]:

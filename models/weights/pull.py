@@ -20,11 +20,14 @@ from urllib.parse import urlsplit
 import httpx
 from tqdm import tqdm
 
-from models.weights.download import Stated, TransientError, download, etag_of
+from models.weights.completeness import incomplete
+from models.weights.download import Stated, TransientError, download, etag_of, is_hub
 from models.weights.local import contradicted, read_sums, sha256_of, write_sums
 from models.weights.manifest import (
     CorruptFileError,
     DownloadError,
+    MissingError,
+    RefusedError,
     WeightFile,
     WeightsError,
     WeightSet,
@@ -39,6 +42,7 @@ def pull(
     places: Places,
     source: str | None = None,
     *,
+    token: str | None = None,
     manifest: dict[str, WeightSet] | None = None,
     progress: bool = True,
     report: Callable[[str], None] = lambda line: None,
@@ -48,6 +52,7 @@ def pull(
 
     source: a mirror in place of the publishers: an http(s) URL under which `<name>/<file>` is found, or a directory
         with `<name>/<file>` or just `<file>`.
+    token: says to Hugging Face's hub who asks, and is sent nowhere else.
     progress: whether to draw a bar on standard error (only ever on a terminal).
     report: gets one line for each thing done.
     sleep: how to wait before trying again; doubles from 1 to 30 seconds.
@@ -67,8 +72,16 @@ def pull(
             for file in sorted(weights.files, key=lambda file: file.url is not None):
                 digest = _sound(folder, file, report)
                 if digest is None:
-                    digest = _bring(weights, file, folder, mirror, progress=progress, report=report, sleep=sleep)
-                    report(f"{name}: {file.name}: sha256 {digest}")
+                    try:
+                        digest, known_by = _bring(
+                            weights, file, folder, mirror, token, progress=progress, report=report, sleep=sleep
+                        )
+                    except MissingError:
+                        if not file.optional:
+                            raise
+                        report(f"{name}: {file.name}: not there, and not needed")
+                        continue
+                    report(f"{name}: {file.name}: sha256 {digest}{known_by}")
                 write_sums(folder, {**read_sums(folder), file.name: digest})
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -121,12 +134,14 @@ def _bring(
     file: WeightFile,
     folder: Path,
     mirror: str | Path | None,
+    token: str | None,
     *,
     progress: bool,
     report: Callable[[str], None],
     sleep: Callable[[float], None],
-) -> str:
-    """Gets one file, checks it, gives it its name; returns its sha256."""
+) -> tuple[str, str]:
+    """Gets one file, checks it, gives it its name; returns its sha256, and by what it was checked where no hash of it
+    is published."""
     part = folder / f"{file.name}.part"
     stated = Stated(None, None)
     if file.copied_from is not None:
@@ -135,7 +150,7 @@ def _bring(
         below = mirror / weights.name
         origin = (below if below.is_dir() else mirror) / file.name
         if not origin.is_file():
-            raise DownloadError(f"{mirror} has neither {weights.name}/{file.name} nor {file.name}")
+            raise MissingError(f"{mirror} has neither {weights.name}/{file.name} nor {file.name}")
         etag_of(part).unlink(missing_ok=True)  # what is copied here must not pass for the start of a download
         shutil.copyfile(origin, part)
     else:
@@ -145,11 +160,24 @@ def _bring(
                 httpx.Client(follow_redirects=True, timeout=httpx.Timeout(60, connect=10)) as client,
                 tqdm(desc=file.name, unit="B", unit_scale=True, disable=None if progress else True) as bar,
             ):
-                stated = download(client, url, part, file.sha256, bar, report, sleep)
+                token = token if is_hub(url) else None
+                stated = download(client, url, part, file.sha256, bar, report, sleep, token)
         except (DownloadError, TransientError, httpx.HTTPError, httpx.InvalidURL) as error:
             reason = str(error) or type(error).__name__
-            raise DownloadError(f"cannot download {url} ({reason}); {_by_hand(weights, folder)}") from error
-    return _install(part, folder / file.name, (file.sha256, stated.sha256))
+            if isinstance(error, RefusedError) and weights.accept_at and not mirror:
+                whose = "the account of that token" if token else "your account, whose token HF_TOKEN must then hold"
+                reason += f": its licence must be accepted on {weights.accept_at} first, by {whose}"
+            kind = MissingError if isinstance(error, MissingError) else DownloadError
+            raise kind(f"cannot download {url} ({reason}); {_by_hand(weights, folder)}") from error
+    is_stated = bool(file.sha256 or stated.sha256)
+    if not is_stated and (fault := incomplete(part, file.name)):
+        part.unlink()
+        etag_of(part).unlink(missing_ok=True)
+        raise CorruptFileError(f"{file.name} is corrupt: {fault}; deleted, pull again")
+    known_by = ""
+    if file.sha256 is None and file.copied_from is None:
+        known_by = " (as the server states it)" if stated.sha256 else " (nobody states it: seen to be whole, and noted)"
+    return _install(part, folder / file.name, (file.sha256, stated.sha256)), known_by
 
 
 def _by_hand(weights: WeightSet, folder: Path) -> str:

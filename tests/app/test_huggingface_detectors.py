@@ -76,7 +76,8 @@ def test_boxes_over_http_are_those_of_transformers(
         refused = await client.post("/yolof/score", json=to_yolof(PICTURE, texts=["can"]))
         assert refused.status_code == 400
         assert refused.json()["message"] == (
-            "params.texts: this detector finds its own classes: can, carton, milk bottle. Leave texts out"
+            "params.texts: this detector finds its own classes: can, carton, milk bottle. Leave texts out, "
+            "or serve Grounding DINO, OWLv2 or SAM 3 as BOX2MASK_DETECTOR"
         )
 
     converse(served(folder, model_folders.segmenter), conversation)

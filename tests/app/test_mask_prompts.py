@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from models.segmenter.processor import resized_size
 from models.segmenter.upsampling import binary_masks
+from models.square_images import resized_size
 from tests.app.same_answers import assert_same
 from tests.app.scoring_requests import COLUMNS, OTHER, PICTURE, encoded, mask_of, row, table, to_sam, to_yolof
 

@@ -17,7 +17,7 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "settings.md"
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
-        if name.startswith(("BOX2MASK_", "AZUREML_", "OTEL_")):
+        if name.startswith(("BOX2MASK_", "AZUREML_", "OTEL_", "HF_")):
             monkeypatch.delenv(name)
 
 
@@ -98,7 +98,7 @@ def test_settings_do_not_change() -> None:
 
 def test_the_document_lists_every_setting_with_its_default_and_meaning() -> None:
     rows = re.findall(
-        r"^\| `((?:BOX2MASK|AZUREML|OTEL)_\w+)` \| ([^|]*?) \| ([^|]+?) \|$", DOCUMENT.read_text(), re.MULTILINE
+        r"^\| `((?:BOX2MASK|AZUREML|OTEL|HF)_\w+)` \| ([^|]*?) \| ([^|]+?) \|$", DOCUMENT.read_text(), re.MULTILINE
     )
     assert sorted(name for name, _, _ in rows) == sorted(environment_name(field) for field in Settings.model_fields)
     listed = {name: default.strip("`") for name, default, _ in rows}

@@ -21,7 +21,7 @@ STARTUP = (
     *("app/settings.py", "app/engine/loading.py", "app/server.py", "models/detector/mmcv_ops/extension.py"),
     *("models/detector/files.py", "models/detector/configs.py", "models/detector/pipelines.py"),
     "models/detector/language.py",
-    *("models/segmenter/sam.py", "models/segmenter/processor.py", "models/huggingface_folder.py"),
+    *("models/segmenter/sam.py", "models/square_images.py", "models/huggingface_folder.py"),
     *("models/detector/huggingface/network.py", "models/detector/huggingface/images.py"),
     *("models/detector/huggingface/texts.py", "models/checkpoints.py", "models/pickles.py", "models/wrappers.py"),
 )

@@ -41,6 +41,7 @@ class CornerDetector:
     channel_order = "rgb"
     input_scale = None
     takes_texts = False
+    takes_exemplars = False
     dtype = torch.float32
 
     def __init__(self, device: torch.device) -> None:

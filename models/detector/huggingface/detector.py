@@ -15,17 +15,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from models.checkpoints import ModelFilesError
 from models.detector.batches import in_batches
 from models.detector.huggingface.images import Images
-from models.detector.huggingface.model_types import MODEL_TYPES, OPEN
+from models.detector.huggingface.model_types import CLOSED, MODEL_TYPES, OPEN
 from models.detector.huggingface.network import class_names, load_network
 from models.detector.huggingface.texts import FILES, TextReader, Tokens, best_texts
 from models.detector.places import Places
 from models.detector.protocol import ChannelOrder
 from models.detector.thresholds import kept
 from models.families import ModelFiles
-from models.huggingface_folder import find_folder, folder_files, folders_below, weights_at
-from models.types import Detections, check_rgb
+from models.huggingface_folder import find_folder, folder_files, folders_below, is_of, weights_at
+from models.types import Detections, Exemplars, check_rgb
 
 # Of Grounding DINO's `post_process_grounded_object_detection`.
 _SENTENCE_THRESHOLD = 0.25
@@ -71,7 +72,7 @@ class HuggingFaceDetector:
     """
 
     channel_order: ChannelOrder = "rgb"
-    has_masks = False
+    has_masks = takes_exemplars = False
 
     def __init__(
         self,
@@ -100,12 +101,15 @@ class HuggingFaceDetector:
     @classmethod
     def find(cls, path: Path) -> Path:
         """See `models.huggingface_folder.find_folder`."""
-        return find_folder(path, MODEL_TYPES, "detector")
+        folder = find_folder(path, MODEL_TYPES, "detector")
+        if not is_of(folder / "config.json", CLOSED + OPEN):
+            raise ModelFilesError(f"{folder}: expected a config.json of a detector that finds boxes")
+        return folder
 
     @classmethod
     def folders_below(cls, root: Path) -> set[Path]:
         """See `models.huggingface_folder.folders_below`."""
-        return folders_below(root, MODEL_TYPES)
+        return folders_below(root, CLOSED + OPEN)
 
     @classmethod
     def files(cls, path: Path) -> ModelFiles:
@@ -138,7 +142,7 @@ class HuggingFaceDetector:
         names = () if is_open else class_names(config, folder / "config.json")
         return cls(network, images, reader, names, device, dtype, fast, autocast)
 
-    def preprocess(self, image: np.ndarray, texts: Sequence[str] = ()) -> Sample:
+    def preprocess(self, image: np.ndarray, texts: Sequence[str] = (), exemplars: Exemplars | None = None) -> Sample:
         """(H, W, 3) uint8 RGB -> Sample, as by the folder's own image processor, on the CPU.
 
         texts: what to find, for a detector that takes them. Raises TextsError for texts that it cannot read.

@@ -12,4 +12,7 @@ SENTENCE = ("grounding-dino", "mm-grounding-dino")
 SEPARATE = ("owlv2", "owlvit")
 OPEN = SENTENCE + SEPARATE
 
-MODEL_TYPES = CLOSED + OPEN
+# SAM 3's detector, alone or in the folder of a model of videos: see `concepts`.
+CONCEPTS = ("sam3", "sam3_video")
+
+MODEL_TYPES = CLOSED + OPEN + CONCEPTS

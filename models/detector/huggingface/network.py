@@ -38,7 +38,7 @@ def load_network(folder: Path, weights: Path) -> Any:
     is_timm = _settle_backbone(content, path)
     if content.pop("quantization_config", None):
         raise ModelFilesError(f"{path}: its weights are quantised (quantization_config): take those that are not")
-    with _quiet(), _explained(path, model_type):
+    with quiet(), explained(path, model_type):
         config = CONFIG_MAPPING[model_type].from_dict(content)
         network_class = _network_class(model_type, type(config))
         with torch.device("meta"):
@@ -48,7 +48,7 @@ def load_network(folder: Path, weights: Path) -> Any:
     state_dict = unwrapped(state_dict, _names_in_files(empty) | set(empty.state_dict()), weights, say_once)
     if is_timm:
         state_dict = timm_resnet.renamed(state_dict)
-    return _filled(network_class, config, state_dict, weights).eval().requires_grad_(False)
+    return filled(network_class, config, state_dict, weights).eval().requires_grad_(False)
 
 
 def class_names(config: Any, path: Path) -> tuple[str, ...]:
@@ -134,9 +134,9 @@ def _names_in_files(network: Any) -> set[str]:
         return set()
 
 
-def _filled(network_class: Any, config: Any, state_dict: StateDict, source: Path) -> Any:
+def filled(network_class: Any, config: Any, state_dict: StateDict, source: Path) -> Any:
     """The network with these weights, by transformers' own renaming of older ones. Raises CheckpointError."""
-    with _quiet(), _explained(source, config.model_type, CheckpointError):
+    with quiet(), explained(source, config.model_type, CheckpointError):
         network, found = network_class.from_pretrained(
             None,
             config=config,
@@ -161,7 +161,7 @@ def _filled(network_class: Any, config: Any, state_dict: StateDict, source: Path
 
 
 @contextmanager
-def _explained(path: Path, model_type: str, kind: type[ModelFilesError] = ModelFilesError) -> Iterator[None]:
+def explained(path: Path, model_type: str, kind: type[ModelFilesError] = ModelFilesError) -> Iterator[None]:
     """What transformers raises, as a sentence."""
     try:
         yield
@@ -171,7 +171,7 @@ def _explained(path: Path, model_type: str, kind: type[ModelFilesError] = ModelF
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without transformers' bar and report, which say on several lines what the errors here say in a sentence."""
     from transformers.utils import logging as their_logging
 

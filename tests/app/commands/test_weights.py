@@ -13,7 +13,8 @@ import pytest
 from app.cli import main
 from models.weights import download, places
 
-CONFIG, TENSORS = b'{"model_type": "sam"}\n', bytes(range(256)) * 64
+_HEADER = b'{"a": {"dtype": "U8", "shape": [16384], "data_offsets": [0, 16384]}}'
+CONFIG, TENSORS = b'{"model_type": "sam"}\n', len(_HEADER).to_bytes(8, "little") + _HEADER + bytes(range(256)) * 64
 TENSORS_SHA256 = hashlib.sha256(TENSORS).hexdigest()
 
 

@@ -1,14 +1,26 @@
-"""Small SAM 2s and SAM-HQs with random weights that let image, place and prompt all reach the masks."""
+"""Small SAM 2s, SAM 3s and SAM-HQs with random weights that let image, place and prompt all reach the masks."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from transformers import Sam2Config, Sam2Model, Sam2VideoConfig, Sam2VideoModel, SamHQConfig, SamHQModel
+from transformers import (
+    Sam2Config,
+    Sam2Model,
+    Sam2VideoConfig,
+    Sam2VideoModel,
+    Sam3TrackerConfig,
+    Sam3TrackerModel,
+    Sam3VideoConfig,
+    Sam3VideoModel,
+    SamHQConfig,
+    SamHQModel,
+)
 
 from benchmarks.segmenter_reference import random_weights
 
 IMAGE_SIZE = 128
+SAM3_IMAGE_SIZE = 112  # of whose masks a cell is 3.5 pixels wide, as in the published one
 _PROMPTS = {"hidden_size": 32, "image_size": IMAGE_SIZE, "patch_size": 16}
 _MASKS = {"hidden_size": 32, "mlp_dim": 64, "iou_head_hidden_dim": 32, "num_attention_heads": 4}
 
@@ -70,3 +82,75 @@ def random_sam2(seed: int = 0, image_size: int = IMAGE_SIZE, **masks: Any) -> Sa
 
 def random_sam2_video(seed: int = 0) -> Sam2VideoModel:
     return random_weights(Sam2VideoModel(sam2_video_config()), seed)
+
+
+def sam3_vision_config() -> dict[str, Any]:
+    """Grids of 32, 16, 8 and 4 places; windows of 3 do not fill the third one, and the layers 1 and 3 attend globally.
+
+    Places are tiled from a square of 4 x 4.
+    """
+    return {
+        "model_type": "sam3_vision_model",
+        "backbone_config": {
+            "model_type": "sam3_vit_model", "hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 4,
+            "num_attention_heads": 2, "image_size": SAM3_IMAGE_SIZE, "patch_size": 14, "window_size": 3,
+            "global_attn_indexes": [1, 3], "pretrain_image_size": 56,
+        },
+        "backbone_feature_sizes": [[32, 32], [16, 16], [8, 8]],
+        "fpn_hidden_size": 32,
+    }  # fmt: skip
+
+
+_SAM3_PARTS = {
+    "prompt_encoder_config": {"hidden_size": 32, "image_size": SAM3_IMAGE_SIZE, "patch_size": 14},
+    "mask_decoder_config": _MASKS,
+}
+_SAM3_LAYERS = {"hidden_size": 32, "num_layers": 2, "num_attention_heads": 4, "intermediate_size": 48, "dropout": 0.0}
+
+
+def sam3_config(**text: Any) -> dict[str, Any]:
+    """Of a `Sam3Model`: the part that finds by texts. text: of the text encoder."""
+    return {
+        "model_type": "sam3",
+        "vision_config": sam3_vision_config(),
+        "text_config": {
+            "model_type": "clip_text_model", "vocab_size": 99, "hidden_size": 32, "intermediate_size": 37,
+            "projection_dim": 16, "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 32,
+            "hidden_act": "gelu", **text,
+        },
+        "geometry_encoder_config": _SAM3_LAYERS | {"roi_size": 3},
+        "detr_encoder_config": _SAM3_LAYERS,
+        "detr_decoder_config": _SAM3_LAYERS | {"num_queries": 12},
+        "mask_decoder_config": {"hidden_size": 32, "num_upsampling_stages": 2, "num_attention_heads": 4},
+    }  # fmt: skip
+
+
+def random_sam3_tracker(seed: int = 0, **masks: Any) -> Sam3TrackerModel:
+    tracker = _SAM3_PARTS | {"mask_decoder_config": _MASKS | masks}
+    return random_weights(Sam3TrackerModel(Sam3TrackerConfig(vision_config=sam3_vision_config(), **tracker)), seed)
+
+
+def random_sam3_video(seed: int = 4, **text: Any) -> Sam3VideoModel:
+    """What is published of SAM 3 is this: a detector by texts and a tracker, with one backbone."""
+    tracker = {
+        "model_type": "sam3_tracker_video", **_SAM3_PARTS, "vision_config": sam3_vision_config(),
+        "image_size": SAM3_IMAGE_SIZE, "memory_attention_hidden_size": 32, "memory_attention_num_layers": 1,
+        "memory_attention_feed_forward_hidden_size": 32, "memory_encoder_hidden_size": 32,
+        "memory_encoder_output_channels": 8, "mask_downsampler_embed_dim": 32, "memory_fuser_embed_dim": 32,
+        "memory_fuser_intermediate_dim": 32, "memory_fuser_num_layers": 1,
+    }  # fmt: skip
+    model = Sam3VideoModel(Sam3VideoConfig(detector_config=sam3_config(**text), tracker_config=tracker))
+    random_weights(model, seed)
+    random_weights(model.tracker_model, seed)
+    return model
+
+
+def tracker_of(video: Sam3VideoModel) -> Sam3TrackerModel:
+    """The same weights in transformers' model of images, which 5.23 does not read from the folder of the whole."""
+    tracker = random_sam3_tracker()
+    own = tracker.state_dict()
+    parts = {"vision_encoder.backbone.": video.detector_model.vision_encoder.backbone,
+             "vision_encoder.neck.": video.tracker_neck, "": video.tracker_model}  # fmt: skip
+    theirs = {start + name: value for start, part in parts.items() for name, value in part.state_dict().items()}
+    tracker.load_state_dict({name: theirs[name] for name in own})
+    return tracker.eval()

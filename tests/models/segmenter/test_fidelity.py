@@ -1,4 +1,4 @@
-"""SAM-HQ and SAM 2, read from the folders that transformers writes, against transformers' own processor and model.
+"""SAM-HQ, SAM 2 and SAM 3, read from folders that transformers writes, against transformers' own processor and model.
 
 `benchmarks/segmenter_reference.py` says how these are asked; `python -m benchmarks.fidelity` does it at full size.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,19 +21,31 @@ from benchmarks.segmenter_reference import (
     MEAN,
     STD,
     Published,
+    mended_sam3,
     mended_sam_hq,
     prompt_by_prompt,
     published_sam,
     published_sam2,
 )
+from models.checkpoints import ModelFilesError
 from models.demo.scenes import render_scene
 from models.segmenter.families import SEGMENTERS
 from models.segmenter.protocol import DecodeRequest
 from models.segmenter.sam import FACTORED_TOKENS, Sam
 from models.segmenter.sam2 import Sam2
+from models.segmenter.sam3 import Sam3
 from models.segmenter.sam_hq import SamHQ
 from models.types import Prompts
-from tests.models.segmenter.random_sams import IMAGE_SIZE, random_sam2, random_sam2_video, random_sam_hq
+from tests.models.segmenter.random_sams import (
+    IMAGE_SIZE,
+    SAM3_IMAGE_SIZE,
+    random_sam2,
+    random_sam2_video,
+    random_sam3_tracker,
+    random_sam3_video,
+    random_sam_hq,
+    tracker_of,
+)
 
 SIZE_HW = (90, 120)
 
@@ -81,6 +94,7 @@ class Family:
 
 
 SQUARE = {"image_processor_type": "Sam2ImageProcessorFast", "size": {"height": IMAGE_SIZE, "width": IMAGE_SIZE}}
+SQUARE_3 = {"image_processor_type": "Sam3ImageProcessor", "size": {"height": SAM3_IMAGE_SIZE, "width": SAM3_IMAGE_SIZE}}
 # Such that some of SAM 2's single masks are stable, and the best of three stands in for the others.
 SOMETIMES_STABLE = {"dynamic_multimask_stability_delta": 1.0, "dynamic_multimask_stability_thresh": 0.949}
 FAMILIES = {
@@ -90,6 +104,8 @@ FAMILIES = {
         lambda: random_sam2(0, dynamic_multimask_via_stability=False), published_sam2, SQUARE
     ),
     "sam2_video": Family(random_sam2_video, published_sam2, SQUARE),
+    "sam3_tracker": Family(lambda: random_sam3_tracker(1, **SOMETIMES_STABLE), published_sam2, SQUARE_3),
+    "sam3_video": Family(random_sam3_video, published_sam2, SQUARE_3),
 }
 
 
@@ -114,6 +130,10 @@ def loaded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     model = mended_sam_hq(written) if family.published is published_sam else written
     if request.param == "sam2_video":  # the same weights, in transformers' model of images
         model = Sam2Model.from_pretrained(folder).eval()
+    if request.param == "sam3_video":
+        model = tracker_of(written)
+    if request.param.startswith("sam3"):
+        model = mended_sam3(model)
     segmenters = (SEGMENTERS.of(folder).load(folder, torch.device("cpu"), torch.float32, fast=f) for f in (True, False))
     return Loaded(family, model, *segmenters)
 
@@ -168,7 +188,10 @@ def test_clicks_are_answered_while_an_image_is_encoded(loaded: Loaded, photo: np
     torch.testing.assert_close(clicks[-1].logits, calm.logits, rtol=0, atol=1e-3 * spread)
 
 
-@pytest.mark.parametrize(("family", "make"), [(SamHQ, random_sam_hq), (Sam2, lambda: random_sam2(1))])
+@pytest.mark.parametrize(
+    ("family", "make"),
+    [(SamHQ, random_sam_hq), (Sam2, lambda: random_sam2(1)), (Sam3, random_sam3_tracker)],
+)
 def test_bfloat16_sees_what_float32_sees(family: type[Sam], make: Callable[[], Any], photo: np.ndarray) -> None:
     full, half = family(make()), family(make(), dtype=torch.bfloat16)
     for kind in ("a box", "boxes with points"):
@@ -190,7 +213,7 @@ def test_the_embedding_counts_all_that_it_holds(loaded: Loaded, photo: np.ndarra
     (embedding,) = loaded.fast.embed([loaded.fast.preprocess(photo)])
     times = 3 if loaded.family.published is published_sam else 4
     assert embedding.features.shape == (times * 32, 8, 8)
-    fills = (96, 128) if times == 3 else (128, 128)
+    fills = (96, 128) if times == 3 else (loaded.fast.image_size,) * 2
     assert (embedding.size_hw, embedding.resized_hw) == (SIZE_HW, fills)
 
 
@@ -203,6 +226,63 @@ def test_a_single_mask_and_the_best_of_three_both_happen(photo: np.ndarray) -> N
         _, three = published_sam2(model, photo, KINDS[kind], True)
         seen |= set((one[:, 0] == three.max(1)).tolist())
     assert seen == {True, False}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_sam3_keeps_places_in_float32(dtype: torch.dtype) -> None:
+    """bfloat16 has no number between 20 and 20.125, and places of the published grid are a third of one apart."""
+    layer = Sam3(random_sam3_tracker(), dtype=dtype)._model.vision_encoder.backbone.layers[1]
+    thirds = layer.position_ids * 8 / 3  # a window's places, spread over the grid of 8
+    assert layer.rotary_emb.inv_freq.dtype == layer.position_ids.dtype == torch.float32
+    np.testing.assert_allclose(thirds[:, 0].numpy(), np.tile(np.arange(8), 8), rtol=0, atol=1e-5)
+
+
+def test_sam3_images_are_halved_and_centred_where_the_folder_says_nothing(tmp_path: Path, photo: np.ndarray) -> None:
+    random_sam3_video().save_pretrained(tmp_path)
+    segmenter = Sam3.load(tmp_path)
+    sample = segmenter.preprocess(photo)
+    expected = torch.from_numpy(sample.image / 127.5 - 1).permute(2, 0, 1)[None].float()
+    torch.testing.assert_close(segmenter.pixels([sample]), expected)
+
+
+def test_sam3_in_a_folder_whose_tracker_has_no_vision_config(tmp_path: Path) -> None:
+    """The backbone's weights are the detector's, so its config is taken then."""
+    random_sam3_video().save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["tracker_config"]["vision_config"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert Sam3.load(tmp_path).image_size == SAM3_IMAGE_SIZE
+
+
+@pytest.mark.parametrize(
+    ("model_type", "way"),
+    [
+        (
+            "edgetam",
+            r"EdgeTAM's backbone is RepViT, .* take SAM 2\.1 tiny in its place .`box2mask weights pull sam2",
+        ),
+        ("edgetam_video", "timm is not imported without torchvision"),
+        ("sam3", "this part of SAM 3 finds by texts: name it as the detector"),
+        ("sam3_lite_text", "SAM 3 LiteText is not served: take the folder facebook/sam3"),
+    ],
+)
+def test_what_is_near_to_a_sam_is_refused_with_the_way_out(model_type: str, way: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
+    for place in (tmp_path, tmp_path / "config.json"):
+        with pytest.raises(ModelFilesError, match=f"where the model_type is '{model_type}'\\. .*{way}"):
+            SEGMENTERS.of(place)
+
+
+def test_sam3_of_another_neck_is_refused(tmp_path: Path) -> None:
+    random_sam3_tracker().save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["vision_config"]["scale_factors"] = [2.0, 1.0, 0.5]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(
+        ModelFilesError,
+        match=r"config\.json: cannot build a SAM: scale_factors: expected \[4, 2, 1\] first, got \[2\.0, 1\.0",
+    ):
+        Sam3.load(tmp_path)
 
 
 @pytest.mark.parametrize("size_hw", [(1, 1), (1, 300), (300, 1), (97, 131), (128, 128), (37, 1001)])
@@ -223,3 +303,17 @@ def test_transformers_sam_hq_is_to_be_mended(photo: np.ndarray) -> None:
     mended, same_scores = published_sam(mended_sam_hq(model), photo, KINDS["a box"], True)
     np.testing.assert_allclose(scores, same_scores, rtol=0, atol=1e-5)
     assert (theirs != mended).mean() > 0.05
+
+
+def test_transformers_sam3_tracker_is_to_be_mended(photo: np.ndarray) -> None:
+    """Where this fails, transformers' own model is right again, and `mended_sam3` can go."""
+    model = random_sam3_tracker(1)
+    with torch.no_grad():
+        model.no_memory_embedding.mul_(10)
+    before, _ = published_sam2(model, photo, KINDS["a box"], True)
+    mended, _ = published_sam2(mended_sam3(model), photo, KINDS["a box"], True)
+    assert (before != mended).mean() > 0.001
+    with torch.no_grad():
+        model.no_memory_embedding.mul_(3)
+    after, _ = published_sam2(model, photo, KINDS["a box"], True)
+    assert (before == after).all()

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 from models.segmenter import mask_packing
 from models.segmenter.mask_packing import pack_bits, pack_masks, unpack_bits
-from models.segmenter.processor import resized_size
+from models.square_images import resized_size
 
 
 @pytest.mark.parametrize("width", [1, 7, 8, 9, 64, 1001])

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from models.segmenter.pixel_upload import normalize, upload
-from models.segmenter.processor import IMAGENET_MEAN, IMAGENET_STD, resized_size
+from models.square_images import IMAGENET_MEAN, IMAGENET_STD, resized_size
 
 SIDE = 64
 MEAN, STD = (torch.tensor(values) for values in (IMAGENET_MEAN, IMAGENET_STD))

@@ -21,9 +21,9 @@ from benchmarks.segmenter_reference import processor_of, published_sam
 from models.checkpoints import CheckpointError, ModelFilesError
 from models.demo.scenes import render_scene
 from models.huggingface_folder import find_folder
-from models.segmenter.processor import resized_size
 from models.segmenter.protocol import RawMasks
 from models.segmenter.sam import Sam
+from models.square_images import resized_size
 from models.types import Prompts
 
 DEMO = Path(__file__).parents[3] / "weights" / "demo" / "sam"
@@ -385,7 +385,9 @@ def test_two_sams_are_one_too_many(files: Files, tmp_path: Path) -> None:
 
 
 def test_no_sam_says_what_is_there(tmp_path: Path) -> None:
-    with pytest.raises(ModelFilesError, match="model_type is one of sam, sam_hq, sam2, sam2_video; found nothing"):
+    with pytest.raises(
+        ModelFilesError, match="model_type is one of sam, sam_hq, sam2, sam2_video, sam3_.*; found nothing"
+    ):
         Sam.load(tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "clip"}')
     (tmp_path / "photo.jpg").touch()

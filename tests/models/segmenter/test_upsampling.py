@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 
 from models.segmenter import upsampling
-from models.segmenter.processor import resized_size
 from models.segmenter.upsampling import binary_masks
+from models.square_images import resized_size
 
 SIZES = [
     (1, 1), (1, 97), (97, 1), (5, 8), (63, 31), (64, 64), (120, 161), (333, 250),

@@ -17,7 +17,8 @@ from models import weights
 from models.weights import find_places, places
 
 CONFIG = b'{"model_type": "sam"}\n'
-TENSORS = random.Random(0).randbytes(1_500_000)
+_HEADER = b'{"a": {"dtype": "U8", "shape": [1500000], "data_offsets": [0, 1500000]}}'
+TENSORS = len(_HEADER).to_bytes(8, "little") + _HEADER + random.Random(0).randbytes(1_500_000)
 HALF = len(TENSORS) // 2
 TENSORS_SHA256 = hashlib.sha256(TENSORS).hexdigest()
 
@@ -49,6 +50,9 @@ class Behaviour:
     ranges: bool = True
     linked_etag: str | None = None  # answer with a redirect that carries this, as Hugging Face does
     missing: bool = False
+    storage: str = ""  # the host that the redirect leads to, "" for the same
+    refuse: int = 0  # with this status, whoever asks
+    tokens: list[tuple[str, str | None]] = field(default_factory=list)  # of each request its path and Authorization
     release: threading.Event = field(default_factory=threading.Event)
 
 
@@ -58,13 +62,16 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         rules = self.behaviour
-        if self.path.endswith("config.json"):
+        rules.tokens.append((self.path, self.headers["Authorization"]))
+        if rules.refuse:
+            self.answer(rules.refuse, b"")
+        elif self.path.endswith("config.json"):
             self.answer(200, CONFIG)
         elif rules.missing:
             self.answer(404, b"")
         elif rules.linked_etag and not self.path.startswith("/storage"):
             linked = {"X-Linked-Etag": f'"{rules.linked_etag}"', "X-Linked-Size": str(len(TENSORS))}
-            self.answer(302, b"", {"Location": "/storage" + self.path, **linked})
+            self.answer(302, b"", {"Location": f"{rules.storage}/storage{self.path}", **linked})
         else:
             self.tensors()
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
+import json
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
 from models import weights
-from models.weights import CorruptFileError, DownloadError, WeightFile, WeightsError, WeightSet, find_places
+from models.weights import CorruptFileError, DownloadError, WeightFile, WeightsError, WeightSet, download, find_places
 from tests.models.weights.conftest import COMPLETE, CONFIG, TENSORS, TENSORS_SHA256, Fault, files, pull
 
 
@@ -144,3 +146,99 @@ def test_an_mmdetection_config_is_written_out_flat(tmp_path):
     (folder / source.name).write_text(text + "# edited\n")
     weights.pull("flat", find_places(tmp_path), manifest={"flat": model})
     assert (folder / source.name).read_text().endswith("# edited\n")
+
+
+@pytest.fixture
+def gated(manifest, mirror, monkeypatch) -> list[str]:
+    """`tiny` as a model whose licence must be accepted, with no hash published; the server is Hugging Face's hub."""
+    known = json.loads(manifest.read_text())
+    tiny = known["models"]["tiny"]
+    tiny["accept_at"] = "https://hub.example/tiny"
+    tiny["files"][1]["sha256"] = None
+    manifest.write_text(json.dumps(known))
+    monkeypatch.setattr(download, "HUB", urlsplit(mirror)[:2])
+    return []
+
+
+def pull_with(token: str | None, source: str | None = None) -> list[str]:
+    said: list[str] = []
+    weights.pull("tiny", find_places(), source, token=token, progress=False, report=said.append, sleep=lambda _: None)
+    return said
+
+
+@pytest.mark.parametrize("status", [401, 403])
+@pytest.mark.parametrize("token", [None, "hf_secret"])
+def test_a_licence_that_is_not_accepted_is_told(gated, rules, status, token):
+    rules.refuse = status
+    with pytest.raises(DownloadError) as caught:
+        pull_with(token)
+    told = str(caught.value)
+    assert f"the server answered {status}" in told and "hf_secret" not in told
+    whose = "the account of that token" if token else "your account, whose token HF_TOKEN must then hold"
+    assert f"its licence must be accepted on https://hub.example/tiny first, by {whose}" in told
+
+
+def test_a_refusal_of_what_anyone_may_have_names_no_licence(root, rules):
+    rules.refuse = 403
+    with pytest.raises(DownloadError, match="the server answered 403") as caught:
+        pull_with("hf_secret")
+    assert "licence" not in str(caught.value)
+
+
+def test_the_token_goes_to_the_hub_alone(gated, rules, mirror):
+    rules.linked_etag, rules.storage = TENSORS_SHA256, mirror.replace("127.0.0.1", "localhost")
+    pull_with("hf_secret")
+    at_the_hub = [token for path, token in rules.tokens if not path.startswith("/storage")]
+    at_its_storage = [token for path, token in rules.tokens if path.startswith("/storage")]
+    assert at_the_hub == ["Bearer hf_secret"] * 2 and at_its_storage == [None]
+
+
+def test_no_mirror_gets_the_token(gated, rules, mirror, monkeypatch):
+    monkeypatch.setattr(download, "HUB", ("https", "huggingface.co"))
+    rules.linked_etag = TENSORS_SHA256
+    pull_with("hf_secret", mirror)
+    assert {token for _, token in rules.tokens} == {None}
+
+
+def safetensors(length: int) -> bytes:
+    header = json.dumps({"a": {"dtype": "U8", "shape": [length], "data_offsets": [0, length]}}).encode()
+    return len(header).to_bytes(8, "little") + header + bytes(length)
+
+
+def test_what_is_known_of_a_file_without_a_published_hash_is_told(gated, rules, root):
+    rules.linked_etag = TENSORS_SHA256
+    said = pull_with(None)
+    assert said[1] == f"tiny: model.safetensors: sha256 {TENSORS_SHA256} (as the server states it)"
+    assert said[0].startswith("tiny: config.json: sha256 ") and said[0].endswith(
+        "nobody states it: seen to be whole, and noted)"
+    )
+    (root / "tiny" / "model.safetensors").unlink()
+    (root / "tiny" / "SHA256SUMS").unlink()
+    rules.linked_etag, rules.faults = None, [Fault(body=safetensors(1000))]
+    assert pull_with(None)[1].endswith(" (nobody states it: seen to be whole, and noted)")
+
+
+@pytest.mark.parametrize(
+    ("body", "fault"),
+    [
+        (safetensors(1000)[:-1], "its header tells of 1074 bytes, got 1073"),
+        (safetensors(1000) + b"more", "its header tells of 1074 bytes, got 1078"),
+        (b"<html>please log in</html>", "expected safetensors, got something else"),
+        (b"", "expected safetensors, got something else"),
+        ((5).to_bytes(8, "little") + b"[1,2]", "expected safetensors, got something else"),
+    ],
+)
+def test_a_file_that_nobody_states_a_hash_of_must_be_whole(gated, rules, root, body, fault):
+    rules.faults = [Fault(body=body)]
+    with pytest.raises(CorruptFileError, match=fault):
+        pull_with(None)
+    assert files(root / "tiny") == {"config.json", "SHA256SUMS"}
+
+
+def test_a_file_that_a_model_can_do_without(manifest, root, rules):
+    known = json.loads(manifest.read_text())
+    known["models"]["tiny"]["files"][1]["optional"] = True
+    manifest.write_text(json.dumps(known))
+    rules.missing = True
+    assert pull_with(None)[1] == "tiny: model.safetensors: not there, and not needed"
+    assert files(root / "tiny") == {"config.json", "SHA256SUMS"}

@@ -15,7 +15,7 @@ from transformers.models.sam.modeling_sam import SamVisionAttention
 from models.segmenter.cuda import cuda_graphs, sam
 from models.segmenter.cuda.sam import CudaDecoder, CudaEncoder
 from models.segmenter.decoder import encode_prompts, predict_masks
-from models.segmenter.processor import IMAGENET_MEAN, IMAGENET_STD
+from models.square_images import IMAGENET_MEAN, IMAGENET_STD
 
 SIDE = 64
 MEAN, STD = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)

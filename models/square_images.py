@@ -1,6 +1,6 @@
 """How Hugging Face's image processors prepare an image: to which size, and by which mean and standard deviation.
 
-Those of SAM and SAM-HQ resize its longer side and pad the other, that of SAM 2 stretches it to a square.
+Those of SAM and SAM-HQ resize its longer side and pad the other, those of SAM 2 and SAM 3 stretch it to a square.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ from PIL import Image
 from models.checkpoints import ModelFilesError, read_json_object
 from models.model_errors import say_once
 
-# Hugging Face's SamImageProcessor and Sam2ImageProcessor, for a folder without preprocessor_config.json.
+# Hugging Face's SamImageProcessor and Sam2ImageProcessor, and Sam3ImageProcessor's, for a folder without
+# preprocessor_config.json.
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+HALF_MEAN, HALF_STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,10 +55,17 @@ def resized_size(size_hw: tuple[int, int], longest: int) -> tuple[int, int]:
     return height, width
 
 
-def normalization(folder: Path, image_size: int, *, stretched: bool = False) -> tuple[Sequence[float], Sequence[float]]:
+def normalization(
+    folder: Path,
+    image_size: int,
+    *,
+    stretched: bool = False,
+    default: tuple[Sequence[float], Sequence[float]] = (IMAGENET_MEAN, IMAGENET_STD),
+) -> tuple[Sequence[float], Sequence[float]]:
     """Mean and standard deviation by which the folder's images are prepared, whose size must be the model's.
 
-    stretched: images become squares whatever their shape, as for SAM 2, instead of being padded.
+    stretched: images become squares whatever their shape, as for SAM 2, instead of being padded. default: where the
+    folder does not say it.
 
     They are in preprocessor_config.json, or under `image_processor` in transformers 5's processor_config.json. Where
     both are there, the latter counts, as it does for transformers.
@@ -73,7 +82,7 @@ def normalization(folder: Path, image_size: int, *, stretched: bool = False) -> 
     factor = config.get("rescale_factor", 1 / 255)
     if not isinstance(factor, int | float) or abs(factor * 255 - 1) > 1e-3:
         raise ModelFilesError(f"{path}: rescale_factor: expected 1/255, got {factor!r}")
-    mean, std = config.get("image_mean") or IMAGENET_MEAN, config.get("image_std") or IMAGENET_STD
+    mean, std = config.get("image_mean") or default[0], config.get("image_std") or default[1]
     for name, values in (("image_mean", mean), ("image_std", std)):
         if not isinstance(values, list | tuple) or [isinstance(v, int | float) for v in values] != [True] * 3:
             raise ModelFilesError(f"{path}: {name}: expected 3 numbers, got {values!r}")
