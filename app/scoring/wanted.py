@@ -51,7 +51,7 @@ def _shown(detector: Detector[Any, Any], params: Params, labels: tuple[int, ...]
         )
     if params.tiling is not None:
         raise BadRequest(
-            "expected none with params.tiles: in most tiles the objects that they show are not. Leave one of the two out",
+            "expected none with params.tiles, as most tiles lack the objects that they show: leave one of the two out",
             row=number,
             column=EXEMPLAR_BOXES,
         )

@@ -86,6 +86,7 @@ def test_exemplars(folder: Path) -> None:
         for rows, params, message in (
             ([PICTURE, box, [0]], {}, "exemplar_labels: expected a label 1, or a text in params.texts: 0 alone says"),
             ([PICTURE, box, [1, 0]], {}, "exemplar_labels: expected one label per box (1), got 2"),
+            ([PICTURE, box, [1]], {"tiles": 32}, "exemplar_boxes: expected none with params.tiles, as most tiles lack"),
             ([PICTURE, box, [2]], {}, "exemplar_labels: expected labels 1 (like this) or 0 (not like this), got 2"),
             (
                 [PICTURE, box, [[1]]],
