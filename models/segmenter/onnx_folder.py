@@ -161,7 +161,11 @@ def _description(
             "ends": decoder.ends,
             "mask_side": segmenter.mask_side,
         },
-        "masks": {"threshold": 0.0, "single": [0], "multimask": list(range(1, decoder.decoder.num_mask_tokens))},
+        "masks": {
+            "threshold": 0.0,
+            "single": [0],
+            "multimask": list(range(1, 1 + decoder.decoder.num_multimask_outputs)),
+        },
     }
 
 

@@ -415,8 +415,10 @@ FOREIGN = {
     "Meta's SAM in a wrapper": (
         ["sam.image_encoder.blocks.0.a", "sam.prompt_encoder.a", "sam.mask_decoder.a"], "Meta's own SAM",
     ),
-    "SAM 2": (["image_encoder.trunk.blocks.0.a", "sam_mask_decoder.a", "memory_encoder.a"], "SAM 2 .*sam2.1-hiera"),
-    "SAM-HQ": (["image_encoder.blocks.0.a", "prompt_encoder.a", "mask_decoder.hf_token.weight"], "SAM-HQ .*syscv"),
+    "SAM 2": (["image_encoder.trunk.blocks.0.a", "sam_mask_decoder.a", "memory_encoder.a"], "SAM 2 .*pull sam2.1-tiny"),
+    "SAM-HQ": (
+        ["image_encoder.blocks.0.a", "prompt_encoder.a", "mask_decoder.hf_token.weight"], "SAM-HQ .*pull sam-hq-base",
+    ),
     "MobileSAM": (["image_encoder.patch_embed.seq.0.c.weight", "mask_decoder.a", "prompt_encoder.a"], "MobileSAM"),
     "LoRA": (["base_model.model.vision_encoder.layers.0.attn.qkv.lora_A.default.weight"], "LoRA adapters.*merge"),
     "torchvision": (["backbone.body.conv1.weight", "roi_heads.box_predictor.cls_score.weight"], "torchvision"),
