@@ -22,6 +22,7 @@ from app.predictor import LocalPredictor
 from app.settings import Settings
 from benchmarks.accuracy import DEMO_DETECTOR, DEMO_SEGMENTER
 from benchmarks.machine import Machine
+from benchmarks.refinement import iou
 from benchmarks.report import table
 from models.demo.dataset import demo_scene, held_out_numbers
 from models.evaluation.matching import box_ious
@@ -77,7 +78,7 @@ class Counted:
         self.things += len(picture.masks)
         taken: set[int] = set()
         for one, mask in sorted(zip(objects, masks, strict=True), key=lambda pair: -(pair[0].score or 0)):
-            ious = [(mask & truth).sum() / max(1, (mask | truth).sum()) for truth in picture.masks]
+            ious = [iou(mask, truth) for truth in picture.masks]
             nearest = int(np.argmax(ious)) if ious else -1
             if nearest < 0 or ious[nearest] < 0.5:
                 self.of_nothing += 1
@@ -85,7 +86,7 @@ class Counted:
                 self.twice += 1
             else:
                 taken.add(nearest)
-                self.mask_ious.append(float(ious[nearest]))
+                self.mask_ious.append(ious[nearest])
                 self.box_ious.append(float(box_ious([one.box_xyxy], [tuple(picture.boxes_xyxy[nearest])])[0, 0]))
             islands, holes = _areas(mask, 4), _areas(np.pad(~mask, 1, constant_values=True), 8)
             holes = np.delete(holes, holes.argmax()) if len(holes) else holes

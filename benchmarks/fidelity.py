@@ -30,6 +30,7 @@ from transformers import (
 )
 
 from benchmarks.machine import Machine
+from benchmarks.random_models import SAM2_SIZES
 from benchmarks.report import table
 from benchmarks.segmenter_reference import (
     MEAN,
@@ -66,11 +67,7 @@ class Family:
 
 PADDED = {"size": {"longest_edge": 1024}, "pad_size": {"height": 1024, "width": 1024}}
 STRETCHED = {"size": {"height": 1024, "width": 1024}}
-HIERA_SMALL = {
-    "model_type": "sam2_hiera_det_model",
-    "blocks_per_stage": [1, 2, 11, 2],
-    "global_attention_blocks": [7, 10, 13],
-}
+HIERA_SMALL = {"model_type": "sam2_hiera_det_model", **SAM2_SIZES["small"]}
 
 
 class Remembered(nn.Module):

@@ -14,10 +14,9 @@ from app import timings
 from app.contract.schemas import Params
 from app.engine.engine import Engine
 from app.errors import BadRequest
-from app.images.reading import ImageLimits
 from app.scoring.cost import AnswerCost
 from app.scoring.mask_answers import MaskAnswers
-from models.images.decoding import decode_image
+from app.scoring.prepared_image import Parts, PreparedImage
 from models.segmenter.crops import Crop
 from models.segmenter.everything import Candidates, FoundMask, Grid, TooManyMasksError, batches, candidates
 from models.segmenter.protocol import RawMasks
@@ -29,13 +28,12 @@ _AT_ONCE = 4
 
 @dataclass(frozen=True)
 class Search:
-    """A search for everything in one image. file, limits, exif_orientation: for its parts, if the grid has such."""
+    """A search for everything in one image. parts: gives its pixels, if the grid has parts of it."""
 
     engine: Engine
     grid: Grid
-    file: bytes | None
-    limits: ImageLimits
-    exif_orientation: bool
+    image: PreparedImage
+    parts: Parts
 
     async def answer(
         self, embedding: Embedding, params: Params, cost: AnswerCost, row: int
@@ -61,7 +59,7 @@ class Search:
         whole, *parts = self.grid.crops(embedding.size_hw)
         await self._look(whole, embedding, embedding.size_hw, found)
         if parts:
-            image = await self.engine.prepare(self._decode)
+            image = await self.parts.pixels(self.image)
             for crop in parts:
                 await self._look(crop, await self._embed(crop, image), embedding.size_hw, found)
         return await self.engine.aside(found.best, self.grid)
@@ -98,8 +96,3 @@ class Search:
         assert self.engine.segmenter is not None
         sample = await self.engine.aside(self.engine.segmenter.preprocess, crop.of(image))
         return await self.engine.embed(None, sample)
-
-    @timings.stage("decode")
-    def _decode(self) -> np.ndarray:
-        assert self.file is not None
-        return decode_image(self.file, exif_orientation=self.exif_orientation, max_pixels=self.limits.max_pixels)

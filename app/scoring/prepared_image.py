@@ -43,8 +43,8 @@ class PreparedImage:
 class Parts:
     """The parts of a request's images, as the networks want them.
 
-    With tiles, images are answered in turn, so that the pixels of one are in memory at a time; and what is of one image
-    decodes it once.
+    With tiles, images are answered in turn, and so are rows that want everything: the pixels of one image are in memory
+    at a time, and what is of one image decodes it once.
     """
 
     def __init__(self, engine: Engine, limits: ImageLimits, params: Params) -> None:

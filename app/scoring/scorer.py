@@ -165,7 +165,7 @@ class Scorer:
             if grid is not None:
                 async with one_at_a_time:
                     image = images[of_row[number]]
-                    search = Search(self.engine, grid, image.file, self.limits, params.exif_orientation)
+                    search = Search(self.engine, grid, image, parts)
                     encoded = await search.answer(await parts.embedding(image, None), params, cost, number)
             elif wanted is not None:
                 async with parts.turn():

@@ -11,7 +11,7 @@ What it does otherwise:
 - The embedding of every place is resolved when the encoder is made. The published attention computes scores that
   nobody reads; here it does not.
 - Of a stage's tokens the neck's projection is kept, not the tokens, see `models.segmenter.pyramid`.
-- Projections and MLP add into the residual in place, and reuse their buffers.
+- In float32, projections and MLP add into the residual in place.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from models.checkpoints import ModelFilesError
 from models.detector.batches import in_batches
 from models.detector.huggingface.concept_network import load_network
 from models.detector.huggingface.model_types import CONCEPTS, MODEL_TYPES
-from models.detector.huggingface.texts import FILES, TextReader, Tokens
+from models.detector.huggingface.texts import TextReader, Tokens, tokenizer_files
 from models.detector.protocol import ChannelOrder
 from models.detector.thresholds import kept
 from models.families import ModelFiles
@@ -124,8 +124,7 @@ class ConceptDetector:
     def files(cls, path: Path) -> ModelFiles:
         """Configs, weights and the tokenizer. Raises ModelFilesError."""
         folder = cls.find(path)
-        tokenizer = {name: folder / name for name in FILES if (folder / name).is_file()}
-        return folder_files(folder, weights_at(path, folder)) | tokenizer
+        return folder_files(folder, weights_at(path, folder)) | tokenizer_files(folder)
 
     @classmethod
     def load(

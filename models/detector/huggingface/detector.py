@@ -20,7 +20,7 @@ from models.detector.batches import in_batches
 from models.detector.huggingface.images import Images
 from models.detector.huggingface.model_types import CLOSED, MODEL_TYPES, OPEN
 from models.detector.huggingface.network import class_names, load_network
-from models.detector.huggingface.texts import FILES, TextReader, Tokens, best_texts
+from models.detector.huggingface.texts import TextReader, Tokens, best_texts, tokenizer_files
 from models.detector.places import Places
 from models.detector.protocol import ChannelOrder
 from models.detector.thresholds import kept
@@ -115,8 +115,7 @@ class HuggingFaceDetector:
     def files(cls, path: Path) -> ModelFiles:
         """Configs, weights and the tokenizer. Raises ModelFilesError."""
         folder = cls.find(path)
-        tokenizer = {name: folder / name for name in FILES if (folder / name).is_file()}
-        return folder_files(folder, weights_at(path, folder)) | tokenizer
+        return folder_files(folder, weights_at(path, folder)) | tokenizer_files(folder)
 
     @classmethod
     def load(

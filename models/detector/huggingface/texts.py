@@ -24,6 +24,11 @@ FILES = (
 )  # fmt: skip
 
 
+def tokenizer_files(folder: Path) -> dict[str, Path]:
+    """What of a tokenizer is in a folder, by name."""
+    return {name: folder / name for name in FILES if (folder / name).is_file()}
+
+
 @dataclass(frozen=True, eq=False)
 class Tokens:
     """Texts as the network's inputs, for a batch of one.
@@ -50,7 +55,7 @@ class TextReader:
         """Raises ModelFilesError where there is no tokenizer in the folder."""
         from transformers import AutoTokenizer
 
-        present = [name for name in FILES if (folder / name).is_file()]
+        present = tokenizer_files(folder)
         if not {"tokenizer.json", "vocab.txt", "vocab.json"} & set(present):
             raise ModelFilesError(
                 f"{folder}: expected the tokenizer by which it reads texts (tokenizer.json, vocab.txt, or vocab.json "
