@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -75,8 +74,9 @@ def described() -> dict[str, dict[str, Any]]:
 
 def _number(name: str, value: Any, kind: Callable[..., Any], least: float, most: float, where: str) -> Any:
     whole = kind is int
-    is_kind = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if not is_kind or (whole and value != int(value)) or not least <= value <= most:
+    is_kind = isinstance(value, int | float) and not isinstance(value, bool)
+    # The range first, in which there is no NaN, no infinity, and no whole number that a float cannot hold.
+    if not is_kind or not least <= value <= most or (whole and value != int(value)):
         expected = f"a {'whole number' if whole else 'number'} from {least:g} to {most:g}"
         raise BadRequest(f"{where}.{name}: expected {expected}, got {causes.shown(value)}")
     return kind(value)

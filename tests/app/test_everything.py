@@ -173,6 +173,7 @@ def test_what_cannot_be_answered_is_said(http: httpx.Client, path: str, content:
     ("params", "message"),
     [
         ({"points_per_side": 2.5}, "params.points_per_side: expected a whole number from 1 to 256, got 2.5"),
+        ({"points_per_side": 10**400}, "params.points_per_side: expected a whole number from 1 to 256, got 1000"),
         ({"crop_n_layers": 4}, "params.crop_n_layers: expected a whole number from 0 to 3, got 4"),
         ({"crop_overlap_ratio": True}, "params.crop_overlap_ratio: expected a number from 0 to 1, got true"),
         ({"mask_threshold": float("nan")}, "params.mask_threshold: expected a number from -1000 to 1000, got NaN"),
