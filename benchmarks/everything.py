@@ -51,6 +51,7 @@ CASES = (
         DEMO_GRID | {"points_per_side": 8, "crops_n_layers": 1},
     ),
     Case("base size, random weights, 1200 x 900, 8 x 8 points", (900, 1200), ALL | {"points_per_side": 8}, True),
+    Case("base size, random weights, 1200 x 900, 16 x 16 points", (900, 1200), ALL | {"points_per_side": 16}, True),
     Case("demo weights, 4000 x 3000, 64 x 64 points", (3000, 4000), DEMO_GRID | {"points_per_side": 64}, False, True),
 )
 

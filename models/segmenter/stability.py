@@ -74,11 +74,12 @@ def stable_mask(
         return StableMask(mask, top, left, 0, 0)
     above = below = 0
     across = list(columns.blocks(left, right))
+    bounds = np.array([bound for tile in across for bound in (tile.cells.start, tile.cells.stop)])
     for block in rows.blocks(top, bottom):
         cells = logits[block.cells]
         height = block.pixels.stop - block.pixels.start
         lines = slice(block.pixels.start - top, block.pixels.stop - top)
-        for is_edge, tiles in _runs(across, cells.min(axis=0), cells.max(axis=0), low, high):
+        for is_edge, tiles in _runs(across, bounds, cells, low, high):
             start, stop = tiles[0].pixels.start, tiles[-1].pixels.stop
             into = mask[lines, start - left : stop - left]
             if not is_edge:
@@ -112,18 +113,18 @@ def plain_stable_mask(
 
 
 def _runs(
-    tiles: Sequence[Block], least: np.ndarray, most: np.ndarray, low: np.float32, high: np.float32
+    tiles: Sequence[Block], bounds: np.ndarray, cells: np.ndarray, low: np.float32, high: np.float32
 ) -> Iterator[tuple[bool, list[Block]]]:
     """Neighbouring tiles of a kind: an edge may run through them (True), or all is above; what is below is left out.
 
-    least, most: (w,) of the tiles' rows of cells, for each column of cells.
+    bounds: each tile's first cell and the one after its last, by turns. cells: (rows, w) logits under the tiles.
     """
-
-    def kind(tile: Block) -> bool | None:
-        if most[tile.cells].max() <= low:
-            return None
-        return bool(least[tile.cells].min() <= high)
-
-    for is_edge, run in groupby(tiles, kind):
-        if is_edge is not None:
-            yield is_edge, list(run)
+    # One cell more, as the last tile's end must be one for `reduceat`. Every second reduction is a tile's.
+    padded = np.append(cells.max(axis=0), low)
+    may_be_above = np.maximum.reduceat(padded, bounds)[::2] > low
+    padded[:-1] = cells.min(axis=0)
+    may_be_below = np.minimum.reduceat(padded, bounds)[::2] <= high
+    kinds = zip(may_be_above.tolist(), may_be_below.tolist(), tiles, strict=True)
+    for (is_above, is_edge), run in groupby(kinds, lambda one: (one[0], one[0] and one[1])):
+        if is_above:
+            yield is_edge, [tile for _, _, tile in run]
