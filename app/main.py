@@ -23,6 +23,7 @@ from starlette.requests import Request as HttpRequest
 
 from app import timings
 from app.contract import schemas
+from app.contract.amount import LITTLE, is_little
 from app.engine import fairness, freed_memory, loading
 from app.errors import BadRequest, ClientGone, ImageGone, MethodNotAllowed, NotFound, ServiceError, Stopping
 from app.http import access, openapi
@@ -157,14 +158,15 @@ def create_app(settings: Settings, on_failure: Callable[[], object] = lambda: No
     async def _score(http: HttpRequest, scorer: Scorer, body: bytearray | mmap, answer: Answer) -> bytes:
         # Megabytes of base64 take a while to parse and to write; other requests are answered meanwhile. Parsed, the
         # body is gone.
-        parse = timings.stage("parse")(schemas.parse_request)
-        request = await scorer.engine.aside(parse, body, settings.max_rows, inputs=answer is Scorer.by_columns)
+        parse, aside_if = timings.stage("parse")(schemas.parse_request), scorer.engine.aside_if
+        with_inputs = answer is Scorer.by_columns
+        request = await aside_if(len(body) > LITTLE, parse, body, settings.max_rows, inputs=with_inputs)
         http.scope["box2mask.rows"] = len(request.data)
         request = replace(request, client=http.scope[access.CLIENT])
         began = time.perf_counter()
         answers = await answer(scorer, request)
         http.scope["box2mask.ms"] = 1000 * (time.perf_counter() - began)
-        return await scorer.engine.aside(timings.stage("serialise")(_to_json), answers)
+        return await aside_if(not is_little(answers), timings.stage("serialise")(_to_json), answers)
 
     for path, answer in (
         ("/", Scorer.by_columns),
@@ -195,7 +197,7 @@ def create_app(settings: Settings, on_failure: Callable[[], object] = lambda: No
             "x-content-type-options": "nosniff",
             "cache-control": "private, no-store",
         }
-        return Response(image, headers=headers, media_type=media_type(image))
+        return Response(image.file, headers=headers, media_type=media_type(image.file))
 
     async def embedding(http: HttpRequest) -> Response:
         scorer: Scorer = app.state.scorer

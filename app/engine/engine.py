@@ -137,6 +137,10 @@ class Engine:
         """Call a function that takes a while in the pool, beside the event loop."""
         return await _call_in(self._pool, function, *args, **kwargs)
 
+    async def aside_if(self, large: bool, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """`aside` where it is much work; what is little takes less time than its way to a thread and back."""
+        return await self.aside(function, *args, **kwargs) if large else _guarded(function, *args, **kwargs)
+
     async def detect(self, sample: Sample) -> RawDetections:
         """Run the detector's network, where the queue is shortest."""
         device = _least_busy(self._devices)
@@ -282,16 +286,17 @@ def _check_numbers(of_items: Iterable[object]) -> None:
 
 async def _call_in(pool: ThreadPoolExecutor, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     context = copy_context()  # with the request that this is for
+    work = partial(context.run, partial(_guarded, function, *args, **kwargs))
+    return await asyncio.get_running_loop().run_in_executor(pool, work)
 
-    def call() -> T:
-        try:
-            return context.run(function, *args, **kwargs)
-        except MemoryError as error:
-            raise Unavailable("the memory does not suffice for this request") from error
-        except (SystemExit, KeyboardInterrupt) as error:  # of a library's; they would end the event loop
-            raise RuntimeError(f"the work raised {error!r}") from error
 
-    return await asyncio.get_running_loop().run_in_executor(pool, call)
+def _guarded(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    try:
+        return function(*args, **kwargs)
+    except MemoryError as error:
+        raise Unavailable("the memory does not suffice for this request") from error
+    except (SystemExit, KeyboardInterrupt) as error:  # of a library's; they would end the event loop
+        raise RuntimeError(f"the work raised {error!r}") from error
 
 
 def _halves(request: DecodeRequest) -> list[DecodeRequest]:

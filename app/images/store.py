@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import OrderedDict
+from dataclasses import dataclass, field
 
 _REFERENCE = re.compile(r"sha256:[0-9a-f]{64}")
 
@@ -22,6 +23,17 @@ def is_reference(value: object) -> bool:
     return isinstance(value, str) and _REFERENCE.fullmatch(value) is not None
 
 
+@dataclass(eq=False)
+class StoredImage:
+    """A file that a client has sent, and what was computed of it.
+
+    keys: what stands for its pixels, as stored and turned by its EXIF; see `app.engine.cache.content_key`.
+    """
+
+    file: bytes
+    keys: dict[bool, str] = field(default_factory=dict)
+
+
 class ImageStore:
     """The encoded files used last, of all clients together, as many as fit. All calls are made in one event loop.
 
@@ -31,21 +43,23 @@ class ImageStore:
     def __init__(self, budget_bytes: int) -> None:
         """budget_bytes: of the files; 0 keeps none."""
         self.budget_bytes = budget_bytes
-        self._files: OrderedDict[tuple[str, str], bytes] = OrderedDict()  # used longest ago first
+        self._images: OrderedDict[tuple[str, str], StoredImage] = OrderedDict()  # used longest ago first
         self._bytes = 0
 
     def put(self, client: str, reference: str, image: bytes) -> None:
         """Keep a file under its `reference_of`, and let go of others for it. Raises ValueError where it never fits."""
         if len(image) > self.budget_bytes:
             raise ValueError(f"expected at most {self.budget_bytes} bytes, got {len(image)}")
-        self._bytes += len(image) - len(self._files.pop((client, reference), b""))
-        self._files[client, reference] = image
+        stored = self._images.setdefault((client, reference), StoredImage(b""))
+        self._bytes += len(image) - len(stored.file)
+        stored.file = image
+        self._images.move_to_end((client, reference))
         while self._bytes > self.budget_bytes:
-            self._bytes -= len(self._files.popitem(last=False)[1])
+            self._bytes -= len(self._images.popitem(last=False)[1].file)
 
-    def get(self, client: str, reference: str) -> bytes | None:
-        """The file, if this client has sent it and it is still here; it counts as used."""
-        image = self._files.get((client, reference))
-        if image is not None:
-            self._files.move_to_end((client, reference))
-        return image
+    def get(self, client: str, reference: str) -> StoredImage | None:
+        """The image, if this client has sent it and it is still here; it counts as used."""
+        stored = self._images.get((client, reference))
+        if stored is not None:
+            self._images.move_to_end((client, reference))
+        return stored

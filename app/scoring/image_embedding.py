@@ -12,9 +12,9 @@ import torch
 
 from app import timings
 from app.contract.embedding_params import EmbeddingParams
-from app.engine.cache import content_key
 from app.engine.loading import Choice
 from app.errors import BadRequest, ImageGone, NotFound
+from app.scoring.row_image import stored_key
 from app.scoring.scorer import Scorer
 from models.images.decoding import ImageError, decode_image
 from models.types import Embedding
@@ -62,10 +62,10 @@ async def embedding_file(scorer: Scorer, client: str, wanted: WantedEmbedding) -
 
     def prepare() -> Any:
         with timings.stage("decode"):
-            pixels = decode_image(image, exif_orientation=upright, max_pixels=scorer.limits.max_pixels)
+            pixels = decode_image(image.file, exif_orientation=upright, max_pixels=scorer.limits.max_pixels)
             return segmenter.preprocess(pixels)
 
-    key = await engine.aside(content_key, image, exif_orientation=upright)
+    key = await engine.aside_if(upright not in image.keys, stored_key, image, exif_orientation=upright)
     embedding = engine.cache.peek(key)
     if embedding is None:
         try:

@@ -89,6 +89,8 @@ class Prompting:
             )
             async with aclosing(decoded) as portions:
                 async for raw in portions:
+                    if len(raw) == len(prompts):  # the only portion
+                        return await self._encode(raw, wanted, part, clicks)
                     if last is not None:
                         encoded += await last
                     last = asyncio.create_task(self._encode(raw, wanted, part, clicks))

@@ -7,8 +7,10 @@ from contextlib import contextmanager
 
 from app import timings
 from app.contract import schemas
+from app.engine.cache import content_key
 from app.errors import BadRequest
 from app.images.reading import ImageLimits, image_bytes, is_url
+from app.images.store import StoredImage
 from app.images.urls import UrlError
 from models.images.decoding import ImageError
 from models.types import TextsError
@@ -28,6 +30,13 @@ def image_file(image: object, limits: ImageLimits) -> bytes:
             raise
         fetch.outcome, fetch.size = "ok", len(data)
         return data
+
+
+def stored_key(stored: StoredImage, *, exif_orientation: bool) -> str:
+    """The `content_key` of an image that was sent before: megabytes are hashed once, and not for every click."""
+    if exif_orientation not in stored.keys:
+        stored.keys[exif_orientation] = content_key(stored.file, exif_orientation=exif_orientation)
+    return stored.keys[exif_orientation]
 
 
 @contextmanager

@@ -14,6 +14,7 @@ import numpy as np
 
 from app import timings
 from app.contract import schemas
+from app.contract.amount import is_little
 from app.contract.exemplars import resolve_exemplars
 from app.contract.hugging_face import found_boxes
 from app.contract.masks import MaskFormat
@@ -22,7 +23,7 @@ from app.engine.cache import content_key
 from app.engine.engine import FETCHES, Engine
 from app.errors import BadRequest, ImageGone, NotFound
 from app.images.reading import ImageLimits, is_url
-from app.images.store import ImageStore, is_reference
+from app.images.store import ImageStore, StoredImage, is_reference
 from app.scoring import pipelines
 from app.scoring.cost import AnswerCost, AnswerLimits
 from app.scoring.everything import Search
@@ -30,7 +31,7 @@ from app.scoring.found_boxes import Finding
 from app.scoring.mask_answers import MaskAnswers, to_box
 from app.scoring.prepared_image import Parts, PreparedImage
 from app.scoring.prompted_masks import Prompting
-from app.scoring.row_image import image_file, told_of
+from app.scoring.row_image import image_file, stored_key, told_of
 from app.scoring.row_prompts import count_of, prompts_of
 from app.scoring.waiting import each, together
 from app.scoring.wanted import check_prompted, names_of
@@ -43,6 +44,8 @@ from models.types import Embedding, Prompts
 
 # A mask for each of a hundred guesses helps nobody.
 PIPELINE_SCORE_THRESHOLD = 0.3
+# Rows, and columns, of a request whose prompts may be read at once.
+_FEW = 16
 
 
 @dataclass(frozen=True)
@@ -138,7 +141,7 @@ class Scorer:
         check_prompted(request)
         # Hundreds of thousands of coordinates take seconds; other requests are answered meanwhile.
         read = timings.stage("parse")(schemas.segmenter_rows)
-        rows = await self.engine.aside(read, request, self.max_prompts)
+        rows = await self.engine.aside_if(not _has_few_prompts(request), read, request, self.max_prompts)
         images, of_row = await self._images(rows, request, segment=True)
         params = request.params
         cost = AnswerCost(self.answer_limits)
@@ -244,10 +247,11 @@ class Scorer:
         known = {number: self._known(request.client, rows[number].image, number) for number in first_rows.values()}
 
         def read(number: int) -> tuple[str, bytes]:
-            data = known[number]
-            if data is None:
-                with told_of(number):
-                    data = image_file(rows[number].image, self.limits)
+            stored = known[number]
+            if stored is not None:
+                return stored_key(stored, exif_orientation=params.exif_orientation), stored.file
+            with told_of(number):
+                data = image_file(rows[number].image, self.limits)
             return content_key(data, exif_orientation=params.exif_orientation), data
 
         with_crops = segment and params.everything is not None and params.everything.crops_n_layers > 0
@@ -275,9 +279,13 @@ class Scorer:
         turns = {True: asyncio.Semaphore(FETCHES), False: asyncio.Semaphore(self.engine.workers)}
 
         async def load(number: int) -> PreparedImage:
-            fetched = is_url(rows[number].image)
+            fetched, stored = is_url(rows[number].image), known[number]
+            has_key = stored is not None and params.exif_orientation in stored.keys
             async with turns[fetched]:
-                key, data = await (self.engine.fetch if fetched else self.engine.aside)(read, number)
+                if fetched:
+                    key, data = await self.engine.fetch(read, number)
+                else:
+                    key, data = await self.engine.aside_if(not has_key, read, number)
                 embedding = self.engine.cache.peek(key) if segment else None
                 if embedding is not None and not detect:  # it was decoded once, which tells all that is needed of it
                     file = data if with_parts else None
@@ -293,14 +301,22 @@ class Scorer:
         exemplars = resolve_exemplars(row.exemplars, (image.shape[0], image.shape[1]), **frame, row=number)
         return self._detector.preprocess(image, names if self._detector.takes_texts else (), exemplars)
 
-    def _known(self, client: str, value: object, row: int) -> bytes | None:
-        """The file that the client has sent before, if `value` names one. Raises ImageGone."""
+    def _known(self, client: str, value: object, row: int) -> StoredImage | None:
+        """The image that the client has sent before, if `value` names one. Raises ImageGone."""
         if not is_reference(value):
             return None
         image = self.store.get(client, str(value))
         if image is None:
             raise ImageGone(str(value), row=row)
         return image
+
+
+def _has_few_prompts(request: Request) -> bool:
+    """Whether all that a request has beside its images is little."""
+    if len(request.data) > _FEW or len(request.columns) > _FEW:
+        return False
+    rows = [zip(request.columns, row, strict=False) for row in request.data if isinstance(row, list)]
+    return is_little([value for row in rows for column, value in row if column != schemas.IMAGE])
 
 
 def _need(model: object | None, kind: str) -> None:

@@ -26,6 +26,9 @@ async def within(seconds: float) -> AsyncIterator[None]:
 
 async def each(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
     """Await all, also those after one that failed, and raise the first failure in the order of the calls."""
+    calls = list(calls)
+    if len(calls) == 1:  # needs no task: a click waits for one thing after the other
+        return [await calls[0]]
     outcomes = await asyncio.gather(*calls, return_exceptions=True)
     for outcome in outcomes:
         if isinstance(outcome, BaseException):
@@ -35,6 +38,9 @@ async def each(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
 
 async def together(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
     """Await all; as soon as one has failed, drop the others."""
+    calls = list(calls)
+    if len(calls) == 1:
+        return [await calls[0]]
     tasks = [asyncio.create_task(call) for call in calls]
     try:
         if tasks:
