@@ -20,7 +20,6 @@ SAM 2 and SAM-HQ have the same layers and make masks of what comes out otherwise
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -224,15 +223,6 @@ class Images:
         """What the upscaled image is multiplied by (P, M, C / 8), from the masks' tokens (P, 4, C)."""
         networks = list(enumerate(self.model.mask_decoder.output_hypernetworks_mlps))[wanted]
         return torch.stack([mlp(mask_tokens[:, i]) for i, mlp in networks], dim=1)
-
-
-@dataclass(eq=False)
-class ReadyImages:
-    """Image embeddings made ready for prompts, and how many prompts they have served."""
-
-    features: list[Tensor]
-    images: Images
-    prompts: int = 0
 
 
 class PromptedImages:

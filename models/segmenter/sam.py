@@ -19,7 +19,7 @@ from models.families import ModelFiles
 from models.huggingface_folder import folder_files, folders_below, weights_at
 from models.segmenter import sam_folder
 from models.segmenter.cuda.sam import PROMPTS, TOKENS, CudaDecoder, CudaEncoder
-from models.segmenter.decoder import PROJECT_FROM, Images, PlaceTables, ReadyImages, encode_prompts
+from models.segmenter.decoder import Images, PlaceTables, encode_prompts
 from models.segmenter.decoder_graphs import DecoderGraph, EncoderGraph
 from models.segmenter.encoder import ImageEncoder, UnknownEncoder
 from models.segmenter.mask_packing import full_size, pack_masks, unpack_bits
@@ -29,6 +29,7 @@ from models.segmenter.portions import Portion, filled_up, portions
 from models.segmenter.prompt_points import labelled_points, token_count
 from models.segmenter.protocol import DecodeRequest, RawMasks
 from models.segmenter.published_decoder import decode_as_published
+from models.segmenter.ready_images import ReadyPhotos
 from models.segmenter.upsampling import binary_masks
 from models.square_images import IMAGENET_MEAN, IMAGENET_STD, Sample, input_size, normalization, resized
 from models.types import Embedding, Masks, Prompts, check_rgb
@@ -101,7 +102,7 @@ class Sam:
             part.positional_embedding.data = frequencies.to(self.device)
         self._places: PlaceTables | None = None
         self._gpu_encoder: CudaEncoder | None = None
-        self._ready: ReadyImages | None = None
+        self.ready = ReadyPhotos(self._made_ready)
         self._mean, self._std = (torch.tensor(v, dtype=torch.float32, device=self.device) for v in (mean, std))
         # A GPU has the masks of a photo ready before the processor would have begun, and fewer bytes to send.
         self.packs_masks = fast and is_cuda
@@ -253,8 +254,7 @@ class Sam:
                     raw.logits[rows] = its_logits
                 else:
                     raw.packed[rows] = pack_masks(its_logits, *self.mask_frame(raw), raw.size_hw).cpu().numpy()
-        if self._ready is not None and len(self._ready.features) > 1:
-            self._ready = None  # many images at once are no row of clicks, and large
+        self.ready.let_go()
         return raws
 
     def _no_masks_yet(self, request: DecodeRequest) -> RawMasks:
@@ -316,22 +316,15 @@ class Sam:
                 image_of = list(range(len(image_of)))
                 images = images_with_masks(self.images_class, self._model, self._place_tables(), requests, portion)
             else:
-                images = self._ready_images(list(features.values()), len(image_of))
+                images = self.ready.of(list(features.values()), len(image_of))
             return images.decode(tokens, self._send(np.array(image_of)), mask, wanted)
 
         return decode
 
-    def _ready_images(self, features: list[Tensor], prompts: int) -> Images:
-        """What `prompts` more prompts on these images share; kept, as portions and clicks on an image come in a row."""
-        if self._ready is None or list(map(id, self._ready.features)) != list(map(id, features)):
-            self._ready = None  # before the next ones need the memory
-            stacked = torch.stack([one.to(self.device, self.dtype) for one in features])
-            self._ready = ReadyImages(
-                features, self.images_class(self._model, stacked, self._place_tables(), projected=False)
-            )
-        self._ready.prompts += prompts
-        self._ready.images.projected = self._ready.prompts >= PROJECT_FROM * len(features)
-        return self._ready.images
+    def _made_ready(self, features: list[Tensor]) -> Images:
+        """What all prompts on these images share."""
+        stacked = torch.stack([one.to(self.device, self.dtype) for one in features])
+        return self.images_class(self._model, stacked, self._place_tables(), projected=False)
 
     def _place_tables(self) -> PlaceTables:
         if self._places is None:

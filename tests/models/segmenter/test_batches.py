@@ -44,7 +44,7 @@ def test_a_mask_alone_is_as_in_a_batch(dtype: torch.dtype) -> None:
     seen = 0
     alone = []
     for request in requests:
-        fresh._ready = None  # as for the first click on a photo
+        fresh.ready.clear()  # as for the first click on a photo
         alone.append(fresh.decode_batch([request])[0])
     for chosen in (range(len(requests)), (9, 0, 3), (2, 8, 6, 4)):
         batch = segmenter.decode_batch([requests[i] for i in chosen])

@@ -15,6 +15,7 @@ from transformers import SamConfig, SamModel
 from models.segmenter import decoder as decoder_module
 from models.segmenter.decoder import BOX_CORNERS, Images, PlaceTables, encode_prompts, predict_masks
 from models.segmenter.protocol import DecodeRequest, RawMasks
+from models.segmenter.ready_images import ReadyPhotos
 from models.segmenter.sam import FACTORED_TOKENS, Sam
 from models.types import Embedding, Prompts
 
@@ -271,7 +272,7 @@ def test_an_image_is_made_ready_once_for_all_portions_and_clicks(
         ]
     )
     assert len(made) == 1
-    for embedding, already in ((image, 1), (other, 2), (other, 2), (other, 2), (image, 3)):
+    for embedding, already in ((image, 1), (other, 2), (image, 2), (other, 2), (image, 2)):
         click = random_prompts(7, 1, 1)
         assert_equal(
             segmenter.decode(embedding, click, multimask=True),
@@ -285,7 +286,35 @@ def test_many_images_are_not_kept(model: SamModel) -> None:
     segmenter = Sam(model)
     segmenter.mix_images, segmenter.prompts_at_once = True, 64
     segmenter.decode_batch([DecodeRequest(random_embedding(i), random_prompts(i, 1, 1), True) for i in range(3)])
-    assert segmenter._ready is None
+    assert len(segmenter.ready) == 0
+
+
+def test_images_are_kept_ready_as_far_as_they_fit(model: SamModel) -> None:
+    segmenter, click = Sam(model), random_prompts(0, 1, 1)
+    images = [random_embedding(seed) for seed in range(4)]
+    for _ in range(3):  # then its projections are there too, and it has its full size
+        segmenter.decode(images[0], click, multimask=False)
+    (full,) = (ready.nbytes for ready in segmenter.ready._ready.values())
+    own = sum(
+        value.numel() * value.element_size() for value in vars(segmenter.ready.of([images[0].features], 1))["bases"]
+    )
+    assert full > own + images[0].features.numel() * 4
+    made: list[Tensor] = []
+    make = segmenter._made_ready
+
+    def counted(features: list[Tensor]) -> Images:
+        made.extend(features)
+        return make(features)
+
+    segmenter.ready = ReadyPhotos(counted, 2 * full)
+    for number, already in ((0, 1), (1, 2), (0, 2), (2, 3), (0, 3), (1, 4), (3, 5)):
+        for _ in range(3):
+            segmenter.decode(images[number], click, multimask=False)
+        assert len(made) == already and len(segmenter.ready) <= 2
+    segmenter.ready = ReadyPhotos(counted, 0)  # the newest one stays, or a row of clicks on it would make it each time
+    for _ in range(3):
+        segmenter.decode(images[0], click, multimask=False)
+    assert len(made) == 6 and len(segmenter.ready) == 1
 
 
 # --- training and other numbers ----------------------------------------------------------------------
