@@ -24,10 +24,12 @@ from starlette.requests import Request as HttpRequest
 from app import timings
 from app.contract import schemas
 from app.contract.amount import LITTLE, is_little
+from app.contract.embedding_params import AheadParams
 from app.engine import fairness, freed_memory, loading
 from app.errors import BadRequest, ClientGone, ImageGone, MethodNotAllowed, NotFound, ServiceError, Stopping
 from app.http import access, openapi
 from app.http.admission import Admission
+from app.http.ahead import Ahead
 from app.http.bodies import read_body
 from app.http.intake import Intake
 from app.http.metrics import Metrics
@@ -97,6 +99,7 @@ def create_app(settings: Settings, on_failure: Callable[[], object] = lambda: No
                 yield
             finally:
                 trimming.cancel()
+                await app.state.ahead.aclose()
         except loading.EXPLAINED as error:
             app.state.startup_error = error
             raise
@@ -114,6 +117,7 @@ def create_app(settings: Settings, on_failure: Callable[[], object] = lambda: No
     app.state.startup_error = None
     app.state.admission = admission
     app.state.metrics = metrics
+    app.state.ahead = Ahead(admission, settings.request_timeout_s)
     app.state.intake = Intake(int(settings.max_bodies_mb * 2**20), settings.client_timeout_s)
     app.state.stopping = False
     app.openapi = lambda: openapi.document(app.version)  # type: ignore[method-assign]
@@ -181,9 +185,12 @@ def create_app(settings: Settings, on_failure: Callable[[], object] = lambda: No
         scorer: Scorer = app.state.scorer
         if not scorer.store.budget_bytes:
             raise NotFound("this service keeps no images: start it with BOX2MASK_IMAGE_STORE_MB")
+        ahead, client = AheadParams.read(http.query_params), http.scope[access.CLIENT]
         async with _let_in(http, min(scorer.limits.max_bytes, scorer.store.budget_bytes)) as body:
             source = _image_or_url(http, bytes(body))
-            kept = await _while_connected(http, keep_image(scorer, http.scope[access.CLIENT], source))
+            kept = await _while_connected(http, keep_image(scorer, client, source))
+        if ahead.embed:
+            app.state.ahead.begin(scorer, client, kept["image"], exif_orientation=ahead.exif_orientation)
         return JSONResponse(kept)
 
     async def kept_image(http: HttpRequest) -> Response:

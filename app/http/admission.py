@@ -55,6 +55,10 @@ class Admission:
             self._idle_since = self._clock()
             self._left.append(self._idle_since - self._idle)
 
+    def has_two_places(self, client: str = "") -> bool:
+        """Whether a request that nobody waits for would leave a place for one that somebody does."""
+        return self.inside + 2 <= self.most and self._of_client[client] + 2 <= self._most_per_client()
+
     def check(self, client: str = "") -> None:
         """Raises TooManyRequests where `admit` would: who will be refused need not send its body first."""
         for taken, most, whose in (

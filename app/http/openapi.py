@@ -312,6 +312,7 @@ def _images(old: bool) -> dict[str, Any]:
     post: dict[str, Any] = {
         "summary": "Keep an image, so that later requests may name it by its hash",
         "operationId": "keep_image",
+        "parameters": _query(embedding_params.AHEAD, old),
         "responses": {
             "200": _response("The image's name and size", {"$ref": "KeptImage"}, old),
             **{status: _response(_ERRORS[status], {"$ref": "Error"}, old) for status in statuses},
@@ -329,7 +330,7 @@ def _images(old: bool) -> dict[str, Any]:
     }
     if old:
         post |= {"consumes": ["application/octet-stream"], "produces": ["application/json"]}
-        post["parameters"] = [{"name": "body", "in": "body", "required": True, "schema": binary}]
+        post["parameters"].append({"name": "body", "in": "body", "required": True, "schema": binary})
         get |= {"produces": ["image/*"], "parameters": [reference | {"type": "string"}]}
         get["responses"]["200"]["schema"] = {"type": "file"}
     else:
@@ -348,10 +349,7 @@ def _images(old: bool) -> dict[str, Any]:
 
 def _embedding(old: bool, reference: dict[str, Any]) -> dict[str, Any]:
     text = {"type": "string"}
-    params = [reference | (text if old else {"schema": text})]
-    for name, values in embedding_params.PARAMS.items():
-        kind = text | {"enum": list(values), "default": values[0]}
-        params.append({"name": name, "in": "query", "required": False} | (kind if old else {"schema": kind}))
+    params = [reference | (text if old else {"schema": text}), *_query(embedding_params.PARAMS, old)]
     errors = {
         status: _response(_ERRORS[status], {"$ref": "Error"}, old)
         for status in ("400", "404", "410", "429", "500", "503", "504")
@@ -374,6 +372,12 @@ def _embedding(old: bool, reference: dict[str, Any]) -> dict[str, Any]:
         content = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
         operation["responses"]["200"]["content"] = content
     return operation
+
+
+def _query(params: dict[str, tuple[str, ...]], old: bool) -> list[dict[str, Any]]:
+    kinds = {name: {"type": "string", "enum": list(values), "default": values[0]} for name, values in params.items()}
+    one = {"in": "query", "required": False}
+    return [{"name": name} | one | (kind if old else {"schema": kind}) for name, kind in kinds.items()]
 
 
 def _response(description: str, schema: dict[str, Any], old: bool) -> dict[str, Any]:

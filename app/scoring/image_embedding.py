@@ -14,6 +14,7 @@ from app import timings
 from app.contract.embedding_params import EmbeddingParams
 from app.engine.loading import Choice
 from app.errors import BadRequest, ImageGone, NotFound
+from app.images.store import StoredImage
 from app.scoring.row_image import stored_key
 from app.scoring.scorer import Scorer
 from models.images.decoding import ImageError, decode_image
@@ -59,23 +60,32 @@ async def embedding_file(scorer: Scorer, client: str, wanted: WantedEmbedding) -
     if image is None:
         raise ImageGone(wanted.reference[:80])
     assert segmenter is not None
-
-    def prepare() -> Any:
-        with timings.stage("decode"):
-            pixels = decode_image(image.file, exif_orientation=upright, max_pixels=scorer.limits.max_pixels)
-            return segmenter.preprocess(pixels)
-
-    key = await engine.aside_if(upright not in image.keys, stored_key, image, exif_orientation=upright)
-    embedding = engine.cache.peek(key)
-    if embedding is None:
-        try:
-            sample = await engine.prepare(prepare)
-        except ImageError as error:
-            raise BadRequest(str(error)) from error
-        embedding = await engine.embed(key, sample)
+    embedding = await stored_embedding(scorer, image, exif_orientation=upright)
     named = segmenter.named_features(embedding.features[None])
     metadata = _metadata(embedding, wanted, segmenter.image_size)
     return await engine.aside(timings.stage("serialise")(_safetensors), named, wanted.params.dtype, metadata)
+
+
+async def stored_embedding(scorer: Scorer, image: StoredImage, *, exif_orientation: bool) -> Embedding:
+    """From the cache, or computed once and kept there. Raises BadRequest for an image that cannot be read."""
+    engine, segmenter = scorer.engine, scorer.engine.segmenter
+    assert segmenter is not None
+
+    def prepare() -> Any:
+        with timings.stage("decode"):
+            most = scorer.limits.max_pixels
+            return segmenter.preprocess(decode_image(image.file, exif_orientation=exif_orientation, max_pixels=most))
+
+    has_key = exif_orientation in image.keys
+    key = await engine.aside_if(not has_key, stored_key, image, exif_orientation=exif_orientation)
+    embedding = engine.cache.peek(key)
+    if embedding is not None:
+        return embedding
+    try:
+        sample = await engine.prepare(prepare)
+    except ImageError as error:
+        raise BadRequest(str(error)) from error
+    return await engine.embed(key, sample)
 
 
 def _metadata(embedding: Embedding, wanted: WantedEmbedding, image_size: int) -> dict[str, str]:
