@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import nullcontext
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 
 from models.file_kinds import is_safetensors, other_than_weights
 from models.foreign_weights import whose
+from models.mapped_weights import given_back_as_copied
 from models.model_errors import CheckpointError as CheckpointError
 from models.model_errors import ModelFilesError as ModelFilesError
 from models.model_errors import Say, say_once
@@ -107,7 +109,8 @@ def load_into(
         missing, unexpected = own.keys() - state_dict.keys(), state_dict.keys() - own.keys()
     else:
         try:
-            outcome = model.load_state_dict(state_dict, strict=False, assign=assign)
+            with nullcontext() if assign else given_back_as_copied(model, state_dict):
+                outcome = model.load_state_dict(state_dict, strict=False, assign=assign)
         except RuntimeError as error:  # a key that the model's own hooks renamed
             raise CheckpointError(f"{source} does not fit the model: {error}") from error
         missing, unexpected = set(outcome.missing_keys), set(outcome.unexpected_keys)

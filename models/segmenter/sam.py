@@ -17,6 +17,7 @@ from transformers import SamConfig, SamModel
 
 from models.families import ModelFiles
 from models.huggingface_folder import folder_files, folders_below, weights_at
+from models.mapped_weights import moved
 from models.segmenter import sam_folder
 from models.segmenter.cuda.sam import PROMPTS, TOKENS, CudaDecoder, CudaEncoder
 from models.segmenter.decoder import Images, PlaceTables, encode_prompts
@@ -94,12 +95,12 @@ class Sam:
         self.mask_side: int = 4 * model.prompt_encoder.image_embedding_size[0]
         # In bfloat16, whose steps near one are 1/128, a prompt could not tell places 8 pixels apart.
         encodings = [
-            (part, part.positional_embedding.detach().float())
+            (part, part.positional_embedding.detach().to(self.device, torch.float32, copy=True))
             for part in (model.shared_image_embedding, model.prompt_encoder.shared_embedding)
         ]
-        self._model = model.to(device=self.device, dtype=dtype).eval().requires_grad_(False)
+        self._model = moved(model, self.device, dtype).eval().requires_grad_(False)
         for part, frequencies in encodings:
-            part.positional_embedding.data = frequencies.to(self.device)
+            part.positional_embedding.data = frequencies
         self._places: PlaceTables | None = None
         self._gpu_encoder: CudaEncoder | None = None
         self.ready = ReadyPhotos(self._made_ready)
