@@ -87,9 +87,7 @@ class FusedConv(nn.Module):
             out = out.add_(residual)
         return out.relu_() if self.relu else out
 
-    def _in_onednn(
-        self, x: torch.Tensor, weight: torch.Tensor | None, residual: torch.Tensor | None
-    ) -> torch.Tensor:
+    def _in_onednn(self, x: torch.Tensor, weight: torch.Tensor | None, residual: torch.Tensor | None) -> torch.Tensor:
         """By the operators that torch.compile's CPU backend calls, which write each value once."""
         shape = [*self.padding], [*self.stride], [*self.dilation], self.groups
         parameters = x, weight, self.bias, *shape
