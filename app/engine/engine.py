@@ -23,6 +23,7 @@ from app import timings
 from app.engine.cache import EmbeddingCache, compact
 from app.engine.compute import Compute, Observer, Work
 from app.engine.fairness import FairSemaphore
+from app.engine.freed_memory import trim
 from app.errors import NotNumbers, Unavailable
 from models.detector.protocol import Detector, RawDetections, Sample
 from models.segmenter.protocol import DecodeRequest, RawMasks, Segmenter
@@ -119,6 +120,7 @@ class Engine:
     async def warm_up(self) -> None:
         """Run every network once on every device, so that what cannot work fails now and no first request is slow."""
         await asyncio.gather(*(device.warm_up() for device in self._devices))
+        trim()  # what loading and this have left behind, before the first image needs memory
 
     async def prepare(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """`aside`, for photos to be decoded and resized: so many at a time as there are workers, of all requests.
