@@ -23,7 +23,7 @@ _MAPS = Path("/proc/self/maps")
 
 
 class MappedPages:
-    """The memory of this process that was a file's content when this was made; none where the system does not say it."""
+    """This process's memory that was a file's content when this was made; none where the system does not say it."""
 
     def __init__(self) -> None:
         self._madvise = c_function("madvise")
