@@ -12,6 +12,7 @@ What it does otherwise:
 - Relative positions are resolved when the encoder is made. Each query is multiplied by its table once, and the
   bias is a view of that product; it is spread over keys only for the few queries at hand.
 - Attention and MLP run in pieces that stay in the cache and reuse a few buffers, and add into the residual in place.
+- Products with weights are computed by the library that is the fastest for them on this processor.
 """
 
 from __future__ import annotations
@@ -33,6 +34,9 @@ from transformers.models.sam.modeling_sam import (
     SamVisionSdpaAttention,
 )
 from transformers.models.sam_hq import modeling_sam_hq as hq
+
+from models.segmenter.products import Product
+from models.segmenter.window_layout import Layout
 
 # Attention scores at once. In steps, as many per thread as its cache holds; fused, as many as make it worth while to
 # turn keys and values into the matrix units' layout again; off the CPU, as many as memory is happy to spare.
@@ -149,67 +153,6 @@ def _at_once(limit: int, images: int, heads: int, rows: int, each: int) -> tuple
     )
 
 
-@dataclass(frozen=True)
-class Block:
-    """Windows of one shape, next to each other in the grid: all that lie within it, or all cut by one edge."""
-
-    top: int
-    left: int
-    down: int  # windows below each other
-    across: int  # windows beside each other
-    height: int  # the part of each window that lies in the grid
-    width: int
-
-    @property
-    def tokens(self) -> int:
-        return self.down * self.across * self.height * self.width
-
-    def of(self, grid: Tensor) -> Tensor:
-        """Its part of (B, h, w, C), as a view (B, down, across, height, width, C)."""
-        bottom, right = self.top + self.down * self.height, self.left + self.across * self.width
-        part = grid[:, self.top : bottom, self.left : right]
-        return part.unflatten(2, (self.across, -1)).unflatten(1, (self.down, -1)).transpose(2, 3)
-
-
-@dataclass(frozen=True)
-class Layout:
-    """An order of a grid's tokens: block by block, and in each image by image, window by window, row by row.
-
-    grid_hw: the image's grid of tokens. window_hw: the windows'; where a window is the whole grid, the order is
-    the grid's own.
-    """
-
-    grid_hw: tuple[int, int]
-    window_hw: tuple[int, int]
-
-    @property
-    def blocks(self) -> list[Block]:
-        edges = []
-        for size, window in zip(self.grid_hw, self.window_hw, strict=True):
-            whole, rest = divmod(size, window)
-            inside, cut = [(0, whole, window)] if whole else [], [(whole * window, 1, rest)] if rest else []
-            edges.append(inside + cut)
-        return [Block(y, x, down, across, h, w) for y, down, h in edges[0] for x, across, w in edges[1]]
-
-    def gather(self, grid: Tensor, tokens: Tensor) -> None:
-        """(B, h, w, C) -> tokens (B h w, C) in this order."""
-        start = 0
-        for block in self.blocks:
-            part = block.of(grid)
-            stop = start + part.shape[:-1].numel()
-            tokens[start:stop].view(part.shape).copy_(part)
-            start = stop
-
-    def scatter(self, tokens: Tensor, grid: Tensor) -> None:
-        """tokens (B h w, C) in this order -> (B, h, w, C)."""
-        start = 0
-        for block in self.blocks:
-            part = block.of(grid)
-            stop = start + part.shape[:-1].numel()
-            part.copy_(tokens[start:stop].view(part.shape))
-            start = stop
-
-
 @dataclass(frozen=True, eq=False)
 class _Layer:
     """A Hugging Face layer with what was worked out when the encoder was made."""
@@ -217,22 +160,29 @@ class _Layer:
     module: SamVisionLayer
     layout: Layout
     relative: Relative | None
+    products: dict[str, Product]
 
 
 class ImageEncoder:
     """A Hugging Face `SamVisionEncoder`, prepared; call it as often as wanted, in any thread.
 
-    Weights are the module's own and never copied, but relative positions are resolved when it is made: after new
-    weights, another device or another dtype, make a new one. Dropout is never applied.
+    Weights are the module's own, or a copy in another order, and relative positions are resolved when it is made: after
+    new weights, another device or another dtype, make a new one. Dropout is never applied.
     """
 
     def __init__(
-        self, encoder: SamVisionEncoder, attend: Attend | None = None, *, fused_gelu: bool | None = None
+        self,
+        encoder: SamVisionEncoder,
+        attend: Attend | None = None,
+        *,
+        way: str | None = None,
+        frees: bool = False,
     ) -> None:
         """encoder: on its device and in its dtype.
 
         attend: the attention of all layers, by default the fastest of this module for the device and dtype.
-        fused_gelu: compute GELU within oneDNN's matrix product; by default only in bfloat16 on a CPU that has it.
+        way: how products are computed, one of `models.segmenter.products.ways`, by default each in its fastest way.
+        frees: the module is not called any more, so its weights need not be kept in their own order too.
 
         Raises UnknownEncoder where the module, or a part of it, is of another class than Hugging Face's.
         """
@@ -241,17 +191,18 @@ class ImageEncoder:
         on_cpu, reduced = weight.device.type == "cpu", weight.dtype != torch.float32
         if attend is None:
             attend = attend_in_steps if on_cpu and not reduced else attend_fused
-        if fused_gelu is None:
-            fused_gelu = on_cpu and weight.dtype == torch.bfloat16 and _onednn_has_bfloat16()
         self._encoder = encoder
         self._attend = attend
         self._gelu = encoder.config.hidden_act == "gelu"
-        self._fused_gelu = fused_gelu and self._gelu
         self._tokens_at_once = (_TOKENS_BFLOAT16 if reduced else _TOKENS) if on_cpu else None
         (height, width), patch = encoder.patch_embed.image_size, encoder.patch_embed.projection.kernel_size
         self._grid_hw = (height // patch[0], width // patch[1])
+        rows = self._tokens_at_once or self._grid_hw[0] * self._grid_hw[1]
         with torch.no_grad():
-            self._layers = [_prepare(layer, self._grid_hw) for layer in encoder.layers]
+            self._layers = [
+                _prepare(layer, self._grid_hw, _products(layer, rows, self._gelu, way, frees))
+                for layer in encoder.layers
+            ]
 
     @torch.no_grad()
     def __call__(self, pixels: Tensor, between: Callable[[], None] | None = None) -> Tensor:
@@ -311,27 +262,26 @@ class ImageEncoder:
     ) -> None:
         """One layer on tokens (B h w, C) in its layout, in place; buffer and attended (B h w, C) are overwritten."""
         module = layer.module
-        attention, mlp = module.attn, module.mlp
+        products = layer.products
         step = self._tokens_at_once or len(tokens)
         pieces = [slice(start, start + step) for start in range(0, len(tokens), step)]
         qkv = buffer[: 3 * tokens.numel()].view(len(tokens), -1)
         for piece in pieces:
-            _linear(attention.qkv, module.layer_norm1(tokens[piece]), qkv[piece])
+            products["qkv"](module.layer_norm1(tokens[piece]), qkv[piece])
             between()
         self._attention(layer, qkv, attended, batch, between)
         for piece in pieces:
-            tokens[piece].add_(attention.proj(attended[piece]))
+            tokens[piece].add_(products["proj"](attended[piece]))
             between()
         for piece in pieces:
-            normed, first = module.layer_norm2(tokens[piece]), mlp.lin1
-            if self._fused_gelu:
-                hidden = torch.ops.mkldnn._linear_pointwise(normed, first.weight, first.bias, "gelu", [], "none")
-            else:
-                hidden = buffer[: len(normed) * first.out_features].view(len(normed), -1)
-                _linear(first, normed, hidden)
-                hidden = torch.ops.aten.gelu_(hidden) if self._gelu else mlp.act(hidden)
+            normed, first = module.layer_norm2(tokens[piece]), products["lin1"]
+            # What oneDNN multiplies is a new tensor in any case.
+            room = buffer[: len(normed) * first.out_features].view(len(normed), -1) if first.way == "plain" else None
+            hidden = first(normed, room)
+            if not self._gelu:
+                hidden = module.mlp.act(hidden)
             between()
-            tokens[piece].add_(mlp.lin2(hidden))
+            tokens[piece].add_(products["lin2"](hidden))
             between()
 
     def _attention(self, layer: _Layer, qkv: Tensor, attended: Tensor, batch: int, between: Callable[[], None]) -> None:
@@ -354,7 +304,7 @@ class ImageEncoder:
             start = stop
 
 
-def _prepare(layer: SamVisionLayer, grid_hw: tuple[int, int]) -> _Layer:
+def _prepare(layer: SamVisionLayer, grid_hw: tuple[int, int], products: dict[str, Product]) -> _Layer:
     attention = layer.attn
     window_hw = (layer.window_size, layer.window_size) if layer.window_size > 0 else grid_hw
     relative = None
@@ -364,14 +314,22 @@ def _prepare(layer: SamVisionLayer, grid_hw: tuple[int, int]) -> _Layer:
             resolved = attention.get_rel_pos(size, size, embeddings)  # (queries, keys, D), equal along diagonals
             tables.append(torch.cat([resolved[-1], resolved[0, 1:]]))  # the last query's keys, then the first's
         relative = Relative(torch.cat(tables).t().contiguous(), window_hw)
-    return _Layer(layer, Layout(grid_hw, window_hw), relative)
+    return _Layer(layer, Layout(grid_hw, window_hw), relative, products)
 
 
-def _linear(linear: nn.Linear, x: Tensor, out: Tensor) -> None:
-    if linear.bias is None:
-        torch.mm(x, linear.weight.t(), out=out)
-    else:
-        torch.addmm(linear.bias, x, linear.weight.t(), out=out)
+def _products(layer: SamVisionLayer, rows: int, gelu: bool, way: str | None, frees: bool) -> dict[str, Product]:
+    """Those of a layer's tokens with its weights, GELU with the first of the MLP."""
+    linears = {"qkv": layer.attn.qkv, "proj": layer.attn.proj, "lin1": layer.mlp.lin1, "lin2": layer.mlp.lin2}
+    return {
+        name: Product(
+            linear,
+            rows,
+            gelu=gelu and name == "lin1",
+            way=way,
+            frees=frees,
+        )
+        for name, linear in linears.items()
+    }
 
 
 def _check(encoder: SamVisionEncoder) -> None:
@@ -394,7 +352,3 @@ def _check(encoder: SamVisionEncoder) -> None:
             expect(f"{name}.{norm}", getattr(layer, norm), nn.LayerNorm)
         for linear in ("attn.qkv", "attn.proj", "mlp.lin1", "mlp.lin2"):
             expect(f"{name}.{linear}", layer.get_submodule(linear), nn.Linear)
-
-
-def _onednn_has_bfloat16() -> bool:
-    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()

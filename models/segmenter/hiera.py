@@ -26,8 +26,9 @@ from transformers import Sam2Model
 from transformers.activations import GELUActivation
 from transformers.models.sam2 import modeling_sam2 as hf
 
-from models.segmenter.encoder import Block, Layout, UnknownEncoder
+from models.segmenter.encoder import UnknownEncoder
 from models.segmenter.pyramid import Pyramid
+from models.segmenter.window_layout import Block, Layout
 
 Size = tuple[int, int]
 

@@ -204,7 +204,7 @@ class Sam:
 
     def _fast_features(self) -> Encode:
         """The encoder of this package. Raises UnknownEncoder."""
-        encoder = ImageEncoder(self._model.vision_encoder)
+        encoder = ImageEncoder(self._model.vision_encoder, frees=True)
         return lambda samples, between: encoder(self.pixels(samples), between)
 
     @torch.inference_mode()

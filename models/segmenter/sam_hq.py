@@ -36,7 +36,7 @@ class SamHQ(Sam):
     decoder_graph: ClassVar[type[DecoderGraph]] = SamHQDecoderGraph
 
     def _fast_features(self) -> Encode:
-        encoder = ImageEncoder(self._model.vision_encoder)
+        encoder = ImageEncoder(self._model.vision_encoder, frees=True)
 
         def encode(samples: Any, between: Any) -> Tensor:
             return self._with_details(*encoder.with_early_tokens(self.pixels(samples), between))

@@ -15,13 +15,13 @@ from models.segmenter import encoder as encoder_module
 from models.segmenter.encoder import (
     Attend,
     ImageEncoder,
-    Layout,
     Relative,
     UnknownEncoder,
     attend_fused,
     attend_in_steps,
 )
 from models.segmenter.sam import Sam
+from models.segmenter.window_layout import Layout
 
 DEMO = Path(__file__).parents[3] / "weights" / "demo" / "sam"
 ATTENDS = pytest.mark.parametrize("attend", [attend_in_steps, attend_fused])
@@ -126,20 +126,21 @@ def test_bfloat16_is_as_close_to_float32_as_hugging_face_is(name: str, attend: A
     assert relative_error(got, expected) < (1.05 if attend is attend_fused else 1.2) * own < 0.1
 
 
-def test_gelu_within_the_matrix_product_gives_the_same() -> None:
+@pytest.mark.parametrize("activation", ["gelu", "relu"])
+@pytest.mark.parametrize("way", ["plain", "packed", "fused"])
+@pytest.mark.parametrize("frees", [False, True])
+def test_every_library_gives_the_same(way: str, activation: str, frees: bool) -> None:
     if not torch.backends.mkldnn.is_available():
         pytest.skip("torch was built without oneDNN")
-    encoder = random_encoder()
-    pixels = random_pixels(encoder)
-    got = ImageEncoder(encoder, fused_gelu=True)(pixels)
-    torch.testing.assert_close(got, plain(encoder, pixels), rtol=1e-4, atol=1e-5)
-
-
-def test_gelu_is_fused_only_where_it_is_the_activation() -> None:
-    encoder = random_encoder(hidden_act="relu")
-    pixels = random_pixels(encoder)
-    got = ImageEncoder(encoder, fused_gelu=True)(pixels)
-    torch.testing.assert_close(got, plain(encoder, pixels), rtol=1e-4, atol=1e-5)
+    encoder = random_encoder(hidden_act=activation)
+    pixels = random_pixels(encoder, batch=2)
+    expected = plain(encoder, pixels)
+    prepared = ImageEncoder(encoder, way=way, frees=frees)
+    torch.testing.assert_close(prepared(pixels), expected, rtol=1e-4, atol=1e-5)
+    weights = [weight.numel() for name, weight in encoder.named_parameters() if name.endswith("lin1.weight")]
+    assert all(weights) != (frees and way != "plain")
+    if not frees:
+        torch.testing.assert_close(plain(encoder, pixels), expected)
 
 
 @ATTENDS
