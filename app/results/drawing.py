@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw
 
+from models.masks.cleaning import box_around
+
 COLORS = [(230, 57, 70), (29, 137, 228), (46, 178, 92), (244, 162, 40), (140, 82, 200), (0, 170, 170)]
 _TINT = 0.55  # of a mask's colour; the rest is the image's own
 
@@ -31,8 +33,7 @@ def draw(image: Image.Image, objects: Sequence[Outlined]) -> Image.Image:
     for number, one in enumerate(objects):
         color = COLORS[number % len(COLORS)]
         if one.mask is not None:
-            tint = Image.blend(picture, Image.new("RGB", picture.size, color), _TINT)
-            picture = Image.composite(tint, picture, Image.fromarray(one.mask.astype(np.uint8) * np.uint8(255)))
+            _tint(picture, one.mask, color)
         left, top, right, bottom = one.box_xyxy
         pen = ImageDraw.Draw(picture)
         pen.rectangle((left, top, right, bottom), outline=color, width=max(2, width // 250))
@@ -42,3 +43,15 @@ def draw(image: Image.Image, objects: Sequence[Outlined]) -> Image.Image:
         pen.rectangle((place[0] - 2, place[1] - 2, place[2] + 2, place[3] + 2), fill=color)
         pen.text(corner, one.caption, fill="white", font_size=size)
     return picture
+
+
+def _tint(picture: Image.Image, mask: np.ndarray, color: tuple[int, int, int]) -> None:
+    """Tint the pixels of the mask, and look at no more of the picture than the box around them."""
+    box = box_around(mask)
+    if box is None:
+        return
+    left, top, right, bottom = box
+    ramp = Image.fromarray(np.arange(256, dtype=np.uint8)[None]).convert("RGB")
+    tinted = np.asarray(Image.blend(ramp, Image.new("RGB", ramp.size, color), _TINT))  # (1, 256, 3)
+    inside = np.ascontiguousarray(mask[top:bottom, left:right]).astype(np.uint8) * np.uint8(255)
+    picture.paste(picture.crop(box).point(tinted[0].T.ravel().tolist()), box, Image.fromarray(inside))

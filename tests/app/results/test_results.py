@@ -19,7 +19,7 @@ from pycocotools.cocoeval import COCOeval
 from app.contract.masks import encode_polygons
 from app.prediction import PredictedObject
 from app.results import azureml_jsonl, coco, cvat, label_studio, mask_pngs, overlays, yolo_seg
-from app.results.drawing import Outlined, draw
+from app.results.drawing import COLORS, Outlined, draw
 from app.results.image_result import Corners, ImageResult, classes_of
 from models.data.parsing.brush import pack
 from models.data.parsing.shapes import joined
@@ -348,6 +348,12 @@ def test_overlays_tint_the_mask_and_outline_the_box(tmp_path: Path) -> None:
     assert not tinted[103:107, 65:115].any()  # inside the box, outside the mask
     assert tinted[50, 50:130].all() and tinted[110, 55:130].all()
     assert not tinted[115:].any() and not tinted[:, 140:].any()
+    photo = Image.fromarray(np.random.default_rng(0).integers(0, 256, (150, 200, 3), np.uint8))
+    whole = Image.composite(
+        Image.blend(photo, Image.new("RGB", photo.size, COLORS[0]), 0.55), photo, Image.fromarray(mask)
+    )
+    of_photo = np.asarray(draw(photo, [Outlined((0, 0, 0, 0), "", np.asfortranarray(mask))]))
+    assert (of_photo[60:] == np.asarray(whole)[60:]).all()
     plain = np.asarray(draw(grey, [Outlined((50, 50, 130, 110), "can")])).astype(int)
     assert (plain[65:95, 65:115] == 128).all()
 
