@@ -57,6 +57,7 @@ class Predictor(Protocol):
 
     class_names: the detector's, in the order of its outputs; () without a detector.
     description: what `GET /version` of the service says of versions and models.
+    images_apart: whether each image is computed on its own, however many are asked for at once.
 
     The methods raise PredictionError for an image that cannot be answered and PredictorError where none can be.
     """
@@ -66,6 +67,9 @@ class Predictor(Protocol):
 
     @property
     def description(self) -> Mapping[str, Any]: ...
+
+    @property
+    def images_apart(self) -> bool: ...
 
     def detect(
         self, image: ImageSource, score_threshold: float | None = None, *, masks: bool = False

@@ -46,6 +46,7 @@ class _ByRequests:
     """What the two predictors share: the service's requests, and what its answers say."""
 
     description: Mapping[str, Any]
+    images_apart = False
 
     def __init__(self, limits: ImageLimits = ANY_IMAGE, mask_params: Mapping[str, Any] | None = None) -> None:
         """mask_params: of every request, how masks are cleaned; or any others, such as tiles."""
@@ -191,15 +192,19 @@ class LocalPredictor(_ByRequests):
         settings: Settings,
         choice: loading.Choice | None = None,
         mask_params: Mapping[str, Any] | None = None,
+        *,
+        for_folders: bool = False,
     ) -> None:
-        """choice: what `loading.choose` makes of the settings, where that is known already."""
+        """choice: what `loading.choose` makes of the settings, where that is known already. for_folders: see
+        `loading.load`."""
         limits = ImageLimits.of(settings)
         # Nobody else sends images here: who names a URL has this machine's network anyhow.
         super().__init__(limits if limits.urls == "off" else replace(limits, urls="any"), mask_params)
         choice = choice or loading.choose(settings)
         # More prompts than a request may have come in several.
-        self._thread = ScorerThread(settings, choice, PROMPTS_AT_ONCE)
+        self._thread = ScorerThread(settings, choice, PROMPTS_AT_ONCE, for_folders=for_folders)
         scorer = self._thread.scorer
+        self.images_apart = self._thread.engine.images_apart
         self._routes = {
             "/yolof/score": ("detector", scorer.detect),
             "/sam/score": ("segmenter", scorer.segment),
@@ -285,13 +290,15 @@ def open_predictor(
     url: str | None = None,
     choice: loading.Choice | None = None,
     mask_params: Mapping[str, Any] | None = None,
+    *,
+    for_folders: bool = False,
 ) -> LocalPredictor | ServicePredictor:
     """The service at `url`, or without one the models that the settings name, in this process: see LocalPredictor.
 
-    mask_params: of every request, how masks are cleaned.
+    mask_params: of every request, how masks are cleaned. for_folders: see `loading.load`.
     """
     if url is None:
-        return LocalPredictor(settings, choice, mask_params)
+        return LocalPredictor(settings, choice, mask_params, for_folders=for_folders)
     return ServicePredictor(url, mask_params=mask_params)
 
 

@@ -168,7 +168,8 @@ def _run(args: argparse.Namespace) -> int:
         if args.masks == "detector":
             settings = settings.model_copy(update={"segmenter": "none"})
         choice = choose(settings, typed=typed(args)) if args.url is None else None
-        with open_predictor(settings, args.url, choice, mask_params(args) | tile_params(args)) as predictor:
+        params = mask_params(args) | tile_params(args)
+        with open_predictor(settings, args.url, choice, params, for_folders=True) as predictor:
             return _process(args, sources, prompts, predictor)
     except (PromptsError, JournalError, PredictorError, _RunError, *EXPLAINED) as error:
         return failed(error)

@@ -53,6 +53,10 @@ class Batches:
         """A GPU wants batches to be busy. A processor is busy with one image, and only waits longer for more."""
         return cls(8 * 2**20, 64) if device.type == "cuda" else cls(2**20, 8)
 
+    def of_one(self) -> Batches:
+        """With one image in each, so that an image's numbers are the same to the last digit, whatever else there is."""
+        return replace(self, pixels=1)
+
 
 @dataclass(frozen=True, eq=False)
 class Models:
@@ -67,6 +71,15 @@ class Models:
         assert model is not None
         return model.device
 
+    def input_pixels(self) -> int:
+        """The most pixels that one of the networks sees of a square image."""
+        pixels = 0 if self.segmenter is None else self.segmenter.image_size**2
+        if self.detector is not None:
+            image = np.full((64, 64, 3), 127, np.uint8)
+            sample = self.detector.preprocess(image, ("object",) if self.detector.takes_texts else ())
+            pixels = max(pixels, sample.pixels)
+        return pixels
+
 
 class Engine:
     """The models on one device or several, with the threads they run on and the embeddings they have made.
@@ -74,13 +87,28 @@ class Engine:
     detector, segmenter: for what runs before and after the networks, in the pool; the same for all devices.
     """
 
-    def __init__(self, models: Sequence[Models], cache: EmbeddingCache | None = None, workers: int = 0) -> None:
-        """models: for each device. workers: threads in the pool; 0 stands for one per processor."""
+    def __init__(
+        self,
+        models: Sequence[Models],
+        cache: EmbeddingCache | None = None,
+        workers: int = 0,
+        *,
+        images_apart: bool = False,
+    ) -> None:
+        """models: for each device. workers: threads in the pool; 0 stands for one per processor.
+
+        images_apart: whether the networks see one image at a time, however many wait.
+        """
         self.detector = models[0].detector
         self.segmenter = models[0].segmenter
         self.cache = cache or EmbeddingCache(0)
         self._on_failure: Callable[[], object] = lambda: None
-        self._devices = [_Device(one, Batches.for_device(one.device), lambda: self._on_failure()) for one in models]
+        self.images_apart = images_apart
+        batches = [Batches.for_device(one.device) for one in models]
+        self._devices = [
+            _Device(one, size.of_one() if images_apart else size, lambda: self._on_failure())
+            for one, size in zip(models, batches, strict=True)
+        ]
         self.workers = workers or os.cpu_count() or 1
         self._pool = ThreadPoolExecutor(self.workers, thread_name_prefix="worker")
         self._photos = FairSemaphore(self.workers)
@@ -317,6 +345,7 @@ def _least_busy(devices: Sequence[_Device]) -> _Device:
 def _stream(device: torch.device, urgent: bool) -> AbstractContextManager[object]:
     """A CUDA stream for a thread, on which urgent work overtakes the rest; nothing on a CPU."""
     if device.type != "cuda":
+        torch.get_num_threads()  # a thread that is new takes the process's number over when asked, and not before
         return nullcontext()
     return torch.cuda.stream(torch.cuda.Stream(device, priority=-1 if urgent else 0))
 

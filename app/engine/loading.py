@@ -33,6 +33,10 @@ AUTO_DETECTORS = ("yolof", "demo-yolof")
 AUTO_SEGMENTERS = ("sam-huge", "sam-large", "sam-base", "demo-sam")
 
 
+# Networks that see no more pixels are small: several photos of a folder are computed at once, at most so many.
+SMALL_PIXELS, MOST_SMALL = 512 * 512, 4
+
+
 @dataclass(frozen=True)
 class Chosen:
     """One model to serve. name: for people. demo: whether it is one of the small models that come along."""
@@ -153,8 +157,13 @@ def _hash(files: ModelFiles) -> str:
     return whole.hexdigest()
 
 
-def load(settings: Settings, choice: Choice) -> Engine:
-    """Load the models onto every device. Raises one of EXPLAINED for files that make no model."""
+def load(settings: Settings, choice: Choice, *, for_folders: bool = False) -> Engine:
+    """Load the models onto every device. Raises one of EXPLAINED for files that make no model.
+
+    for_folders: for who has many images and waits for all of them. On a processor each is computed apart from the
+    others, and with small networks several at once, each on a thread or more of its own: torch's threads are then fewer
+    from here on.
+    """
     from app.engine.cache import EmbeddingCache
     from app.engine.engine import Engine
 
@@ -163,9 +172,25 @@ def load(settings: Settings, choice: Choice) -> Engine:
     with ThreadPoolExecutor(1, thread_name_prefix="hash") as beside:
         hashes = beside.submit(lambda: choice.hashes)
         models = _load_models(settings, choice)
+        apart = for_folders and len(models) == 1 and models[0].device.type == "cpu"
+        if apart:
+            models += _more_for_folders(settings, choice, models[0])
         disk = _disk_tier(settings, models[0].segmenter, hashes.result().get("segmenter"))
     cache = EmbeddingCache(int(settings.embedding_cache_mb * 2**20), disk)
-    return Engine(models, cache, workers=settings.workers)
+    return Engine(models, cache, workers=settings.workers, images_apart=apart)
+
+
+def _more_for_folders(settings: Settings, choice: Choice, first: Models) -> list[Models]:
+    """Beside the first, the models of every further image that a processor is best asked for at once.
+
+    The threads of one small network wait for each other at every step; large ones would want the memory of several.
+    """
+    import torch
+
+    threads = torch.get_num_threads()
+    at_once = min(threads, MOST_SMALL) if first.input_pixels() <= SMALL_PIXELS else 1
+    torch.set_num_threads(threads // at_once)
+    return [model for _ in range(at_once - 1) for model in _load_models(settings, choice)]
 
 
 def _load_models(settings: Settings, choice: Choice) -> list[Models]:

@@ -29,6 +29,11 @@ from models.images.notes import PhotoNotes
 
 # Images in work: while some are in the networks, others are read, and their masks written.
 _AT_ONCE = min(16, 2 + 2 * (os.cpu_count() or 1))
+# What the images in work may take of the memory, all together: one that takes more is alone.
+_BYTES_IN_WORK = 512 * 2**20
+# Of an image: for each of its pixels, decoded and once more while it is resized or drawn over; and for each byte of its
+# file, which is in a request too.
+_BYTES_PER_PIXEL, _BYTES_PER_FILE_BYTE = 6, 5
 
 
 # The boxes of an image to its objects; the boxes are None where the detector finds them.
@@ -47,9 +52,11 @@ class Summary:
 def images_in_networks(predictor: Predictor) -> int:
     """How many images a predictor is best asked for at once.
 
-    GPUs want enough for a batch each. A processor is busy with one, and one on its own gets the same numbers to the
-    last digit every time, whatever else is in the run, which an image in a batch does not.
+    GPUs want enough for a batch each. On a processor an image on its own gets the same numbers to the last digit every
+    time, whatever else is in the run, which an image in a batch does not: a service there is asked for one at a time.
     """
+    if predictor.images_apart:
+        return _AT_ONCE
     served = [predictor.description[kind] for kind in ("detector", "segmenter")]
     devices = {str(one["device"]) for one in served if one is not None}
     return 1 if devices == {"cpu"} else _AT_ONCE
@@ -117,24 +124,29 @@ def process(
     todo += others
     total = len(sources.images) + len(others)
 
-    turns = threading.Semaphore(in_networks)
+    turns, room = threading.Semaphore(in_networks), _Room(_BYTES_IN_WORK)
 
     def work(
         source: SourceImage, boxes: tuple[BoxPrompt, ...] | None, known: ImageResult | None
     ) -> tuple[ImageResult, Stamp | None]:
         if known is not None:
-            outputs.write_image(known, source.path)
+            with room.of(_bytes_in_work(source.path)):
+                outputs.write_image(known, source.path)
             return known, None
         stamp = _stamp(source, boxes)  # before the file is read: one that changes meanwhile is done again
         if stamp is None:
             raise PredictionError("the file has gone")
+        with room.of(_bytes_in_work(source.path)):
+            return answered(source, boxes), stamp
+
+    def answered(source: SourceImage, boxes: tuple[BoxPrompt, ...] | None) -> ImageResult:
         notes.look(source.path)
         image = source.path if outputs.page == 1 else one_page(read_image(source.path), outputs.page)
         with turns:
             objects = predict(image, boxes)
         result = _result(source, boxes, objects, outputs.page)
         outputs.write_image(result, source.path)
-        return result, stamp
+        return result
 
     with (
         _failures(journal.folder / FAILED) as tell,
@@ -155,6 +167,36 @@ def process(
                 tell.flush()
             bar.update()
     return Summary(resumed, len(sources.images) - resumed - failed, failed)
+
+
+class _Room:
+    """So many bytes of memory, shared by threads: who wants some waits until there is room, or nobody else has any."""
+
+    def __init__(self, size: int) -> None:
+        self._left = self._size = size
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def of(self, count: int) -> Iterator[None]:
+        taken = min(count, self._size)
+        with self._changed:
+            self._changed.wait_for(lambda: taken <= self._left)
+            self._left -= taken
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._left += taken
+                self._changed.notify_all()
+
+
+def _bytes_in_work(path: Path) -> int:
+    """About what an image takes of the memory while it is in work; 0 for a bad one, which whoever reads it says."""
+    try:
+        height, width = image_size_hw(path)
+        return _BYTES_PER_PIXEL * height * width + _BYTES_PER_FILE_BYTE * path.stat().st_size
+    except (OSError, ImageError):
+        return 0
 
 
 def _of_earlier_runs(sources: Sources, journal: Journal) -> Iterator[tuple[SourceImage, ImageResult]]:

@@ -17,7 +17,7 @@ def describe(scorer: Scorer, choice: loading.Choice, settings: Settings) -> dict
     from models.detector import mmcv_ops
 
     engine = scorer.engine
-    devices = ",".join(str(device) for device in engine.devices)
+    devices = ",".join(dict.fromkeys(map(str, engine.devices)))
     served: dict[str, Any] = {"detector": None, "segmenter": None}
     for kind, model, chosen in (
         ("detector", engine.detector, choice.detector),

@@ -7,6 +7,8 @@ import threading
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+import torch
+
 from app.engine import loading
 from app.images.reading import ImageLimits
 from app.scoring.scorer import Scorer
@@ -21,9 +23,15 @@ class ScorerThread:
     There is one loop for all calls, because the engine's queues and caches live on it.
     """
 
-    def __init__(self, settings: Settings, choice: loading.Choice, max_prompts: int) -> None:
-        """max_prompts: per row. Raises one of `loading.EXPLAINED` where the models do not load."""
-        self.engine = loading.load(settings, choice)
+    def __init__(
+        self, settings: Settings, choice: loading.Choice, max_prompts: int, *, for_folders: bool = False
+    ) -> None:
+        """max_prompts: per row. for_folders: see `loading.load`; torch's threads are as before once this is closed.
+
+        Raises one of `loading.EXPLAINED` where the models do not load.
+        """
+        self._torch_threads = torch.get_num_threads()
+        self.engine = loading.load(settings, choice, for_folders=for_folders)
         limits = ImageLimits.of(settings)
         self.scorer = Scorer(self.engine, limits, max_prompts, settings.response_schema, texts=settings.default_texts)
         self._loop = asyncio.new_event_loop()
@@ -51,3 +59,5 @@ class ScorerThread:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+        if torch.get_num_threads() != self._torch_threads:
+            torch.set_num_threads(self._torch_threads)

@@ -10,7 +10,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,8 +28,9 @@ from app.cli import main
 from app.commands import run as command
 from app.commands import tile_options
 from app.contract import grid_params, tile_params
+from app.engine import loading
 from app.engine.loading import Choice
-from app.folders import outputs
+from app.folders import batch, outputs
 from app.folders.batch import images_in_networks
 from app.folders.journal import Journal, JournalError
 from app.prediction import PredictedObject, Predictor
@@ -75,12 +78,12 @@ def run(monkeypatch: pytest.MonkeyPatch, loaded: dict[Settings, LocalPredictor])
     """
 
     def open_predictor(
-        settings: Settings, url: str | None, choice: Choice | None, mask_params: dict[str, Any]
+        settings: Settings, url: str | None, choice: Choice | None, mask_params: dict[str, Any], *, for_folders: bool
     ) -> AbstractContextManager[Predictor]:
         if url is not None:
             return ServicePredictor(url)
         if settings not in loaded:
-            loaded[settings] = LocalPredictor(settings, choice)
+            loaded[settings] = LocalPredictor(settings, choice, for_folders=for_folders)
         loaded[settings].mask_params = mask_params
         return nullcontext(loaded[settings])
 
@@ -541,8 +544,44 @@ def test_what_the_command_says_without_importing_is_so() -> None:
 
 @pytest.mark.parametrize(("devices", "alone"), [("cpu", True), ("cuda:0", False), ("cuda:0,cuda:1", False)])
 def test_a_processor_gets_one_image_at_a_time_and_gpus_batches(devices: str, alone: bool) -> None:
-    predictor: Any = SimpleNamespace(description={"detector": {"device": devices}, "segmenter": None})
+    predictor: Any = SimpleNamespace(
+        description={"detector": {"device": devices}, "segmenter": None}, images_apart=False
+    )
     assert (images_in_networks(predictor) == 1) == alone
+    predictor.images_apart = True  # the engine sees to it
+    assert images_in_networks(predictor) > 1
+
+
+def test_images_in_work_share_so_much_memory_and_one_that_takes_more_is_alone() -> None:
+    room, lock, taken, most = batch._Room(10), threading.Lock(), [0], [0]
+
+    def work(size: int) -> None:
+        with room.of(size):
+            with lock:
+                taken[0] += size
+                most[0] = max(most[0], taken[0])
+                assert taken[0] <= 10 or taken[0] == size
+            with lock:
+                taken[0] -= size
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, [3, 4, 25, 5, 1, 10, 2] * 40))
+    assert taken == [0] and most == [25]
+
+
+@pytest.mark.parametrize(
+    ("threads", "pixels", "lanes"), [(1, 256**2, 1), (2, 256**2, 2), (9, 256**2, 4), (2, 1024**2, 1)]
+)
+def test_small_networks_see_several_photos_at_once_and_large_ones_one(
+    monkeypatch: pytest.MonkeyPatch, threads: int, pixels: int, lanes: int
+) -> None:
+    of_each: list[int] = []
+    monkeypatch.setattr("torch.get_num_threads", lambda: threads)
+    monkeypatch.setattr("torch.set_num_threads", of_each.append)
+    monkeypatch.setattr(loading, "_load_models", lambda settings, choice: ["another"])
+    models: Any = SimpleNamespace(input_pixels=lambda: pixels)
+    assert len(loading._more_for_folders(Settings(), Choice(None, None), models)) == lanes - 1
+    assert of_each == [threads // lanes]
 
 
 # The journal
