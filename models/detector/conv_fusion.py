@@ -49,7 +49,8 @@ class FusedConv(nn.Module):
                 scale, shift = scale * norm.weight.detach(), shift * norm.weight.detach() + norm.bias.detach()
             weight, bias = weight * scale[:, None, None, None], bias * scale + shift
         self.relu = relu
-        self.stride, self.padding, self.dilation, self.groups = conv.stride, conv.padding, conv.dilation, conv.groups
+        self.stride, self.dilation, self.groups = conv.stride, conv.dilation, conv.groups
+        self.padding: Any = conv.padding
         self.dtype = dtype
         self.bias: torch.Tensor
         self.weight: torch.Tensor | None
@@ -79,7 +80,7 @@ class FusedConv(nn.Module):
                 return winograd.convolve(x, self.taps, self.bias, self.relu)
             out = winograd.convolve(x, self.taps, self.bias).add_(residual)
             return out.relu_() if self.relu else out
-        weight = self.weight if self.taps is None else winograd.weight_of(self.taps)
+        weight: Any = self.weight if self.taps is None else winograd.weight_of(self.taps)
         if self._onednn:
             return self._in_onednn(x, weight, residual)
         out = F.conv2d(x, weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
