@@ -35,6 +35,7 @@ from transformers.models.sam.modeling_sam import (
 )
 from transformers.models.sam_hq import modeling_sam_hq as hq
 
+from models.mapped_weights import MappedPages
 from models.segmenter.products import Product
 from models.segmenter.window_layout import Layout
 
@@ -198,9 +199,10 @@ class ImageEncoder:
         (height, width), patch = encoder.patch_embed.image_size, encoder.patch_embed.projection.kernel_size
         self._grid_hw = (height // patch[0], width // patch[1])
         rows = self._tokens_at_once or self._grid_hw[0] * self._grid_hw[1]
+        pages = MappedPages() if frees else None
         with torch.no_grad():
             self._layers = [
-                _prepare(layer, self._grid_hw, _products(layer, rows, self._gelu, way, frees))
+                _prepare(layer, self._grid_hw, _products(layer, rows, self._gelu, way, pages))
                 for layer in encoder.layers
             ]
 
@@ -317,17 +319,13 @@ def _prepare(layer: SamVisionLayer, grid_hw: tuple[int, int], products: dict[str
     return _Layer(layer, Layout(grid_hw, window_hw), relative, products)
 
 
-def _products(layer: SamVisionLayer, rows: int, gelu: bool, way: str | None, frees: bool) -> dict[str, Product]:
+def _products(
+    layer: SamVisionLayer, rows: int, gelu: bool, way: str | None, frees: MappedPages | None
+) -> dict[str, Product]:
     """Those of a layer's tokens with its weights, GELU with the first of the MLP."""
     linears = {"qkv": layer.attn.qkv, "proj": layer.attn.proj, "lin1": layer.mlp.lin1, "lin2": layer.mlp.lin2}
     return {
-        name: Product(
-            linear,
-            rows,
-            gelu=gelu and name == "lin1",
-            way=way,
-            frees=frees,
-        )
+        name: Product(linear, rows, gelu=gelu and name == "lin1", way=way, frees=frees)
         for name, linear in linears.items()
     }
 
