@@ -49,12 +49,11 @@ class FusedConv(nn.Module):
                 scale, shift = scale * norm.weight.detach(), shift * norm.weight.detach() + norm.bias.detach()
             weight, bias = weight * scale[:, None, None, None], bias * scale + shift
         self.relu = relu
-        self.stride, self.dilation, self.groups = conv.stride, conv.dilation, conv.groups
-        self.padding: Any = conv.padding
-        self.dtype = dtype
+        self.stride, self.padding, self.dilation, self.groups = conv.stride, conv.padding, conv.dilation, conv.groups
+        self.weight: torch.Tensor
         self.bias: torch.Tensor
-        self.weight: torch.Tensor | None
-        self.taps: torch.Tensor | None
+        self.filters: torch.Tensor | None
+        self.register_buffer("weight", weight.to(dtype, memory_format=torch.channels_last))
         self.register_buffer("bias", bias.to(dtype))
         suits_winograd = (
             dtype == torch.float32
@@ -63,10 +62,7 @@ class FusedConv(nn.Module):
             and (conv.stride, conv.padding, conv.dilation, conv.groups) == ((1, 1), (1, 1), (1, 1), 1)
             and min(conv.in_channels, conv.out_channels) >= WINOGRAD_CHANNELS
         )
-        # The same numbers in one of two orders.
-        whole = None if suits_winograd else weight.to(dtype, memory_format=torch.channels_last)
-        self.register_buffer("weight", whole)
-        self.register_buffer("taps", winograd.taps_of(weight) if suits_winograd else None)
+        self.register_buffer("filters", winograd.transform_filters(weight) if suits_winograd else None)
         self._onednn = weight.device.type == "cpu" and _onednn_computes(dtype)
 
     def forward(self, x: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
@@ -74,24 +70,23 @@ class FusedConv(nn.Module):
 
         residual: of the result's shape and dtype, added before the ReLU; its memory may become the result's.
         """
-        x = x.to(self.dtype)
-        if self.taps is not None and winograd.tile_count(x) >= WINOGRAD_TILES:
+        x = x.to(self.weight.dtype)
+        if self.filters is not None and winograd.tile_count(x) >= WINOGRAD_TILES:
             if residual is None:
-                return winograd.convolve(x, self.taps, self.bias, self.relu)
-            out = winograd.convolve(x, self.taps, self.bias).add_(residual)
+                return winograd.convolve(x, self.filters, self.bias, self.relu)
+            out = winograd.convolve(x, self.filters, self.bias).add_(residual)
             return out.relu_() if self.relu else out
-        weight: Any = self.weight if self.taps is None else winograd.weight_of(self.taps)
         if self._onednn:
-            return self._in_onednn(x, weight, residual)
-        out = F.conv2d(x, weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+            return self._in_onednn(x, residual)
+        out = F.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
         if residual is not None:
             out = out.add_(residual)
         return out.relu_() if self.relu else out
 
-    def _in_onednn(self, x: torch.Tensor, weight: torch.Tensor | None, residual: torch.Tensor | None) -> torch.Tensor:
+    def _in_onednn(self, x: torch.Tensor, residual: torch.Tensor | None) -> torch.Tensor:
         """By the operators that torch.compile's CPU backend calls, which write each value once."""
         shape = [*self.padding], [*self.stride], [*self.dilation], self.groups
-        parameters = x, weight, self.bias, *shape
+        parameters = x, self.weight, self.bias, *shape
         if residual is None:
             return torch.ops.mkldnn._convolution_pointwise(*parameters, "relu" if self.relu else "none", [], "")
         after = "relu" if self.relu else None

@@ -85,7 +85,7 @@ def test_it_is_the_convolution_and_what_follows(
     torch.manual_seed(0)
     follower = None if norm is None else lively_norm(conv.out_channels, **norm)
     fused = FusedConv(conv, follower, relu)
-    assert (fused.taps is not None) == (fused.weight is None) == (conv.in_channels == 128)
+    assert (fused.filters is not None) == (conv.in_channels == 128)
     with torch.inference_mode():
         x = torch.randn(2, conv.in_channels, 21, 30)
         truth = conv(x) if follower is None else follower(conv(x))

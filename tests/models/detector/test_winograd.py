@@ -12,7 +12,7 @@ from tests.models.detector.rounding import rms, rounding_of
 @pytest.mark.parametrize("size", [(1, 1), (4, 4), (5, 9), (25, 42), (3, 40)])
 @pytest.mark.parametrize(("batch", "channels", "out_channels"), [(1, 8, 8), (3, 5, 7)])
 @pytest.mark.parametrize("relu", [True, False])
-@pytest.mark.parametrize(("scratch", "filters"), [(winograd.SCRATCH_BYTES, winograd.FILTER_BYTES), (1, 7 * 8 * 8 * 4)])
+@pytest.mark.parametrize("scratch", [winograd.SCRATCH_BYTES, 1])
 def test_it_is_the_convolution(
     size: tuple[int, int],
     batch: int,
@@ -20,18 +20,16 @@ def test_it_is_the_convolution(
     out_channels: int,
     relu: bool,
     scratch: int,
-    filters: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(winograd, "SCRATCH_BYTES", scratch)  # 1: every row of tiles by itself
-    monkeypatch.setattr(winograd, "FILTER_BYTES", filters)  # of 36 elements, 7 or 12 at once
     torch.manual_seed(0)
     x, bias = torch.randn(batch, channels, *size), torch.randn(out_channels)
     weight = torch.randn(out_channels, channels, 3, 3) / (9 * channels) ** 0.5
     truth = F.conv2d(x.double(), weight.double(), bias.double(), padding=1)
     truth = truth.relu() if relu else truth
     for given in (x, x.contiguous(memory_format=torch.channels_last)):
-        out = winograd.convolve(given, winograd.taps_of(weight), bias, relu)
+        out = winograd.convolve(given, winograd.transform_filters(weight), bias, relu)
         assert out.is_contiguous(memory_format=torch.channels_last) and out.dtype == torch.float32
         torch.testing.assert_close(out.double(), truth, rtol=0, atol=5e-5)
 
@@ -44,15 +42,9 @@ def test_rounding_stays_near_that_of_a_direct_convolution() -> None:
     x = torch.randn(1, 256, 12, 16)
     with torch.inference_mode():
         truth = F.conv2d(x.double(), conv.weight.double(), padding=1)
-        error = rms(winograd.convolve(x, winograd.taps_of(conv.weight), torch.zeros(128)) - truth)
+        error = rms(winograd.convolve(x, winograd.transform_filters(conv.weight), torch.zeros(128)) - truth)
         assert error < 2 * rms(rounding_of(conv, x))
 
 
 def test_the_tiles_of_a_batch_are_counted() -> None:
     assert winograd.tile_count(torch.empty(2, 3, 9, 8)) == 2 * 3 * 2
-
-
-def test_filters_are_kept_once_and_come_back_as_they_were() -> None:
-    weight = torch.randn(5, 3, 3, 3)
-    assert winograd.taps_of(weight).numel() == weight.numel()
-    assert torch.equal(winograd.weight_of(winograd.taps_of(weight)), weight)
