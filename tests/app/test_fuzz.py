@@ -33,6 +33,7 @@ from app.errors import BadRequest
 from benchmarks.reliability.bad_requests import FILES, ROUTES, bad_requests, broken, good_request
 from benchmarks.reliability.fuzz import send
 from models.images.decoding import ImageError, decode_image
+from tests.app.same_answers import assert_same
 
 seeded = settings(
     max_examples=200, derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
@@ -152,7 +153,7 @@ def test_bad_requests_are_answered_as_such_and_harm_nobody(
         for number, request in zip(range(210), bad_requests(seed=1), strict=False):
             response = send(client, request)
             assert response.status_code < 500, (number, request.kind, response.text)
-    assert good_answers(*ROUTES) == expected
+    assert_same(good_answers(*ROUTES), expected)  # later prompts on a photo may round otherwise
 
 
 @pytest.mark.parametrize("name", FILES)

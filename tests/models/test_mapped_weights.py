@@ -24,11 +24,11 @@ def peak():
 torch.set_num_threads(1)
 before = peak()
 sam = Sam.load(sys.argv[1], dtype=torch.bfloat16)
-weights = sum(one.numel() * one.element_size() for one in sam._model.parameters()) / 2**20
+weights = Path(sys.argv[1], "model.safetensors").stat().st_size / 2 / 2**20  # from four bytes to two
 print(weights, peak() - before)
 """
 # Libraries' pages that loading is the first to read, and the largest weight before it is converted, in MB.
-_ALLOWED = 24
+_ALLOWED = 40
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux says what memory holds")
 
 
