@@ -33,7 +33,10 @@ test_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 """
 NARROW = "backbone=dict(depth=18), neck=dict(in_channels=[64, 128, 256, 512])"
 FPN = f"model = dict({NARROW})"
-TWO_STAGES = f"model = dict({NARROW}, test_cfg=dict(rcnn=dict(score_thr=0.001)))"  # random ones are unsure
+# Random ones are unsure; and a thousand proposals and a hundred masks would take most of the tests' time.
+TWO_STAGES = (
+    f"model = dict({NARROW}, test_cfg=dict(rpn=dict(max_per_img=100), rcnn=dict(score_thr=0.001, max_per_img=20)))"
+)
 QUERIES = "num_queries=20, test_cfg=dict(max_per_img=20)"
 # A config, and what makes it small. Each needs an op or a rule of its own.
 FAMILIES = {
