@@ -36,7 +36,7 @@ docs/mlflow.md tells more. It needs the optional packages of `pip install '.[mlf
 
 
 ONNX = """\
-Write a SAM, SAM-HQ or SAM 2 (2.1) as encoder.onnx and decoder.onnx, with a model.json that says how images and prompts
+Write a SAM, SAM-HQ, SAM 2 (2.1) or EdgeTAM as encoder.onnx and decoder.onnx, with a model.json that says how images and prompts
 are prepared. ONNX Runtime gives the service's masks with them, without torch.
 """
 ONNX_NOTES = (

@@ -11,5 +11,6 @@ SEGMENTERS: Families[type[Segmenter[Any]]] = Families(
     "models.segmenter.sam:Sam",
     "models.segmenter.sam_hq:SamHQ",
     "models.segmenter.sam2:Sam2",
+    "models.segmenter.edgetam:EdgeTam",
     "models.segmenter.sam3:Sam3",
 )

@@ -20,15 +20,10 @@ from models.wrappers import StateDict, unwrapped
 SAM, SAM_HQ, SAM2 = ("sam",), ("sam_hq",), ("sam2", "sam2_video")
 # SAM 3 is published as one of videos too, in which a detector by texts and a tracker share the backbone: see `sam3`.
 SAM3 = ("sam3_tracker", "sam3_tracker_video", "sam3_video")
-MODEL_TYPES = (*SAM, *SAM_HQ, *SAM2, *SAM3)
+EDGETAM = ("edgetam", "edgetam_video")
+MODEL_TYPES = (*SAM, *SAM_HQ, *SAM2, *EDGETAM, *SAM3)
 # Those that are near to them and not served as segmenters: what to do.
-_EDGETAM = (
-    "EdgeTAM's backbone is RepViT, which transformers takes from timm, and timm is not imported without torchvision: "
-    "take SAM 2.1 tiny in its place (`box2mask weights pull sam2.1-tiny`)"
-)
 _OTHERS = {
-    "edgetam": _EDGETAM,
-    "edgetam_video": _EDGETAM,
     "sam3": "this part of SAM 3 finds by texts: name it as the detector. Points and boxes take the whole folder "
     "facebook/sam3, whose model_type is sam3_video",
     "sam3_lite_text": "SAM 3 LiteText is not served: take the folder facebook/sam3",

@@ -123,7 +123,7 @@ def test_a_path_that_is_not_there_is_refused_with_what_may_be_named(root: Path, 
     assert str(caught.value) == (
         f"BOX2MASK_SEGMENTER={tmp_path}/nothing: there is no such folder, and no weights of that name: "
         "expected a path, auto, none or one of yolof, sam-huge, sam-large, sam-base, sam2.1-tiny, sam2.1-small, "
-        "sam2.1-base-plus, sam2.1-large, sam-hq-base, sam-hq-large, sam-hq-huge, sam3, demo-yolof, demo-sam"
+        "sam2.1-base-plus, sam2.1-large, edgetam, sam-hq-base, sam-hq-large, sam-hq-huge, sam3, demo-yolof, demo-sam"
     )
 
 

@@ -1,10 +1,18 @@
-"""Small SAM 2s, SAM 3s and SAM-HQs with random weights that let image, place and prompt all reach the masks."""
+"""Small SAMs of the other families with random weights that let image, place and prompt all reach the masks."""
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
+import torch
 from transformers import (
+    EdgeTamConfig,
+    EdgeTamModel,
+    EdgeTamVideoConfig,
+    EdgeTamVideoModel,
+    EdgeTamVisionModel,
     Sam2Config,
     Sam2Model,
     Sam2VideoConfig,
@@ -18,6 +26,7 @@ from transformers import (
 )
 
 from benchmarks.segmenter_reference import random_weights
+from models.segmenter.repvit import RepViT
 
 IMAGE_SIZE = 128
 SAM3_IMAGE_SIZE = 112  # of whose masks a cell is 3.5 pixels wide, as in the published one
@@ -82,6 +91,60 @@ def random_sam2(seed: int = 0, image_size: int = IMAGE_SIZE, **masks: Any) -> Sa
 
 def random_sam2_video(seed: int = 0) -> Sam2VideoModel:
     return random_weights(Sam2VideoModel(sam2_video_config()), seed)
+
+
+class TimmBackbone(RepViT):
+    """This project's RepViT, called as transformers calls timm's, which is not imported without torchvision."""
+
+    def forward(self, pixels: torch.Tensor, **_: object) -> Any:
+        grids = super().forward(pixels).intermediate_hidden_states
+        return SimpleNamespace(last_hidden_state=[grid.permute(0, 3, 1, 2) for grid in grids], hidden_states=None)
+
+
+def random_edgetam(seed: int = 0, *, video: bool = False, **masks: Any) -> Any:
+    """transformers' own `EdgeTamModel`, or what is published, a model of videos; around `TimmBackbone`."""
+    parts = {
+        "vision_config": {
+            "model_type": "edgetam_vision_model",
+            "backbone_config": {
+                "model_type": "timm_wrapper", "architecture": "repvit_m1", "label_names": ["none"], "num_classes": 1,
+                "model_args": {"in_chans": 3, "features_only": True, "out_indices": [0, 1, 2, 3]},
+            },
+            "backbone_feature_sizes": [[IMAGE_SIZE // size, IMAGE_SIZE // size] for size in (4, 8, 16)],
+            "fpn_hidden_size": 32,
+        },
+        "prompt_encoder_config": _PROMPTS,
+        "mask_decoder_config": _MASKS | masks,
+    }  # fmt: skip
+    memory = {
+        "image_size": IMAGE_SIZE, "memory_attention_hidden_size": 32, "memory_attention_mlp_hidden_size": 32,
+        "memory_attention_num_layers": 1, "memory_encoder_hidden_size": 32, "memory_encoder_output_channels": 32,
+        "mask_downsampler_embed_dim": 32, "memory_fuser_embed_dim": 32, "memory_fuser_intermediate_dim": 32,
+        "memory_fuser_num_layers": 1, "perceiver_resampler_hidden_size": 32,
+    }  # fmt: skip
+
+    def made(config: Any) -> Any:
+        return TimmBackbone() if config.model_type == "timm_wrapper" else EdgeTamVisionModel(config)
+
+    name = "edgetam_video" if video else "edgetam"
+    place = f"transformers.models.{name}.modeling_{name}.AutoModel.from_config"
+    with mock.patch(place, made):
+        if video:
+            model: Any = EdgeTamVideoModel(EdgeTamVideoConfig(**parts, **memory))
+        else:
+            model = EdgeTamModel(EdgeTamConfig(**parts))
+    random_weights(model, seed)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, numbers in model.vision_encoder.backbone.named_buffers():
+            if name.endswith("running_mean"):
+                numbers.normal_(0, 0.3, generator=generator)
+            elif name.endswith("running_var"):
+                numbers.uniform_(0.5, 2, generator=generator)
+        for name, weight in model.vision_encoder.backbone.named_parameters():
+            if name.endswith("bn.weight"):  # no norm by its name
+                weight.normal_(0.25, 0.1, generator=generator)
+    return model
 
 
 def sam3_vision_config() -> dict[str, Any]:

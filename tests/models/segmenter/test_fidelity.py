@@ -1,4 +1,4 @@
-"""SAM-HQ, SAM 2 and SAM 3, read from folders that transformers writes, against transformers' own processor and model.
+"""SAM-HQ, SAM 2, EdgeTAM and SAM 3, from folders that transformers writes, against its own processor and model.
 
 `benchmarks/segmenter_reference.py` says how these are asked; `python -m benchmarks.fidelity` does it at full size.
 """
@@ -29,6 +29,7 @@ from benchmarks.segmenter_reference import (
 )
 from models.checkpoints import ModelFilesError
 from models.demo.scenes import render_scene
+from models.segmenter.edgetam import EdgeTam
 from models.segmenter.families import SEGMENTERS
 from models.segmenter.protocol import DecodeRequest
 from models.segmenter.sam import FACTORED_TOKENS, Sam
@@ -39,6 +40,7 @@ from models.types import Prompts
 from tests.models.segmenter.random_sams import (
     IMAGE_SIZE,
     SAM3_IMAGE_SIZE,
+    random_edgetam,
     random_sam2,
     random_sam2_video,
     random_sam3_tracker,
@@ -104,6 +106,7 @@ FAMILIES = {
         lambda: random_sam2(0, dynamic_multimask_via_stability=False), published_sam2, SQUARE
     ),
     "sam2_video": Family(random_sam2_video, published_sam2, SQUARE),
+    "edgetam": Family(lambda: random_edgetam(3, **SOMETIMES_STABLE), published_sam2, SQUARE),
     "sam3_tracker": Family(lambda: random_sam3_tracker(1, **SOMETIMES_STABLE), published_sam2, SQUARE_3),
     "sam3_video": Family(random_sam3_video, published_sam2, SQUARE_3),
 }
@@ -190,7 +193,12 @@ def test_clicks_are_answered_while_an_image_is_encoded(loaded: Loaded, photo: np
 
 @pytest.mark.parametrize(
     ("family", "make"),
-    [(SamHQ, random_sam_hq), (Sam2, lambda: random_sam2(1)), (Sam3, random_sam3_tracker)],
+    [
+        (SamHQ, random_sam_hq),
+        (Sam2, lambda: random_sam2(1)),
+        (EdgeTam, lambda: random_edgetam(3)),
+        (Sam3, random_sam3_tracker),
+    ],
 )
 def test_bfloat16_sees_what_float32_sees(family: type[Sam], make: Callable[[], Any], photo: np.ndarray) -> None:
     full, half = family(make()), family(make(), dtype=torch.bfloat16)
@@ -257,11 +265,6 @@ def test_sam3_in_a_folder_whose_tracker_has_no_vision_config(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("model_type", "way"),
     [
-        (
-            "edgetam",
-            r"EdgeTAM's backbone is RepViT, .* take SAM 2\.1 tiny in its place .`box2mask weights pull sam2",
-        ),
-        ("edgetam_video", "timm is not imported without torchvision"),
         ("sam3", "this part of SAM 3 finds by texts: name it as the detector"),
         ("sam3_lite_text", "SAM 3 LiteText is not served: take the folder facebook/sam3"),
     ],
@@ -271,6 +274,40 @@ def test_what_is_near_to_a_sam_is_refused_with_the_way_out(model_type: str, way:
     for place in (tmp_path, tmp_path / "config.json"):
         with pytest.raises(ModelFilesError, match=f"where the model_type is '{model_type}'\\. .*{way}"):
             SEGMENTERS.of(place)
+
+
+def test_edgetam_in_a_folder_as_published_is_that_of_images(tmp_path: Path, photo: np.ndarray) -> None:
+    """That is a model of videos, whose memory is left out."""
+    video = random_edgetam(3, video=True)
+    video.save_pretrained(tmp_path)
+    images = random_edgetam(3)
+    images.load_state_dict({name: video.state_dict()[name] for name in images.state_dict()})
+    theirs, scores = published_sam2(images, photo, KINDS["several boxes"], True)
+    ours = SEGMENTERS.of(tmp_path).load(tmp_path, torch.device("cpu"), torch.float32, fast=True)
+    found = ours.segment(photo, KINDS["several boxes"], multimask=True)
+    assert isinstance(ours, EdgeTam)
+    assert (found.masks == theirs).mean() >= 0.999
+    np.testing.assert_allclose(found.iou_scores, scores, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        (
+            {"backbone_config": {"architecture": "resnet50"}},
+            r"vision_config\.backbone_config\.architecture: expected repvit_m1, got resnet50",
+        ),
+        (
+            {"backbone_channel_list": [8, 4, 2, 1]},
+            r"backbone_channel_list: expected \[384, 192, 96, 48\], .*got \[8, 4",
+        ),
+    ],
+)
+def test_edgetam_of_another_backbone_is_refused(changed: dict[str, Any], said: str, tmp_path: Path) -> None:
+    """Such as transformers 5.23 writes by itself: in its default config the name of the architecture is misspelt."""
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "edgetam", "vision_config": changed}))
+    with pytest.raises(ModelFilesError, match=rf"config\.json: cannot build a SAM: .*{said}"):
+        EdgeTam.load(tmp_path)
 
 
 def test_sam3_of_another_neck_is_refused(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from models.segmenter.onnx_folder import DECODER, DESCRIPTION, ENCODER, OnnxErro
 from models.segmenter.protocol import DecodeRequest
 from models.segmenter.sam2 import Sam2
 from models.types import Prompts
-from tests.models.segmenter.random_sams import random_sam2, random_sam_hq
+from tests.models.segmenter.random_sams import random_edgetam, random_sam2, random_sam_hq
 
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
@@ -32,6 +32,7 @@ from examples.onnx_decoder import Model  # noqa: E402
 FAMILIES: dict[str, Callable[[], Any]] = {
     "sam_hq": random_sam_hq,
     "sam2": lambda: random_sam2(1, dynamic_multimask_stability_thresh=0.9),
+    "edgetam": lambda: random_edgetam(3),
 }
 
 

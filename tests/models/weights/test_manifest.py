@@ -9,7 +9,7 @@ from models import weights
 
 def test_the_repositorys_manifest_pins_everything_it_downloads():
     models = weights.load_manifest()
-    newer = [*(f"sam2.1-{size}" for size in ("tiny", "small", "base-plus", "large"))]
+    newer = [*(f"sam2.1-{size}" for size in ("tiny", "small", "base-plus", "large")), "edgetam"]
     newer += [*(f"sam-hq-{size}" for size in ("base", "large", "huge")), "sam3"]
     assert list(models) == ["yolof", "sam-huge", "sam-large", "sam-base", *newer, "demo-yolof", "demo-sam"]
     assert [name for name, model in models.items() if model.accept_at] == ["sam3"]
