@@ -36,8 +36,8 @@ docs/mlflow.md tells more. It needs the optional packages of `pip install '.[mlf
 
 
 ONNX = """\
-Write a SAM, SAM-HQ, SAM 2 (2.1) or EdgeTAM as encoder.onnx and decoder.onnx, with a model.json that says how images and prompts
-are prepared. ONNX Runtime gives the service's masks with them, without torch.
+Write a SAM, SAM-HQ, SAM 2 (2.1) or EdgeTAM as encoder.onnx and decoder.onnx, with a model.json that says how images
+and prompts are prepared. ONNX Runtime gives the service's masks with them, without torch.
 """
 ONNX_NOTES = (
     """\

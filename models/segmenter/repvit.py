@@ -156,20 +156,18 @@ def _stem(channels: int) -> nn.Sequential:
 @torch.no_grad()
 def folded(backbone: RepViT) -> RepViT:
     """The same network for inference alone, with new weights where something was folded, in channels-last order."""
-    copy = RepViT.__new__(RepViT)
-    nn.Module.__init__(copy)
-    copy.timm_model = _folded_parts(backbone.timm_model)
-    return copy.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+    copy: RepViT = _folded(backbone).eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return copy
 
 
-def _folded_parts(module: nn.Module) -> nn.Module:
+def _folded(module: nn.Module) -> nn.Module:
     if isinstance(module, _Normed | _Depthwise):
         return module.folded()
     children = dict(module.named_children())
     if not children:
         return module
     copy = module.__new__(type(module))
-    copy.__dict__ = {**module.__dict__, "_modules": {name: _folded_parts(child) for name, child in children.items()}}
+    copy.__dict__ = {**module.__dict__, "_modules": {name: _folded(child) for name, child in children.items()}}
     return copy
 
 
