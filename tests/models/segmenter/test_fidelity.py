@@ -200,8 +200,11 @@ def test_clicks_are_answered_while_an_image_is_encoded(loaded: Loaded, photo: np
         (Sam3, random_sam3_tracker),
     ],
 )
-def test_bfloat16_sees_what_float32_sees(family: type[Sam], make: Callable[[], Any], photo: np.ndarray) -> None:
-    full, half = family(make()), family(make(), dtype=torch.bfloat16)
+def test_bfloat16_sees_what_float32_sees(
+    family: type[Sam], make: Callable[[], Any], photo: np.ndarray, tmp_path: Path
+) -> None:
+    make().save_pretrained(tmp_path)
+    full, half = (family.load(tmp_path, dtype=dtype) for dtype in (torch.float32, torch.bfloat16))
     for kind in ("a box", "boxes with points"):
         ours, theirs = (one.segment(photo, KINDS[kind], multimask=True) for one in (half, full))
         assert (ours.masks == theirs.masks).mean() >= 0.9
