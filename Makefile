@@ -1,10 +1,11 @@
 # Everything runs in .venv, which is made and kept up to date as it is needed: `install` has what serving needs, `setup`
 # what development needs besides. Only the tests of what is for Azure need .venv-azureml too.
-.PHONY: install setup serve test test-bfloat16 lint bench soak load docs lock sbom audit image-test fresh-test clean
+.PHONY: install setup serve test test-bfloat16 lint bench peers soak load docs lock sbom audit image-test fresh-test clean
 
 VENV := .venv
 AZUREML := .venv-azureml
 AUDIT := .venv-audit
+PEERS := .venv-peers
 
 # As pyproject.toml's requires-python.
 NEEDS := box2mask needs Python 3.11.2 to 3.14
@@ -94,6 +95,14 @@ test-bfloat16: setup
 bench: setup
 	$(VENV)/bin/python -m benchmarks
 
+# Other runtimes, for the cases of the benchmark that run beside them: `python -m benchmarks --cases peer-encode ...`
+peers: setup $(PEERS)/.installed
+
+$(PEERS)/.installed: benchmarks/peers/requirements.txt
+	@$(VENV)/bin/python -m venv --clear $(PEERS)
+	@$(PEERS)/bin/python -m pip --quiet --disable-pip-version-check install --requirement benchmarks/peers/requirements.txt
+	@touch $@
+
 # The documents as a site in site/, to be opened or served from there; any link that leads nowhere is an error.
 docs: setup
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --config-file docs/site/mkdocs.yml
@@ -132,4 +141,4 @@ fresh-test: install
 	$(VENV)/bin/python docker/fresh_test.py $(FRESH_TEST)
 
 clean:
-	rm -rf $(VENV) $(AZUREML) $(AUDIT) site build dist .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	rm -rf $(VENV) $(AZUREML) $(AUDIT) $(PEERS) site build dist .pytest_cache .mypy_cache .ruff_cache *.egg-info

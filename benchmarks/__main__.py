@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import signal
 import sys
@@ -10,14 +11,15 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.cases import CASES, MODELS, Run, models_of
+from benchmarks.cases import ALL_CASES, CASES, MODELS, PEER_CASES, Run, models_of
 from benchmarks.machine import Machine
-from benchmarks.report import Comparison, Limit, Row, document, table
+from benchmarks.peers.peer import missing
+from benchmarks.report import TABLES, Row, document, table
 
 RESULTS = Path(__file__).parent / "results"
 
 EPILOG = """\
-cases:
+cases (those beside other runtimes need `make peers` and are run where they are named):
 {cases}
 
 examples:
@@ -30,7 +32,12 @@ examples:
 def main(argv: list[str] | None = None) -> int:
     """Returns 0. A command line that cannot be understood ends in argparse's SystemExit."""
     argv = sys.argv[1:] if argv is None else argv
-    args = build_parser().parse_args(argv)
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    if args.threads is not None:
+        os.environ["OMP_NUM_THREADS"] = str(args.threads)
+    if (why := missing()) and any(name in PEER_CASES for name in args.cases or ()):
+        parser.error(why)
     machine = Machine.this()
     rows: list[Row] = []
     began = time.monotonic()
@@ -41,14 +48,16 @@ def main(argv: list[str] | None = None) -> int:
     device = args.device if args.device != "auto" else "cuda" if machine.gpu else "cpu"
     dtype = args.dtype if args.dtype != "auto" else machine.best_dtype
     chosen = args.models or (["demo"] if args.quick else [])
-    with tempfile.TemporaryDirectory(prefix="box2mask-bench-") as scratch:
-        run = Run(Path(scratch), device, dtype, args.repeats, args.quick, say)
+    with tempfile.TemporaryDirectory(prefix="box2mask-bench-") as temporary:
+        scratch = args.scratch or Path(temporary)
+        scratch.mkdir(parents=True, exist_ok=True)
+        run = Run(scratch.resolve(), device, dtype, args.repeats, args.quick, say)
         for name in args.cases or CASES:
             for model in models_of(name, chosen):
                 say(f"{name} ({model})" if model != "none" else name)
-                found = CASES[name].measure(run, model)
+                found = ALL_CASES[name].measure(run, model)
                 rows += found
-                for kind in (Comparison, Limit):
+                for kind in TABLES.values():
                     cells = [row.cells() for row in found if isinstance(row, kind)]
                     if cells:
                         print(table(kind.header, cells), flush=True)
@@ -61,14 +70,14 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    cases = "\n".join(f"  {name:<11} {case.measure.__doc__}" for name, case in CASES.items())
+    cases = "\n".join(f"  {name:<12} {case.measure.__doc__}" for name, case in ALL_CASES.items())
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description="Run the straightforward loop and the service in turns on the same images, and compare.",
         epilog=EPILOG.format(cases=cases),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--cases", nargs="+", choices=CASES, metavar="CASE", help="only these")
+    parser.add_argument("--cases", nargs="+", choices=ALL_CASES, metavar="CASE", help="only these")
     parser.add_argument("--models", nargs="+", choices=MODELS, help="sizes of SAM, in place of each case's own")
     parser.add_argument("--repeats", type=_positive, metavar="N", help="pairs of runs, in place of each case's own")
     parser.add_argument(
@@ -77,6 +86,8 @@ def build_parser() -> argparse.ArgumentParser:
         default="auto",
         help="what the service computes in; auto: bfloat16 where the hardware has it",
     )
+    parser.add_argument("--threads", type=_positive, metavar="N", help="of every side (default: one for each core)")
+    parser.add_argument("--scratch", type=Path, metavar="FOLDER", help="where models are made, and kept")
     parser.add_argument("--device", default="auto", help="cpu or cuda, for both sides; auto takes a GPU")
     parser.add_argument("--quick", action="store_true", help="demo weights, once: to see that it works")
     parser.add_argument("--name", help="of the result file (default: after the processor)")
@@ -88,7 +99,7 @@ def _command(args: argparse.Namespace) -> str:
     """What was asked for, without where it was to be written."""
     words = ["python", "-m", "benchmarks"]
     for name, value in vars(args).items():
-        if name not in ("out", "name") and value not in (None, False):
+        if name not in ("out", "name", "scratch") and value not in (None, False):
             words += [
                 f"--{name}",
                 *(map(str, value) if isinstance(value, list) else [str(value)] * (value is not True)),

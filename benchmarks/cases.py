@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from benchmarks import load, tasks, workload
 from benchmarks.accuracy import DEMO_DETECTOR, DEMO_SEGMENTER, Accuracy, measure
 from benchmarks.child import Child
+from benchmarks.peers import cases as peers
 from benchmarks.report import Comparison, Limit, Row, duration, percentiles
 from benchmarks.service import Posting, Service
 
@@ -338,7 +339,7 @@ def throughput(run: Run, model: str) -> list[Row]:
 class Case:
     """models: by default, those that the case is worth its time on."""
 
-    measure: Callable[[Run, str], list[Row]]
+    measure: Callable[[Run, str], Sequence[Row]]
     models: tuple[str, ...]
 
 
@@ -353,13 +354,21 @@ CASES = {
     "busy-click": Case(busy_click, ("base", "huge")),
     "throughput": Case(throughput, ("demo", "base")),
 }
+# Those that need the environment of `make peers`, and run only where they are named.
+PEER_CASES = {
+    "peer-encode": Case(peers.encode, ("base", "huge")),
+    "peer-decode": Case(peers.decode, ("base",)),
+    "peer-yolof": Case(peers.yolof, ("r50",)),
+    "peer-sam2": Case(peers.sam2, ("tiny",)),
+}
+ALL_CASES = CASES | PEER_CASES
 MODELS = ("demo", "base", "huge")
 
 
 def models_of(name: str, chosen: Sequence[str]) -> Sequence[str]:
     """The models that a case runs on: its own, or those chosen where it knows them."""
-    usual = CASES[name].models
-    if not chosen or usual == ("none",):
+    usual = ALL_CASES[name].models
+    if not chosen or usual in (("none",), ("tiny",)):
         return usual
     if usual == ("r50",):
         return ["demo"] if set(chosen) == {"demo"} else usual

@@ -43,6 +43,35 @@ class Comparison:
 
 
 @dataclass(frozen=True)
+class PeerComparison:
+    """One case in another runtime and in ours, in turns. far: each one's relative error against ours in float32."""
+
+    case: str
+    peer: str
+    dtype: str
+    peer_s: list[float]
+    ours_s: list[float]
+    peer_mb: float
+    ours_mb: float
+    peer_far: float
+    ours_far: float
+
+    header = (
+        "case", "beside", "ours in", "theirs, median", "ours, median", "theirs / ours", "least", "most",
+        "their peak memory", "our peak memory", "repeats", "their error", "our error",
+    )  # fmt: skip
+
+    def cells(self) -> tuple[str, ...]:
+        ratios = [theirs / ours for theirs, ours in zip(self.peer_s, self.ours_s, strict=True)]
+        theirs, ours = statistics.median(self.peer_s), statistics.median(self.ours_s)
+        return (
+            self.case, self.peer, self.dtype, duration(theirs), duration(ours), f"{theirs / ours:.2f}×",
+            f"{min(ratios):.2f}×", f"{max(ratios):.2f}×", f"{self.peer_mb:.0f} MB", f"{self.ours_mb:.0f} MB",
+            str(len(ratios)), f"{self.peer_far:.1g}", f"{self.ours_far:.1g}",
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
 class Limit:
     """What was measured beside what bounds it. distance: how far the one is from the other."""
 
@@ -59,7 +88,7 @@ class Limit:
         return (self.case, self.dtype, self.measured, self.limit, self.distance, self.note)
 
 
-Row = Comparison | Limit
+Row = Comparison | PeerComparison | Limit
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -74,7 +103,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def document(machine: Machine, command: str, rows: Sequence[Row], accuracies: Sequence[Accuracy]) -> str:
     """The whole result file."""
     parts = [f"# {machine.name}", "\n".join([*machine.lines(), f"- `{command}`"]), NOTES]
-    for title, kind in (("Against the straightforward loop", Comparison), ("Against the machine's limit", Limit)):
+    for title, kind in TABLES.items():
         cells = [row.cells() for row in rows if isinstance(row, kind)]
         if cells:
             parts += [f"## {title}", table(kind.header, cells)]
@@ -83,12 +112,21 @@ def document(machine: Machine, command: str, rows: Sequence[Row], accuracies: Se
     return "\n\n".join(parts) + "\n"
 
 
+TABLES: dict[str, type[Row]] = {
+    "Against the straightforward loop": Comparison,
+    "Beside other runtimes": PeerComparison,
+    "Against the machine's limit": Limit,
+}
+
 NOTES = """\
 Times are of models with random weights, but for the demo ones. Reference and service ran in turns on the same images;
 ratio is that of the medians, least ratio the worst of any pair of runs. Peak memory is that of each side's own process.
 `encode`, `decode` and `png` call the code itself; everything else of ours is a request over HTTP, answered in full,
 and of the reference a call of its scoring function with the same body. Accuracy is that of the service's answers on
-the demo weights in the same numbers; a PNG is compared pixel by pixel."""
+the demo weights in the same numbers; a PNG is compared pixel by pixel.
+
+Beside other runtimes all sides have the same inputs and as many threads, and run in turns, each in a process of its
+own; above 1× ours is the faster one. An error is the norm of the difference from ours in float32, over its norm."""
 
 ACCURACY_HEADER = (
     "numbers", "masks", "mean IoU", "least IoU", "`iou_score` within", "boxes", "sides within", "scores within",

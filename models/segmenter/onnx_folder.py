@@ -108,7 +108,7 @@ def _write_decoder(decoder: DecoderGraph, segmenter: Segmenter[Any], path: Path)
 def _write(
     graph: nn.Module, example: Any, shapes: Any, inputs: Sequence[str], outputs: Sequence[str], path: Path
 ) -> None:
-    with _quietly():
+    with quietly():
         program = torch.onnx.export(
             graph.eval(),
             example,
@@ -124,7 +124,7 @@ def _write(
 
 
 @contextmanager
-def _quietly() -> Iterator[None]:
+def quietly() -> Iterator[None]:
     """Without what torch's exporter says of packages that are not needed here, and of its own parts."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level

@@ -78,8 +78,9 @@ def test_boxes_are_those_of_the_tiles_and_the_whole_photo(answer: Callable[..., 
     ]
     corners = expected.boxes_xyxy / np.array((WIDTH, HEIGHT, WIDTH, HEIGHT), np.float32)
     wanted = np.column_stack([corners, expected.scores, expected.labels])
-    by_place = [rows[np.lexsort(rows[:, :4].round(2).T)] for rows in (np.array(found), wanted)]  # scores may be equal
-    np.testing.assert_allclose(*by_place, atol=1e-3)
+    # Scores may be equal, or change places by their last digits: so each row has one beside it in the other list.
+    apart = np.abs(np.array(found)[:, None] - wanted).max(-1)
+    assert apart.min(0).max() < 1e-3 and apart.min(1).max() < 1e-3
     (few,) = answer(to_yolof(IMAGE, score_threshold=0.1, max_detections=2, tile_merge=merge, **TILES), "/yolof/score")
     assert_same(few["boxes"], first["boxes"][:2])
 
