@@ -1,6 +1,10 @@
 // The service as the page talks to it: which models it has, images that it keeps, and requests in AzureML's form.
 
+import { FRAME } from "./picture.js";
+
 const KEY = "box2mask.key";
+// Where images are sent: encoding begins as they arrive, in the frame of the page's requests.
+const IMAGES = `images?embed=true&exif_orientation=${FRAME.exif_orientation}`;
 
 /** An answer that says what went wrong. status: HTTP's, or 0 where there was no answer. */
 export class ServiceError extends Error {
@@ -43,7 +47,7 @@ export class Service {
 
   /** Has the service fetch an image, and gives its file, and its size turned upright. Raises ServiceError. */
   async fetchImage(url, signal) {
-    const kept = await this.#ask("images", { body: JSON.stringify({ url }), type: "application/json", signal });
+    const kept = await this.#ask(IMAGES, { body: JSON.stringify({ url }), type: "application/json", signal });
     const { image, upright } = await kept.json();
     return { reference: image, upright, file: await (await this.#ask(`images/${image}`, { signal })).blob() };
   }
@@ -64,7 +68,7 @@ export class Service {
   async #send(picture) {
     try {
       const { signal } = picture.closing;
-      const kept = await this.#ask("images", { body: picture.file, type: "application/octet-stream", signal });
+      const kept = await this.#ask(IMAGES, { body: picture.file, type: "application/octet-stream", signal });
       const { image, upright } = await kept.json();
       picture.checkFrame(upright);
       picture.reference = image;

@@ -27,8 +27,8 @@ sam = Sam.load(sys.argv[1], dtype=torch.bfloat16)
 weights = Path(sys.argv[1], "model.safetensors").stat().st_size / 2 / 2**20  # from four bytes to two
 print(weights, peak() - before)
 """
-# Libraries' pages that loading is the first to read (with AMX the trial of products reads more of them), and the largest
-# weight before it is converted, in MB.
+# Libraries' pages that loading is the first to read, more of them with AMX, and the largest weight before it is
+# converted, in MB.
 _ALLOWED = 60
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux says what memory holds")
 
