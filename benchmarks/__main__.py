@@ -11,10 +11,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.cases import ALL_CASES, CASES, MODELS, PEER_CASES, Run, models_of
+from benchmarks.cases import ALL_CASES, CASES, MODELS, PEER_CASES, models_of
 from benchmarks.machine import Machine
 from benchmarks.peers.peer import missing
 from benchmarks.report import TABLES, Row, document, table
+from benchmarks.run import Run
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -80,13 +80,23 @@ def _settle(model: Any) -> None:
 
 
 def make_sam(folder: Path, size: str = "huge") -> None:
-    """A Hugging Face folder in float32 safetensors: "base" takes 0.4 GB, "huge" 2.6 GB."""
+    """A Hugging Face folder in float32 safetensors: "base" takes 0.4 GB, "huge" 2.6 GB.
+
+    transformers' own random weights are near 1e-10. What they compute is denormal, for which an Intel processor takes a
+    hundred times as long as for other numbers.
+    """
     from transformers import SamConfig, SamImageProcessorPil, SamModel
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
     torch.manual_seed(0)
     model = SamModel(SamConfig(vision_config=SAM_SIZES[size]))
+    with torch.no_grad():
+        model.vision_encoder.pos_embed.normal_(0, 0.5)
+        for name, weight in model.vision_encoder.named_parameters():
+            if "rel_pos" in name:
+                weight.normal_(0, 0.1)
+    _of_usual_size(model)
     model.save_pretrained(folder)
     SamImageProcessorPil().save_pretrained(folder)
 
@@ -101,12 +111,18 @@ def make_sam2(folder: Path, size: str = "tiny") -> None:
         setattr(config.vision_config.backbone_config, name, value)
     model = Sam2Model(config)
     with torch.no_grad():
-        for module in model.modules():
-            if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d | nn.Embedding):
-                module.reset_parameters()
         backbone = model.vision_encoder.backbone
         backbone.pos_embed.normal_(0, 0.5)
         backbone.pos_embed_window.normal_(0, 0.5)
-        place = model.shared_image_embedding.positional_embedding.normal_(0, 1)
-        model.prompt_encoder.shared_embedding.positional_embedding.copy_(place)
+    _of_usual_size(model)
     model.save_pretrained(folder)
+
+
+@torch.no_grad()
+def _of_usual_size(model: Any) -> None:
+    """Give a SAM weights as torch draws them, and places that it can tell."""
+    for module in model.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d | nn.Embedding):
+            module.reset_parameters()
+    place = model.shared_image_embedding.positional_embedding.normal_(0, 1)
+    model.prompt_encoder.shared_embedding.positional_embedding.copy_(place)

@@ -119,11 +119,55 @@ def our_loop(device: str, folder: Path, dtype: str) -> Task:
     return loop
 
 
+def networks_alone(detector: Path, segmenter: Path, dtype: str, folder: Path, threshold: float) -> Task:
+    """A run is how many photos the networks take at once: each of the folder's photos, ready in memory, through both.
+
+    Each of several has its own networks and one thread; one alone has all of the process's threads.
+    """
+    import threading
+    from concurrent.futures import ThreadPoolExecutor
+
+    import torch
+
+    from models.detector.mmdetection import MMDetector
+    from models.types import Prompts
+
+    numbers = getattr(torch, dtype)
+    cores = torch.get_num_threads()
+    images = [np.asarray(Image.open(path).convert("RGB")) for path in sorted(folder.iterdir())]
+    both = [(MMDetector.load(detector, dtype=numbers), _segmenter("cpu", segmenter, dtype)) for _ in range(cores)]
+    samples = [(both[0][0].preprocess(image), both[0][1].preprocess(image)) for image in images]
+    lane = threading.local()
+
+    def networks(number: int) -> None:
+        find, segment = both[lane.number]
+        seen, resized = samples[number]
+        (raw,) = find.forward([seen])
+        boxes = find.postprocess(raw, score_threshold=threshold).boxes_xyxy
+        (embedding,) = segment.embed([resized])
+        if len(boxes):
+            segment.decode(embedding, Prompts(boxes_xyxy=boxes.astype(np.float64)), multimask=False)
+
+    def run(lanes: int) -> None:
+        free = iter(range(lanes))
+
+        def begin() -> None:
+            lane.number = next(free)
+            torch.set_num_threads(cores if lanes == 1 else 1)
+
+        with ThreadPoolExecutor(lanes, initializer=begin) as pool:
+            list(pool.map(networks, range(len(samples))))
+
+    return run
+
+
 def _segmenter(device: str, folder: Path, dtype: str) -> Sam:
     import torch
 
+    from models.devices import flush_denormals
     from models.segmenter.sam import Sam
 
+    flush_denormals()  # as the service's compute threads do
     return Sam.load(folder, device, getattr(torch, dtype), fast=True)
 
 

@@ -10,6 +10,7 @@ import io
 import json
 from collections.abc import Mapping
 from functools import cache
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -43,6 +44,15 @@ def picture(version: int = 0) -> np.ndarray:
             value = 255 * (version >> (8 * place + bit) & 1)
             image[8 * place : 8 * place + 8, 8 * bit : 8 * bit + 8] = value
     return image
+
+
+def write_photos(folder: Path, count: int) -> None:
+    """Drawn scenes as JPEG files, four of 640 x 480 for each of 1920 x 1080."""
+    folder.mkdir(parents=True)
+    for number in range(count):
+        size_hw = (1080, 1920) if number % 5 == 4 else (480, 640)
+        image = render_scene(np.random.default_rng(number), size_hw).image
+        Image.fromarray(image).save(folder / f"{number:04}.jpg", quality=90)
 
 
 def to_base64(image: np.ndarray) -> str:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import torch
-
 from models.c_library import c_function
+from models.devices import flush_denormals
 
 # From malloc.h of the GNU C library.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
@@ -14,10 +13,9 @@ MOST = 2**31 - 1
 def prepare_process() -> None:
     """Set the process up for training: best before it computes anything.
 
-    Gradients that have all but vanished are denormal numbers, on which a CPU is a hundred times slower. Threads and
-    workers take the setting over from the thread that starts them, those that run already do without it.
+    Gradients that have all but vanished are denormal numbers.
     """
-    torch.set_flush_denormal(True)
+    flush_denormals()
     keep_freed_memory()
 
 

@@ -26,6 +26,7 @@ from app.engine.fairness import FairSemaphore
 from app.engine.freed_memory import trim
 from app.errors import NotNumbers, Unavailable
 from models.detector.protocol import Detector, RawDetections, Sample
+from models.devices import flush_denormals
 from models.segmenter.protocol import DecodeRequest, RawMasks, Segmenter
 from models.types import Embedding, Prompts
 
@@ -239,7 +240,7 @@ class _Device:
         self.compute = Compute(
             f"compute-{models.device}",
             urgent_thread=is_cuda,
-            context=partial(_stream, models.device),
+            context=partial(_prepared, models),
             check=partial(torch.cuda.synchronize, models.device) if is_cuda else lambda: None,
             died=died,
         )
@@ -342,12 +343,14 @@ def _least_busy(devices: Sequence[_Device]) -> _Device:
     return min(devices, key=lambda one: (one.compute.ended, one.compute.load))
 
 
-def _stream(device: torch.device, urgent: bool) -> AbstractContextManager[object]:
-    """A CUDA stream for a thread, on which urgent work overtakes the rest; nothing on a CPU."""
-    if device.type != "cuda":
+def _prepared(models: Models, urgent: bool) -> AbstractContextManager[object]:
+    """What a compute thread is in for its life: on a GPU a CUDA stream, on which urgent work overtakes the rest."""
+    if models.device.type != "cuda":
         torch.get_num_threads()  # a thread that is new takes the process's number over when asked, and not before
+        if all(model.fast for model in (models.detector, models.segmenter) if model is not None):
+            flush_denormals()
         return nullcontext()
-    return torch.cuda.stream(torch.cuda.Stream(device, priority=-1 if urgent else 0))
+    return torch.cuda.stream(torch.cuda.Stream(models.device, priority=-1 if urgent else 0))
 
 
 def _parts(prompts: Prompts, at_once: int) -> list[Prompts]:

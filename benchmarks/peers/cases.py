@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -15,15 +15,12 @@ from benchmarks.peers.peer import (
     ONNX_RUNTIME,
     OPENVINO,
     OPENVINO_BFLOAT16,
-    OPENVINO_INT8,
     OPENVINO_WEIGHTS,
     Kind,
     Peer,
 )
 from benchmarks.report import PeerComparison
-
-if TYPE_CHECKING:
-    from benchmarks.cases import Run
+from benchmarks.run import Run, alternate, standing
 
 # Beside which numbers of ours a runtime stands.
 _BESIDE = {
@@ -31,7 +28,6 @@ _BESIDE = {
     ONNX_RUNTIME: "float32",
     OPENVINO_BFLOAT16: "bfloat16",
     OPENVINO_WEIGHTS: "bfloat16",
-    OPENVINO_INT8: "bfloat16",
 }
 
 
@@ -108,11 +104,9 @@ def _compare(
     inputs: Path | None = None,
 ) -> list[PeerComparison]:
     """A row for each runtime; numbers that are not served here are left out."""
-    from benchmarks.cases import alternate, standing
-
     threads = int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
     model, inputs = network.with_suffix(".onnx"), inputs or network.with_suffix(".npz")
-    served = [kind for kind in kinds if kind.numbers != "bfloat16" or "bfloat16" in ours]
+    served = [kind for kind in kinds if kind.numbers == "float32" or "bfloat16" in ours]
     peers = {kind.name: Peer(kind, threads, model, inputs) for kind in served}
     sides: dict[str, Child | Peer] = {**ours, **peers}
     with standing(list(sides.values())):

@@ -119,7 +119,9 @@ def our_detector(folder: Path, dtype: str) -> Task:
     import torch
 
     from models.detector.mmdetection import MMDetector
+    from models.devices import flush_denormals
 
+    flush_denormals()
     detector: Any = MMDetector.load(folder, torch.device("cpu"), getattr(torch, dtype), fast=True)
     sample = detector.preprocess(workload.picture())
 
@@ -134,8 +136,10 @@ def our_detector(folder: Path, dtype: str) -> Task:
 def _segmenter(folder: Path, dtype: str) -> Any:
     import torch
 
+    from models.devices import flush_denormals
     from models.segmenter.families import SEGMENTERS
 
+    flush_denormals()
     return SEGMENTERS.of(folder).load(folder, torch.device("cpu"), getattr(torch, dtype), fast=True)
 
 

@@ -26,8 +26,7 @@ class Kind:
 
 OPENVINO = Kind("openvino", "float32", "OpenVINO, float32")
 OPENVINO_BFLOAT16 = Kind("openvino", "bfloat16", "OpenVINO, bfloat16")
-OPENVINO_WEIGHTS = Kind("openvino", "int8-weights", "OpenVINO, weights in int8")
-OPENVINO_INT8 = Kind("openvino", "int8", "OpenVINO, int8")
+OPENVINO_WEIGHTS = Kind("openvino", "int8-weights", "OpenVINO, weights in int8, else bfloat16")
 ONNX_RUNTIME = Kind("onnxruntime", "float32", "ONNX Runtime, float32")
 
 

@@ -4,9 +4,8 @@ It runs in the peers' own environment, so it imports nothing of this project's. 
 `run` is answered with its seconds, `save FILE` with the same after its outputs have been written there (`.npz`). Before
 the first line comes `ready`.
 
-LIBRARY: openvino or onnxruntime. NUMBERS: float32, bfloat16, or of OpenVINO int8-weights (weights compressed by NNCF)
-and int8 (weights and activations, by NNCF's post-training quantisation on the inputs). INPUTS: an `.npz` with an array
-for each input.
+LIBRARY: openvino or onnxruntime. NUMBERS: float32, or of OpenVINO bfloat16 and int8-weights (compressed by NNCF).
+INPUTS: an `.npz` with an array for each input.
 """
 
 from __future__ import annotations
@@ -27,19 +26,15 @@ def by_openvino(numbers: str, threads: int, model: str, inputs: Inputs) -> Run:
 
     core = openvino.Core()
     network = core.read_model(model)
-    if numbers.startswith("int8"):
+    if numbers == "int8-weights":
         import nncf
 
-        if numbers == "int8-weights":
-            network = nncf.compress_weights(network, mode=nncf.CompressWeightsMode.INT8_ASYM)
-        else:
-            kind = nncf.ModelType.TRANSFORMER
-            network = nncf.quantize(network, nncf.Dataset([inputs]), model_type=kind, subset_size=1)
+        network = nncf.compress_weights(network, mode=nncf.CompressWeightsMode.INT8_ASYM)
     settings = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": threads,
         # By itself OpenVINO takes bfloat16 where that is native, whatever the network is in.
-        "INFERENCE_PRECISION_HINT": "bf16" if numbers == "bfloat16" else "f32",
+        "INFERENCE_PRECISION_HINT": "f32" if numbers == "float32" else "bf16",
     }
     compiled = core.compile_model(network, "CPU", settings)
     request = compiled.create_infer_request()

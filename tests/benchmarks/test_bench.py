@@ -23,10 +23,11 @@ from PIL import Image
 from benchmarks import load, reference, workload
 from benchmarks.__main__ import main
 from benchmarks.accuracy import compare_boxes, compare_masks, measure
-from benchmarks.cases import CASES, alternate, models_of
+from benchmarks.cases import CASES, models_of
 from benchmarks.child import Child, ChildFailed
 from benchmarks.machine import Machine
 from benchmarks.report import Comparison, Limit, document
+from benchmarks.run import alternate
 from benchmarks.service import ServiceFailed
 
 MACHINE = Machine(
