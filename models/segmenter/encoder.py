@@ -17,12 +17,10 @@ What it does otherwise:
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.models.sam.modeling_sam import (
     SamMLPBlock,
@@ -36,12 +34,10 @@ from transformers.models.sam.modeling_sam import (
 from transformers.models.sam_hq import modeling_sam_hq as hq
 
 from models.mapped_weights import MappedPages
+from models.segmenter.attention import Attend, Relative, attend_fused, attend_in_steps, fastest_reduced
 from models.segmenter.products import Product
 from models.segmenter.window_layout import Layout
 
-# Attention scores at once. In steps, as many per thread as its cache holds; fused, as many as make it worth while to
-# turn keys and values into the matrix units' layout again; off the CPU, as many as memory is happy to spare.
-_SCORES_IN_STEPS, _SCORES_FUSED, _SCORES_ELSEWHERE = 1 << 20, 4 << 20, 256 << 20
 # Tokens projected at once in float32 on the CPU. With bfloat16's matrix units, turning the weights into the units'
 # layout takes as long as some hundreds of tokens, so there a whole image's tokens go at once.
 _TOKENS, _TOKENS_BFLOAT16 = 1024, 4096
@@ -56,111 +52,13 @@ class UnknownEncoder(TypeError):
 
 
 @dataclass(frozen=True, eq=False)
-class Relative:
-    """Relative position embeddings of keys on a (kh, kw) grid, as they are multiplied with queries.
-
-    table: (D, 2 kh - 1 + 2 kw - 1). First the rows' embeddings from distance kh - 1 down to 1 - kh (query's row
-    minus key's row), then the columns' likewise. In this order the embeddings of one query's keys are neighbours.
-    """
-
-    table: Tensor
-    keys_hw: tuple[int, int]
-
-    def bias(self, query: Tensor, first_row: int) -> tuple[Tensor, Tensor]:
-        """The two terms (b, r, qw, kh) and (b, r, qw, kw) that a query's score with a key at (row, column) gains.
-
-        query: (b, r, qw, D), unscaled; the grid's rows from `first_row`, its columns from 0. The terms are
-        MViTv2's decomposed relative positions (https://arxiv.org/abs/2112.01526, eq. 4).
-        """
-        b, rows, columns, _ = query.shape
-        kh, kw = self.keys_hw
-        product = torch.bmm(query.flatten(1, 2), self.table.expand(b, -1, -1))  # (b, r qw, distances)
-        width = product.shape[-1]
-        # A step to the next row moves a query's keys one distance back; so does a step to the next column.
-        one, row = rows * columns * width, columns * width
-        by_row = product.as_strided((b, rows, columns, kh), (one, row - 1, width, 1), kh - 1 - first_row)
-        by_column = product.as_strided((b, rows, columns, kw), (one, row, width - 1, 1), 2 * kh - 1 + kw - 1)
-        return by_row, by_column
-
-
-# query (n, heads, qh, qw, D), key and value (n, heads, kh kw, D), their relative positions, out (n, qh, qw, heads, D),
-# and what to call between pieces. The queries' grid is the upper left part of the keys'. `out` is written, and query,
-# key and value may be views of one tensor with any strides but the last.
-Attend = Callable[[Tensor, Tensor, Tensor, Relative | None, Tensor, Callable[[], None]], None]
-
-
-def attend_in_steps(
-    query: Tensor, key: Tensor, value: Tensor, relative: Relative | None, out: Tensor, between: Callable[[], None]
-) -> None:
-    """Attention by bmm, softmax and bmm, on scores that stay in the cache. Fits `Attend`."""
-    n, heads, height, width, dim = query.shape
-    tokens = key.shape[2]
-    _, together, rows = _at_once(_SCORES_IN_STEPS * torch.get_num_threads(), n, heads, height, width * tokens)
-    scores = query.new_empty(together * rows * width * tokens)
-    for i in range(n):
-        for h in range(0, heads, together):
-            k, v = key[i, h : h + together], value[i, h : h + together]
-            if rows < height:  # used often: neighbours in memory are read faster
-                k, v = k.contiguous(), v.contiguous()
-            k = k.transpose(1, 2)
-            for r in range(0, height, rows):
-                q = query[i, h : h + together, r : r + rows]  # (b, r, qw, D)
-                b, here = q.shape[:2]
-                now = scores[: b * here * width * tokens].view(b, here * width, tokens)
-                if relative is not None:
-                    by_row, by_column = relative.bias(q, r)
-                    spread = now.view(b, here, width, *relative.keys_hw)
-                    torch.add(by_row.unsqueeze(-1), by_column.unsqueeze(-2), out=spread)
-                torch.baddbmm(now, q.flatten(1, 2), k, beta=0 if relative is None else 1, alpha=dim**-0.5, out=now)
-                torch.softmax(now, dim=-1, out=now)
-                attended = torch.bmm(now, v).view(b, here, width, dim)
-                out[i, r : r + rows, :, h : h + together] = attended.permute(1, 2, 0, 3)
-                between()
-
-
-def attend_fused(
-    query: Tensor, key: Tensor, value: Tensor, relative: Relative | None, out: Tensor, between: Callable[[], None]
-) -> None:
-    """Attention by torch's scaled_dot_product_attention, its bias built for a part of the queries. Fits `Attend`."""
-    n, heads, height, width, _ = query.shape
-    tokens = key.shape[2]
-    limit = _SCORES_FUSED * torch.get_num_threads() if query.device.type == "cpu" else _SCORES_ELSEWHERE
-    images, together, rows = _at_once(limit, n, heads, height, width * tokens)
-    for i, h in itertools.product(range(0, n, images), range(0, heads, together)):
-        part = (slice(i, i + images), slice(h, h + together))
-        for r in range(0, height, rows):
-            q = query[part][:, :, r : r + rows]  # (m, b, r, qw, D)
-            m, b, here = q.shape[:3]
-            mask = None
-            if relative is not None:
-                by_row, by_column = relative.bias(q.flatten(0, 1), r)
-                spread = by_row.unsqueeze(-1) + by_column.unsqueeze(-2)
-                mask = spread.reshape(m, b, here * width, tokens)
-            attended = F.scaled_dot_product_attention(q.flatten(2, 3), key[part], value[part], attn_mask=mask)
-            attended = attended.unflatten(2, (here, width)).permute(0, 2, 3, 1, 4)
-            out[i : i + images, r : r + rows, :, h : h + together] = attended
-            between()
-
-
-def _at_once(limit: int, images: int, heads: int, rows: int, each: int) -> tuple[int, int, int]:
-    """How many images, heads of an image and rows of a head to take at once, for at most `limit` scores.
-
-    each: the scores of one row of queries in one head. Rows are taken first, since they share keys and values.
-    """
-    return (
-        min(images, max(1, limit // (each * rows * heads))),
-        min(heads, max(1, limit // (each * rows))),
-        min(rows, max(1, limit // each)),
-    )
-
-
-@dataclass(frozen=True, eq=False)
 class _Layer:
     """A Hugging Face layer with what was worked out when the encoder was made."""
 
     module: SamVisionLayer
     layout: Layout
     relative: Relative | None
+    attend: Attend
     products: dict[str, Product]
 
 
@@ -181,7 +79,7 @@ class ImageEncoder:
     ) -> None:
         """encoder: on its device and in its dtype.
 
-        attend: the attention of all layers, by default the fastest of this module for the device and dtype.
+        attend: the attention of all layers, by default each one's fastest of `models.segmenter.attention`.
         way: how products are computed, one of `models.segmenter.products.ways`, by default each in its fastest way.
         frees: the module is not called any more, so its weights need not be kept in their own order too.
 
@@ -190,10 +88,7 @@ class ImageEncoder:
         _check(encoder)
         weight = encoder.patch_embed.projection.weight
         on_cpu, reduced = weight.device.type == "cpu", weight.dtype != torch.float32
-        if attend is None:
-            attend = attend_in_steps if on_cpu and not reduced else attend_fused
         self._encoder = encoder
-        self._attend = attend
         self._gelu = encoder.config.hidden_act == "gelu"
         self._tokens_at_once = (_TOKENS_BFLOAT16 if reduced else _TOKENS) if on_cpu else None
         (height, width), patch = encoder.patch_embed.image_size, encoder.patch_embed.projection.kernel_size
@@ -202,7 +97,7 @@ class ImageEncoder:
         pages = MappedPages() if frees else None
         with torch.no_grad():
             self._layers = [
-                _prepare(layer, self._grid_hw, _products(layer, rows, self._gelu, way, pages))
+                _prepare(layer, self._grid_hw, attend, _products(layer, rows, self._gelu, way, pages))
                 for layer in encoder.layers
             ]
 
@@ -302,11 +197,13 @@ class ImageEncoder:
                 padded[:, : block.height, : block.width] = qkv[start:stop].view(shape)[:, :, :, 1:]
                 key, value = padded.permute(3, 0, 4, 1, 2, 5)
             out = attended[start:stop].view(-1, block.height, block.width, heads, channels // heads)
-            self._attend(query, key.flatten(2, 3), value.flatten(2, 3), layer.relative, out, between)
+            layer.attend(query, key.flatten(2, 3), value.flatten(2, 3), layer.relative, out, between)
             start = stop
 
 
-def _prepare(layer: SamVisionLayer, grid_hw: tuple[int, int], products: dict[str, Product]) -> _Layer:
+def _prepare(
+    layer: SamVisionLayer, grid_hw: tuple[int, int], attend: Attend | None, products: dict[str, Product]
+) -> _Layer:
     attention = layer.attn
     window_hw = (layer.window_size, layer.window_size) if layer.window_size > 0 else grid_hw
     relative = None
@@ -316,7 +213,17 @@ def _prepare(layer: SamVisionLayer, grid_hw: tuple[int, int], products: dict[str
             resolved = attention.get_rel_pos(size, size, embeddings)  # (queries, keys, D), equal along diagonals
             tables.append(torch.cat([resolved[-1], resolved[0, 1:]]))  # the last query's keys, then the first's
         relative = Relative(torch.cat(tables).t().contiguous(), window_hw)
-    return _Layer(layer, Layout(grid_hw, window_hw), relative, products)
+    return _Layer(layer, Layout(grid_hw, window_hw), relative, attend or _fastest(layer, relative), products)
+
+
+def _fastest(layer: SamVisionLayer, relative: Relative | None) -> Attend:
+    weight, heads = layer.attn.qkv.weight, layer.attn.num_attention_heads
+    if weight.device.type != "cpu":
+        return attend_fused
+    if weight.dtype == torch.float32:
+        return attend_in_steps
+    dim, keys_hw = weight.shape[1] // heads, None if relative is None else relative.keys_hw
+    return fastest_reduced(heads, dim, keys_hw, weight.dtype, torch.get_num_threads())
 
 
 def _products(

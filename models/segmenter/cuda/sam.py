@@ -21,8 +21,8 @@ from torch import Tensor
 from transformers import SamModel
 from transformers.models.sam.modeling_sam import SamVisionEncoder, SamVisionLayer
 
+from models.segmenter.attention import attend_folded
 from models.segmenter.cuda.cuda_graphs import Graphs
-from models.segmenter.cuda.folded_attention import attend_folded
 from models.segmenter.decoder import PROJECT_FROM, Images, PlaceTables, encode_prompts
 from models.segmenter.encoder import ImageEncoder
 from models.segmenter.pixel_upload import normalize, upload

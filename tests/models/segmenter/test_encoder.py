@@ -11,20 +11,15 @@ from torch import Tensor, nn
 from transformers import SamConfig, SamModel, SamVisionConfig
 from transformers.models.sam.modeling_sam import SamVisionAttention, SamVisionEncoder, SamVisionLayer
 
+from models.segmenter import attention as attention_module
 from models.segmenter import encoder as encoder_module
-from models.segmenter.encoder import (
-    Attend,
-    ImageEncoder,
-    Relative,
-    UnknownEncoder,
-    attend_fused,
-    attend_in_steps,
-)
+from models.segmenter.attention import Attend, Relative, attend_folded, attend_fused, attend_in_steps
+from models.segmenter.encoder import ImageEncoder, UnknownEncoder
 from models.segmenter.sam import Sam
 from models.segmenter.window_layout import Layout
 
 DEMO = Path(__file__).parents[3] / "weights" / "demo" / "sam"
-ATTENDS = pytest.mark.parametrize("attend", [attend_in_steps, attend_fused])
+ATTENDS = pytest.mark.parametrize("attend", [attend_in_steps, attend_fused, attend_folded])
 
 
 def random_encoder(implementation: str = "eager", **config: Any) -> SamVisionEncoder:
@@ -106,8 +101,8 @@ def test_pieces_of_any_size_give_the_same(attend: Attend, monkeypatch: pytest.Mo
     pixels = random_pixels(encoder, batch=3)
     expected = plain(encoder, pixels)
     for scores, tokens in ((1, 7), (3 * 16 * 256, 100), (2 * 256 * 256, 256)):
-        monkeypatch.setattr(encoder_module, "_SCORES_IN_STEPS", scores)
-        monkeypatch.setattr(encoder_module, "_SCORES_FUSED", scores)
+        monkeypatch.setattr(attention_module, "_SCORES_IN_STEPS", scores)
+        monkeypatch.setattr(attention_module, "_SCORES_FUSED", scores)
         monkeypatch.setattr(encoder_module, "_TOKENS", tokens)
         torch.testing.assert_close(ImageEncoder(encoder, attend)(pixels), expected, rtol=1e-4, atol=1e-5)
 

@@ -3,9 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from models.segmenter.cuda import folded_attention
-from models.segmenter.cuda.folded_attention import attend_folded
-from models.segmenter.encoder import Relative, attend_fused
+from models.segmenter import attention
+from models.segmenter.attention import Relative, attend_folded, attend_fused, fastest_reduced
 
 
 def case(keys_hw: tuple[int, int], query_hw: tuple[int, int], dim: int) -> tuple[list[torch.Tensor], Relative]:
@@ -35,13 +34,13 @@ def test_no_bias_over_all_pairs_is_handed_over(monkeypatch: pytest.MonkeyPatch) 
     out = torch.empty(2, 14, 14, 3, 80)
     seen = []
 
-    def attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **how: object) -> torch.Tensor:
+    def fused(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **how: object) -> torch.Tensor:
         seen.append((query.shape[-1], key.shape[-1], value.shape[-1], "attn_mask" in how))
         return torch.zeros(query.shape)
 
-    monkeypatch.setattr(folded_attention.F, "scaled_dot_product_attention", attention)
+    monkeypatch.setattr(attention.F, "scaled_dot_product_attention", fused)
     attend_folded(*tensors, relative, out, lambda: None)
-    assert seen == [(112, 112, 112, False)]  # 80 + 14 + 14, and up to the next multiple of 8
+    assert seen == [(128, 128, 128, False)]  # 80 + 14 + 14, and up to the next multiple of 32
 
 
 def test_heads_that_would_be_too_long_keep_their_bias() -> None:
@@ -50,3 +49,9 @@ def test_heads_that_would_be_too_long_keep_their_bias() -> None:
     attend_fused(*tensors, relative, expected, lambda: None)
     attend_folded(*tensors, relative, folded, lambda: None)
     torch.testing.assert_close(folded, expected)
+
+
+def test_the_faster_way_is_one_that_there_is() -> None:
+    assert fastest_reduced(3, 16, (5, 9), torch.bfloat16, 1) in (attend_fused, attend_folded)
+    assert fastest_reduced(3, 16, None, torch.bfloat16, 1) is attend_fused  # nothing is to be folded
+    assert fastest_reduced(3, 104, (100, 60), torch.bfloat16, 1) is attend_fused  # too long
