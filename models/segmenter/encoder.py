@@ -217,12 +217,13 @@ def _prepare(
 
 
 def _fastest(layer: SamVisionLayer, relative: Relative | None) -> Attend:
-    weight, heads = layer.attn.qkv.weight, layer.attn.num_attention_heads
+    qkv, heads = layer.attn.qkv, layer.attn.num_attention_heads
+    weight = qkv.weight  # empty where a packed one has replaced it
     if weight.device.type != "cpu":
         return attend_fused
     if weight.dtype == torch.float32:
         return attend_in_steps
-    dim, keys_hw = weight.shape[1] // heads, None if relative is None else relative.keys_hw
+    dim, keys_hw = qkv.in_features // heads, None if relative is None else relative.keys_hw
     return fastest_reduced(heads, dim, keys_hw, weight.dtype, torch.get_num_threads())
 
 

@@ -138,6 +138,17 @@ def test_every_library_gives_the_same(way: str, activation: str, frees: bool) ->
         torch.testing.assert_close(plain(encoder, pixels), expected)
 
 
+def test_bfloat16_weights_are_replaced_by_packed_ones() -> None:
+    if not torch.backends.mkldnn.is_available():
+        pytest.skip("torch was built without oneDNN")
+    encoder = random_encoder("sdpa")
+    pixels = random_pixels(encoder)
+    expected = plain(encoder, pixels)
+    prepared = ImageEncoder(encoder.bfloat16(), way="packed", frees=True)
+    assert relative_error(prepared(pixels.bfloat16()), expected) < 0.1
+    assert not any(layer.attn.qkv.weight.numel() for layer in encoder.layers)
+
+
 @ATTENDS
 def test_a_batch_equals_its_images_alone(attend: Attend) -> None:
     encoder = random_encoder()
