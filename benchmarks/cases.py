@@ -41,12 +41,13 @@ def _floor(run: Run, model: str, row: Comparison) -> Limit:
     child = Child(tasks.gemms, run.device, folder, row.dtype)
     with standing([child]):
         seconds = alternate({"gemms": child}, None, [None] * (3 if run.quick else 9))["gemms"]
+        by = ", ".join(dict.fromkeys(child.answer()))
     floor, ours = layers * statistics.median(seconds), statistics.median(row.ours_s)
     return Limit(
         row.case,
         row.dtype,
         duration(ours),
-        f"{duration(floor)}: its matrix products",
+        f"{duration(floor)}: its matrix products ({by})",
         f"{ours / floor:.2f}×",
         f"{statistics.median(row.reference_s) / floor:.2f}× for the reference",
     )

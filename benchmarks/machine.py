@@ -20,7 +20,7 @@ PACKAGES = ("torch", "transformers", "mmdet", "numpy", "pillow", "opencv-python-
 class Machine:
     """features: those of FEATURES that the processor has. load: of the last minute, which others have caused.
 
-    commit: with "+" where the tree has changes.
+    commit: with "+" where the tree has changes. threads: that torch computes with.
     """
 
     date: str
@@ -33,6 +33,7 @@ class Machine:
     python: str
     packages: dict[str, str]
     commit: str
+    threads: int = 1
 
     @classmethod
     def this(cls) -> Machine:
@@ -51,6 +52,7 @@ class Machine:
             python=platform.python_version(),
             packages={name: version(name) for name in PACKAGES},
             commit=_commit(),
+            threads=torch.get_num_threads(),
         )
 
     @property
@@ -71,6 +73,8 @@ class Machine:
         return [
             f"- {self.date}, commit {self.commit}",
             f"- CPU: {self.cpu}, {self.cores} cores, {', '.join(self.features) or 'none of ' + ', '.join(FEATURES)}",
+            f"- threads of torch: {self.threads}; products: plain is torch's own choice, MKL in float32 and oneDNN "
+            "in bfloat16, packed is oneDNN on weights in its order",
             f"- GPU: {self.gpu or 'none'}",
             f"- memory: {self.memory_gb:.0f} GB; load average before: {self.load:.1f}",
             f"- Python {self.python}, {packages}",

@@ -156,15 +156,23 @@ def _attend_folded(query: Tensor, key: Tensor, value: Tensor, relative: Relative
     n, heads, height, width, dim = query.shape
     keys_h, keys_w = relative.keys_hw
     by_row, by_column = relative.bias(query.flatten(0, 1), 0)
-    long_query = query.new_zeros(n, heads, height, width, length)
+    rows, columns, rest = (
+        slice(dim, dim + keys_h),
+        slice(dim + keys_h, dim + keys_h + keys_w),
+        slice(dim + keys_h + keys_w, None),
+    )
+    long_query = query.new_empty(n, heads, height, width, length)
     long_query[..., :dim] = query
     # Scores are divided by the root of dim, which is not for the bias.
-    torch.mul(by_row.unflatten(0, (n, heads)), dim**0.5, out=long_query[..., dim : dim + keys_h])
-    torch.mul(by_column.unflatten(0, (n, heads)), dim**0.5, out=long_query[..., dim + keys_h :][..., :keys_w])
-    long_key = key.new_zeros(n, heads, keys_h * keys_w, length)
+    torch.mul(by_row.unflatten(0, (n, heads)), dim**0.5, out=long_query[..., rows])
+    torch.mul(by_column.unflatten(0, (n, heads)), dim**0.5, out=long_query[..., columns])
+    long_query[..., rest] = 0
+    long_key, long_value = (key.new_empty(n, heads, keys_h * keys_w, length) for _ in range(2))
     long_key[..., :dim] = key
-    long_key[..., dim : dim + keys_h + keys_w] = _places(keys_h, keys_w, key)
-    long_value = F.pad(value, (0, length - dim))
+    long_key[..., dim : rest.start] = _places(keys_h, keys_w, key)
+    long_key[..., rest] = 0
+    long_value[..., :dim] = value
+    long_value[..., dim:] = 0
     attended = F.scaled_dot_product_attention(long_query.flatten(2, 3), long_key, long_value, scale=dim**-0.5)
     out.copy_(attended[..., :dim].unflatten(2, (height, width)).permute(0, 2, 3, 1, 4))
 

@@ -162,17 +162,21 @@ class ImageEncoder:
         products = layer.products
         step = self._tokens_at_once or len(tokens)
         pieces = [slice(start, start + step) for start in range(0, len(tokens), step)]
-        qkv = buffer[: 3 * tokens.numel()].view(len(tokens), -1)
-        for piece in pieces:
-            products["qkv"](module.layer_norm1(tokens[piece]), qkv[piece])
+        if len(pieces) == 1 and products["qkv"].way != "plain":  # what oneDNN multiplies is a new tensor in any case
+            qkv = products["qkv"](module.layer_norm1(tokens))
             between()
+        else:
+            qkv = buffer[: 3 * tokens.numel()].view(len(tokens), -1)
+            for piece in pieces:
+                products["qkv"](module.layer_norm1(tokens[piece]), qkv[piece])
+                between()
         self._attention(layer, qkv, attended, batch, between)
+        del qkv
         for piece in pieces:
             tokens[piece].add_(products["proj"](attended[piece]))
             between()
         for piece in pieces:
             normed, first = module.layer_norm2(tokens[piece]), products["lin1"]
-            # What oneDNN multiplies is a new tensor in any case.
             room = buffer[: len(normed) * first.out_features].view(len(normed), -1) if first.way == "plain" else None
             hidden = first(normed, room)
             if not self._gelu:
