@@ -15,6 +15,8 @@ from torch import nn
 
 from models.detector import winograd
 
+# With AVX512 direct convolutions are as fast (YOLOF R50: 0.85 s beside 0.87 s), without the memory of the filters.
+WINOGRAD_PAYS = torch.backends.cpu.get_cpu_capability() != "AVX512"
 # Fewer channels than this, and Winograd's transforms cost more than the products they save (measured with AVX2).
 WINOGRAD_CHANNELS = 128
 # Fewer tiles than this in a batch, and there are too few products for what is done around them.
@@ -56,7 +58,8 @@ class FusedConv(nn.Module):
         self.register_buffer("weight", weight.to(dtype, memory_format=torch.channels_last))
         self.register_buffer("bias", bias.to(dtype))
         suits_winograd = (
-            dtype == torch.float32
+            WINOGRAD_PAYS
+            and dtype == torch.float32
             and weight.device.type == "cpu"
             and conv.kernel_size == (3, 3)
             and (conv.stride, conv.padding, conv.dilation, conv.groups) == ((1, 1), (1, 1), (1, 1), 1)

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from app.engine.cache import EmbeddingCache
+from app.engine.compute import Work
 from app.engine.engine import Batches, Engine, Models
 from app.errors import NotNumbers, Unavailable
 from models.detector.mmdetection import MMDetector
@@ -383,3 +384,16 @@ def test_embeddings_make_room_for_an_image_that_does_not_fit_beside_them(
 
     monkeypatch.setattr(segmenter, "embed", embed_what_fits)
     run(conversation, Models(None, segmenter), cache=cache)
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_a_compute_thread_takes_denormals_for_zero_on_the_fast_path(model_folders: Any, fast: bool) -> None:
+    """An Intel processor takes a hundred times as long for them. Both halves: torch's own threads do so too."""
+    seen: list[torch.Tensor] = []
+
+    async def conversation(engine: Engine) -> None:
+        times_one = Work[torch.Tensor, torch.Tensor](lambda items, between: [item * 1 for item in items])
+        seen.append(await engine._devices[0].compute.do(times_one, torch.full((1 << 20,), 1e-39)))
+
+    run(conversation, Models(None, Sam.load(model_folders.segmenter, fast=fast)))
+    assert bool((seen[0] == 0).all()) == fast

@@ -82,6 +82,7 @@ def test_it_is_the_convolution_and_what_follows(
 ) -> None:
     if not onednn:
         monkeypatch.setattr(conv_fusion, "_onednn_computes", lambda dtype: False)
+    monkeypatch.setattr(conv_fusion, "WINOGRAD_PAYS", True)
     torch.manual_seed(0)
     follower = None if norm is None else lively_norm(conv.out_channels, **norm)
     fused = FusedConv(conv, follower, relu)
@@ -98,6 +99,7 @@ def test_it_is_the_convolution_and_what_follows(
 
 
 def test_few_tiles_go_without_winograd(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conv_fusion, "WINOGRAD_PAYS", True)
     conv, used = nn.Conv2d(128, 128, 3, padding=1), []
     inner = conv_fusion.winograd.convolve
     monkeypatch.setattr(conv_fusion.winograd, "convolve", lambda *args: used.append(len(args[0])) or inner(*args))
@@ -239,3 +241,8 @@ def test_rounding_is_that_of_float32(demo_model: Any) -> None:
         x = torch.randn(1, 3, 192, 256) * 50
         for out, usual, truth in zip(ours(x), rounded(x.double()), exact(x.double()), strict=True):
             assert rms(out[0] - truth[0]) < rms(usual[0] - truth[0]) < 1e-3 * rms(truth[0])
+
+
+def test_no_filters_are_kept_where_they_do_not_pay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conv_fusion, "WINOGRAD_PAYS", False)
+    assert FusedConv(nn.Conv2d(128, 128, 3, padding=1)).filters is None
