@@ -6,6 +6,7 @@ They run in processes of their own, so each imports what it needs, and nothing o
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -177,29 +178,23 @@ def _segmenter(device: str, folder: Path, dtype: str) -> Sam:
 def gemms(device: str, folder: Path, dtype: str) -> Task:
     """A run is the four matrix products of one layer of a SAM's encoder, each by the fastest library at hand: times the
     layers, what no encoder can beat. It gives the names of `models.segmenter.products.ways` that were the fastest."""
-    import time
-
     import torch
     from transformers import SamConfig
 
     from models.segmenter.products import Way, ways
+    from models.segmenter.trials import least_seconds
 
     config = SamConfig.from_pretrained(folder).vision_config
     tokens = (config.image_size // config.patch_size) ** 2
     width, inner = config.hidden_size, config.mlp_dim
     chosen: list[tuple[str, Way, torch.Tensor]] = []
 
-    def seconds(way: Way, activations: torch.Tensor) -> float:
-        began = time.perf_counter()
-        way(activations, None)
-        return time.perf_counter() - began
-
     with torch.inference_mode():
         for before, after in ((width, 3 * width), (width, width), (width, inner), (inner, width)):
             linear = torch.nn.Linear(before, after, device=device, dtype=getattr(torch, dtype))
             activations = torch.randn(tokens, before, device=device).to(getattr(torch, dtype))
             made = {name: make() for name, make in ways(linear, tokens, gelu=False).items()}
-            times = {name: min(seconds(way, activations) for _ in range(4)) for name, way in made.items()}
+            times = least_seconds({name: partial(way, activations, None) for name, way in made.items()})
             best = min(times, key=lambda name: times[name])
             chosen.append((best, made[best], activations))
 

@@ -10,7 +10,6 @@ product.
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,14 +18,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from models.segmenter.trials import least_seconds
+
 # Attention scores at once. In steps, as many per thread as its cache holds; fused, as many as make it worth while to
 # turn keys and values into the matrix units' layout again; off the CPU, as many as memory is happy to spare.
 _SCORES_IN_STEPS, _SCORES_FUSED, _SCORES_ELSEWHERE = 1 << 20, 4 << 20, 256 << 20
 # Folded heads have a length that is a multiple of this, by kind of device, and at most this: what flash attention takes
 # for CUDA, and what the matrix units of a processor multiply at once.
 _STEP, _MOST = {"cpu": 32, "cuda": 8}, 256
-# How often each way is tried, in turns; the shortest time counts.
-_TRIALS = 4
+# Scores of a window in all heads from which on it is worth trying; where there are fewer, every start rounds alike.
+_LEAST_SCORES = 3 << 17
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,10 +143,8 @@ def attend_folded(
         return
     images, together = n, heads
     if query.device.type == "cpu":
-        each = height * width * key.shape[2]
         limit = _SCORES_FUSED * torch.get_num_threads()
-        together = min(heads, max(1, limit // each))
-        images = min(n, max(1, limit // (each * heads)))
+        images, together, _ = _at_once(limit, n, heads, height, width * key.shape[2])
     for i, h in itertools.product(range(0, n, images), range(0, heads, together)):
         part = (slice(i, i + images), slice(h, h + together))
         _attend_folded(query[part], key[part], value[part], relative, out[i : i + images, :, :, part[1]], length)
@@ -198,18 +197,20 @@ def fastest_reduced(heads: int, dim: int, keys_hw: tuple[int, int] | None, dtype
     """
     if keys_hw is None or _folded_length(dim, keys_hw, torch.device("cpu")) is None:
         return attend_fused
-    generator = torch.Generator().manual_seed(0)  # the process's own is not touched
     tokens = keys_hw[0] * keys_hw[1]
+    if heads * tokens**2 < _LEAST_SCORES:
+        return attend_fused
+    generator = torch.Generator().manual_seed(0)  # the process's own is not touched
     some = max(1, min(heads, _SCORES_FUSED // tokens**2))
     with torch.no_grad():
         query, key, value = torch.randn(3, 1, some, tokens, dim, generator=generator).to(dtype)
         table = torch.randn(dim, 2 * sum(keys_hw) - 2, generator=generator).to(dtype)
         relative, out = Relative(table, keys_hw), query.new_empty(1, *keys_hw, some, dim)
-        ways: tuple[Attend, ...] = (attend_fused, attend_folded)
-        seconds = [float("inf")] * len(ways)
-        for _ in range(_TRIALS):
-            for number, attend in enumerate(ways):
-                began = time.perf_counter()
-                attend(query.unflatten(2, keys_hw), key, value, relative, out, lambda: None)
-                seconds[number] = min(seconds[number], time.perf_counter() - began)
-    return ways[seconds.index(min(seconds))]
+        query = query.unflatten(2, keys_hw)
+        seconds = least_seconds(
+            {
+                "fused": lambda: attend_fused(query, key, value, relative, out, lambda: None),
+                "folded": lambda: attend_folded(query, key, value, relative, out, lambda: None),
+            }
+        )
+    return attend_folded if seconds["folded"] < seconds["fused"] else attend_fused

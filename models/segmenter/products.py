@@ -7,19 +7,19 @@ when an encoder is made: some milliseconds for each shape, once in a process.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import torch
 from torch import Tensor, nn
 
 from models.mapped_weights import MappedPages
+from models.segmenter.trials import least_seconds
 
 # Weights of a layer from which on it is worth trying; where layers are smaller, every start rounds alike.
 _LEAST_WEIGHTS = 1 << 20
-# Tokens that are multiplied to compare the libraries, and how often by each, in turns; the shortest time counts.
-_TRIED_TOKENS, _TRIALS = 256, 4
+# Tokens that are multiplied to compare the libraries.
+_TRIED_TOKENS = 256
 # Of the plain way's time, what another way may take at most. In an encoder, where plain products write into memory that
 # is there, packed ones that took 0.85 of their time alone were no faster; where packing helps, they take half.
 _WORTH = 0.75
@@ -119,18 +119,9 @@ def fastest(inside: int, outside: int, dtype: torch.dtype, gelu: bool, threads: 
                 made[name] = make()
             except RuntimeError:  # oneDNN has no such product for this processor
                 continue
-        seconds = dict.fromkeys(made, float("inf"))
-        for _ in range(_TRIALS):
-            for name, compute in made.items():
-                seconds[name] = min(seconds[name], _timed(compute, x, out))
+        seconds = least_seconds({name: partial(compute, x, out) for name, compute in made.items()})
     best = min(seconds, key=lambda name: seconds[name])
     return best if seconds[best] < _WORTH * seconds["plain"] else "plain"
-
-
-def _timed(compute: Way, x: Tensor, out: Tensor) -> float:
-    began = time.perf_counter()
-    compute(x, out)
-    return time.perf_counter() - began
 
 
 def _threads(linear: nn.Linear) -> int:
