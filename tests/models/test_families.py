@@ -42,6 +42,7 @@ class CornerDetector:
     input_scale = None
     takes_texts = False
     takes_exemplars = False
+    fast = True
     dtype = torch.float32
 
     def __init__(self, device: torch.device) -> None:

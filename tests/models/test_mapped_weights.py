@@ -27,9 +27,9 @@ sam = Sam.load(sys.argv[1], dtype=torch.bfloat16)
 weights = Path(sys.argv[1], "model.safetensors").stat().st_size / 2 / 2**20  # from four bytes to two
 print(weights, peak() - before)
 """
-# Libraries' pages that loading is the first to read, more of them with AMX, and the largest weight before it is
-# converted, in MB.
-_ALLOWED = 60
+# Libraries' pages that loading is the first to read, the largest weight before it is converted, and with AMX what is
+# tried to find the fastest products and attention, in MB. A second copy of the weights would be 195.
+_ALLOWED = 90
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux says what memory holds")
 
 

@@ -386,7 +386,8 @@ def test_two_sams_are_one_too_many(files: Files, tmp_path: Path) -> None:
 
 def test_no_sam_says_what_is_there(tmp_path: Path) -> None:
     with pytest.raises(
-        ModelFilesError, match="model_type is one of sam, sam_hq, sam2, sam2_video, sam3_.*; found nothing"
+        ModelFilesError,
+        match="model_type is one of sam, sam_hq, sam2, sam2_video, edgetam, edgetam_video, sam3_.*; found nothing",
     ):
         Sam.load(tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "clip"}')
