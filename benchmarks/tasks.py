@@ -8,16 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from benchmarks import workload
 from benchmarks.child import Task
-
-if TYPE_CHECKING:
-    from models.segmenter.sam import Sam
 
 # The reference's side
 
@@ -79,7 +76,7 @@ def reference_png(count: int) -> Task:
 
 
 def our_encoder(device: str, folder: Path, dtype: str) -> Task:
-    segmenter = _segmenter(device, folder, dtype)
+    segmenter = loaded_segmenter(device, folder, dtype)
     sample = segmenter.preprocess(workload.picture())
     return _finished(device, lambda _: segmenter.embed([sample]))
 
@@ -87,7 +84,7 @@ def our_encoder(device: str, folder: Path, dtype: str) -> Task:
 def our_decoder(device: str, folder: Path, dtype: str, count: int) -> Task:
     from models.types import Prompts
 
-    segmenter = _segmenter(device, folder, dtype)
+    segmenter = loaded_segmenter(device, folder, dtype)
     (embedding,) = segmenter.embed([segmenter.preprocess(workload.picture())])
     prompts = Prompts(boxes_xyxy=np.array(workload.boxes(count)))
     return _finished(device, lambda _: segmenter.decode(embedding, prompts, multimask=False))
@@ -105,7 +102,7 @@ def our_loop(device: str, folder: Path, dtype: str) -> Task:
     from app.contract.masks import encode_png
     from models.types import Prompts
 
-    segmenter = _segmenter(device, folder, dtype)
+    segmenter = loaded_segmenter(device, folder, dtype)
     sample = segmenter.preprocess(workload.picture())
     prompts = Prompts(points_xy=np.array([[[280.0, 320.0]]]))
 
@@ -136,7 +133,7 @@ def networks_alone(detector: Path, segmenter: Path, dtype: str, folder: Path, th
     numbers = getattr(torch, dtype)
     cores = torch.get_num_threads()
     images = [np.asarray(Image.open(path).convert("RGB")) for path in sorted(folder.iterdir())]
-    both = [(MMDetector.load(detector, dtype=numbers), _segmenter("cpu", segmenter, dtype)) for _ in range(cores)]
+    both = [(MMDetector.load(detector, dtype=numbers), loaded_segmenter("cpu", segmenter, dtype)) for _ in range(cores)]
     samples = [(both[0][0].preprocess(image), both[0][1].preprocess(image)) for image in images]
     lane = threading.local()
 
@@ -162,14 +159,15 @@ def networks_alone(detector: Path, segmenter: Path, dtype: str, folder: Path, th
     return run
 
 
-def _segmenter(device: str, folder: Path, dtype: str) -> Sam:
+def loaded_segmenter(device: str, folder: Path, dtype: str) -> Any:
+    """As the service's compute threads have it."""
     import torch
 
     from models.devices import flush_denormals
-    from models.segmenter.sam import Sam
+    from models.segmenter.families import SEGMENTERS
 
-    flush_denormals()  # as the service's compute threads do
-    return Sam.load(folder, device, getattr(torch, dtype), fast=True)
+    flush_denormals()
+    return SEGMENTERS.of(folder).load(folder, torch.device(device), getattr(torch, dtype), fast=True)
 
 
 # The machine's limit

@@ -33,7 +33,8 @@ _BESIDE = {
 
 def encode(run: Run, model: str) -> list[PeerComparison]:
     """SAM's image encoder beside OpenVINO and ONNX Runtime."""
-    folder, out = run.segmenter(model), _exported(run, model, networks.write_segmenter)
+    folder = run.segmenter(model)
+    out = _exported(run, folder, networks.write_segmenter)
     kinds = list(_BESIDE) if model != "huge" else [OPENVINO, OPENVINO_BFLOAT16, ONNX_RUNTIME]
     ours = _ours(run, lambda dtype: Child(networks.our_encoder, folder, dtype))
     return _compare(run, f"SAM {model}: encode", ours, kinds, out / "encoder", run.how_often(model, 3))
@@ -41,7 +42,8 @@ def encode(run: Run, model: str) -> list[PeerComparison]:
 
 def decode(run: Run, model: str) -> list[PeerComparison]:
     """SAM's decoder for 1, 16 and 100 boxes beside OpenVINO and ONNX Runtime."""
-    folder, out = run.segmenter(model), _exported(run, model, networks.write_segmenter)
+    folder = run.segmenter(model)
+    out = _exported(run, folder, networks.write_segmenter)
     rows: list[PeerComparison] = []
     for count, usual in zip(networks.BOXES, (20, 5, 3), strict=True):
         ours = _ours(run, lambda dtype, count=count: Child(networks.our_decoder, folder, dtype, count))  # type: ignore[misc]
@@ -54,7 +56,8 @@ def decode(run: Run, model: str) -> list[PeerComparison]:
 
 def yolof(run: Run, model: str) -> list[PeerComparison]:
     """YOLOF's network beside OpenVINO and ONNX Runtime."""
-    folder, out = run.detector(model), _exported(run, model, networks.write_detector)
+    folder = run.detector(model)
+    out = _exported(run, folder, networks.write_detector)
     ours = _ours(run, lambda dtype: Child(networks.our_detector, folder, dtype))
     kinds = [OPENVINO, ONNX_RUNTIME, OPENVINO_BFLOAT16]
     return _compare(run, f"YOLOF {model}: the network", ours, kinds, out / "network", run.how_often(model, 5))
@@ -67,16 +70,14 @@ def sam2(run: Run, model: str) -> list[PeerComparison]:
         from benchmarks.random_models import make_sam2
 
         make_sam2(folder, model)
-    out = _exported(run, f"sam2-{model}", networks.write_segmenter, folder)
+    out = _exported(run, folder, networks.write_segmenter)
     ours = _ours(run, lambda dtype: Child(networks.our_encoder, folder, dtype))
     kinds = [OPENVINO, ONNX_RUNTIME, OPENVINO_BFLOAT16]
     return _compare(run, f"SAM 2.1 {model}: encode", ours, kinds, out / "encoder", run.how_often(model, 3))
 
 
-def _exported(run: Run, model: str, write: Callable[..., Any], folder: Path | None = None) -> Path:
+def _exported(run: Run, folder: Path, write: Callable[..., Any]) -> Path:
     """The folder with a model's ONNX and inputs, which is made once."""
-    if folder is None:
-        folder = run.detector(model) if write is networks.write_detector else run.segmenter(model)
     out = run.scratch / f"peers-{folder.name}"
     if not out.exists():
         run.say(f"exporting {folder.name} as ONNX")

@@ -14,6 +14,7 @@ import numpy as np
 
 from benchmarks import workload
 from benchmarks.child import Task
+from benchmarks.tasks import loaded_segmenter
 
 BOXES = (1, 16, 100)
 _LOGITS = ["iou_predictions", "low_res_masks"]
@@ -88,7 +89,7 @@ def write_detector(folder: Path, out: Path) -> Task:
 
 def our_encoder(folder: Path, dtype: str) -> Task:
     """A run encodes the picture, from its bytes in the network's size; gives what the peers' graph gives, joined."""
-    segmenter = _segmenter(folder, dtype)
+    segmenter = loaded_segmenter("cpu", folder, dtype)
     sample = segmenter.preprocess(workload.picture())
 
     def run(_: Any) -> dict[str, np.ndarray]:
@@ -103,7 +104,7 @@ def our_decoder(folder: Path, dtype: str, count: int) -> Task:
     """A run decodes `count` boxes on a ready embedding; gives logits and scores."""
     from models.types import Prompts
 
-    segmenter = _segmenter(folder, dtype)
+    segmenter = loaded_segmenter("cpu", folder, dtype)
     (embedding,) = segmenter.embed([segmenter.preprocess(workload.picture())])
     prompts = Prompts(boxes_xyxy=np.array(workload.boxes(count)))
 
@@ -131,16 +132,6 @@ def our_detector(folder: Path, dtype: str) -> Task:
         return {"scores": scores.numpy(), "boxes": boxes.numpy()}
 
     return run
-
-
-def _segmenter(folder: Path, dtype: str) -> Any:
-    import torch
-
-    from models.devices import flush_denormals
-    from models.segmenter.families import SEGMENTERS
-
-    flush_denormals()
-    return SEGMENTERS.of(folder).load(folder, torch.device("cpu"), getattr(torch, dtype), fast=True)
 
 
 def _nothing(_: Any) -> None:
