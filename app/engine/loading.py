@@ -171,7 +171,7 @@ def load(settings: Settings, choice: Choice, *, for_folders: bool = False) -> En
     # Beside the loading, which waits for the same bytes of the same disk; hashing does not hold the GIL.
     with ThreadPoolExecutor(1, thread_name_prefix="hash") as beside:
         hashes = beside.submit(lambda: choice.hashes)
-        models = _load_models(settings, choice)
+        models = _on_a_brief_thread(lambda: _load_models(settings, choice))
         apart = for_folders and len(models) == 1 and models[0].device.type == "cpu"
         if apart:
             models += _more_for_folders(settings, choice, models[0])
@@ -190,7 +190,17 @@ def _more_for_folders(settings: Settings, choice: Choice, first: Models) -> list
     threads = torch.get_num_threads()
     at_once = min(threads, MOST_SMALL) if first.input_pixels() <= SMALL_PIXELS else 1
     torch.set_num_threads(threads // at_once)
-    return [model for _ in range(at_once - 1) for model in _load_models(settings, choice)]
+    return [model for _ in range(at_once - 1) for model in _on_a_brief_thread(lambda: _load_models(settings, choice))]
+
+
+def _on_a_brief_thread(load: Callable[[], list[Models]]) -> list[Models]:
+    """What `load` gives, or raises, on a thread that then ends, and OpenMP's threads with it.
+
+    Every thread that has computed keeps a team of them. Where all teams are more threads than there are cores, GNU's
+    OpenMP no longer lets them wait awake, and each step of a network starts late: clicks took 1.5 times as long.
+    """
+    with ThreadPoolExecutor(1, thread_name_prefix="load") as briefly:
+        return briefly.submit(load).result()
 
 
 def _load_models(settings: Settings, choice: Choice) -> list[Models]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
 
+from app.engine import loading
 from app.engine.loading import Choice, Chosen, choose, load
 from app.settings import Settings, SettingsError
 from models.checkpoints import CheckpointError, ModelFilesError
@@ -300,3 +302,16 @@ def test_a_hash_is_of_the_files_that_are_loaded_and_no_others(tmp_path: Path) ->
         config.write_text("_base_ = ['../base.py']\n")
         seen |= set(hashes())
     assert len(seen) == 6
+
+
+def test_the_thread_that_loads_ends_and_openmp_s_threads_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads, load_models = [], loading._load_models
+
+    def watched(*args: object) -> object:
+        threads.append(threading.current_thread())
+        return load_models(*args)
+
+    monkeypatch.setattr(loading, "_load_models", watched)
+    known = settings(detector="none", segmenter="demo-sam")
+    asyncio.run(load(known, choose(known), for_folders=True).aclose())
+    assert threads and not any(thread.is_alive() for thread in threads)
