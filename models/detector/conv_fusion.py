@@ -67,6 +67,7 @@ class FusedConv(nn.Module):
         )
         self.register_buffer("filters", winograd.transform_filters(weight) if suits_winograd else None)
         self._onednn = weight.device.type == "cpu" and _onednn_computes(dtype)
+        self._packed = False
 
     def forward(self, x: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
         """(B, C, H, W) -> (B, K, H', W'), channels-last, in its own dtype.
@@ -89,6 +90,11 @@ class FusedConv(nn.Module):
     def _in_onednn(self, x: torch.Tensor, residual: torch.Tensor | None) -> torch.Tensor:
         """By the operators that torch.compile's CPU backend calls, which write each value once."""
         shape = [*self.padding], [*self.stride], [*self.dilation], self.groups
+        if not self._packed:
+            # In oneDNN's own order, which the image's size may change: packed for the first, they are put in another at
+            # each call that wants one, as they would be at every call if they were not packed.
+            self.weight = torch.ops.mkldnn._reorder_convolution_weight(self.weight.contiguous(), *shape, [*x.shape])
+            self._packed = True
         parameters = x, self.weight, self.bias, *shape
         if residual is None:
             return torch.ops.mkldnn._convolution_pointwise(*parameters, "relu" if self.relu else "none", [], "")
@@ -148,6 +154,12 @@ def fuse(model: Any, dtype: torch.dtype = torch.float32) -> bool:
         _fuse_encoder(model.neck, dtype)
         _fuse_head(model.bbox_head, dtype)
     return True
+
+
+def first_convolution(model: Any) -> FusedConv | None:
+    """What a fused ResNet does first to the image, in any memory layout; None for other backbones."""
+    first = getattr(getattr(model, "backbone", None), "conv1", None)
+    return first if isinstance(first, FusedConv) else None
 
 
 def _known_yolof(model: Any) -> bool:

@@ -38,6 +38,7 @@ from models.detector.instance_masks import (
     is_large,
     keep_small,
 )
+from models.detector.known_normalizing import KnownNormalizing
 from models.detector.known_resize import KnownResize
 from models.detector.mmdet_values import Found, RawDetections, Sample, found_of, mapped
 from models.detector.pipelines import inference_pipeline
@@ -105,6 +106,10 @@ class MMDetector:
                 self.dtype = torch.float32
                 if fast:
                     conv_fusion.fuse(self._model, torch.float32)
+        first = conv_fusion.first_convolution(self._model)
+        known = first is not None and self._resize is not None  # whose images are bytes
+        self._normalizing = KnownNormalizing.find(model.data_preprocessor) if known else None
+        self._pixels_dtype = first.weight.dtype if first is not None else torch.float32
 
     @classmethod
     def find(cls, path: Path) -> Path:
@@ -223,13 +228,14 @@ class MMDetector:
         from mmdet.structures import DetDataSample
 
         with mmcv_ops.using(fast=self.fast), torch.autocast(self.device.type, self.dtype, enabled=self._autocast):
-            batch = self._model.data_preprocessor(
-                {
-                    "inputs": [sample.inputs for sample in samples],
-                    "data_samples": [DetDataSample(metainfo=sample.metainfo) for sample in samples],
-                },
-                False,
-            )
+            inputs = [sample.inputs for sample in samples]
+            if self._normalizing is not None:
+                pixels, noted = self._normalizing(inputs, self._pixels_dtype)
+                metas = [sample.metainfo | more for sample, more in zip(samples, noted, strict=True)]
+                batch = {"inputs": pixels, "data_samples": [DetDataSample(metainfo=meta) for meta in metas]}
+            else:
+                data_samples = [DetDataSample(metainfo=sample.metainfo) for sample in samples]
+                batch = self._model.data_preprocessor({"inputs": inputs, "data_samples": data_samples}, False)
             if self._dense:
                 outputs = self._model(**batch, mode="tensor")
             else:

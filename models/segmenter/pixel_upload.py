@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from models.pixel_table import look_up
+
 
 def upload(images: Sequence[np.ndarray], side: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """RGB images (h, w, 3) uint8 with no side above `side` -> on the device: pixels (B, side, side, 3) uint8 with
@@ -44,13 +46,9 @@ def normalize(pixels: Tensor, sizes: Tensor, mean: Tensor, std: Tensor, dtype: t
 
 
 def _by_table(pixels: np.ndarray, sizes: list[list[int]], mean: Tensor, std: Tensor, dtype: torch.dtype) -> Tensor:
-    """The same numbers, of which there are 256 for each channel, looked up within each image alone."""
-    numbers = ((torch.arange(256, dtype=torch.uint8).unsqueeze(1) / 255 - mean) / std).to(dtype)  # (256, 3)
-    same_bits = {2: torch.int16, 4: torch.int32, 8: torch.int64}[dtype.itemsize]  # numpy knows no bfloat16
-    table = numbers.view(same_bits).numpy()
+    """The same numbers, looked up within each image alone."""
+    numbers = (torch.arange(256, dtype=torch.uint8).unsqueeze(1) / 255 - mean) / std  # (256, 3)
     normalized = torch.zeros(pixels.shape, dtype=dtype)
-    found = normalized.view(same_bits).numpy()
-    for image, (height, width), into in zip(pixels, sizes, found, strict=True):
-        for channel in range(3):
-            into[:height, :width, channel] = np.take(table[:, channel], image[:height, :width, channel])
+    for image, (height, width), into in zip(pixels, sizes, normalized, strict=True):
+        look_up(numbers, image[:height, :width], into[:height, :width])
     return normalized.permute(0, 3, 1, 2)

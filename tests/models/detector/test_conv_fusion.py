@@ -98,6 +98,21 @@ def test_it_is_the_convolution_and_what_follows(
         assert out.is_contiguous(memory_format=torch.channels_last)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_was_packed_for_one_size_convolves_another(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    conv = nn.Conv2d(64, 96, 3, stride=2, padding=1)
+    fused = FusedConv(conv, dtype=dtype)
+    if not fused._onednn:
+        pytest.skip("oneDNN does not compute in these numbers here")
+    with torch.inference_mode():
+        for batch, height, width in ((1, 40, 60), (2, 7, 5), (1, 1, 1), (3, 90, 31)):
+            x = torch.randn(batch, 64, height, width).to(dtype)
+            again = FusedConv(conv, dtype=dtype)
+            torch.testing.assert_close(fused(x), again(x))
+            torch.testing.assert_close(fused(x).float(), conv(x.float()), atol=0.05, rtol=0.02)
+
+
 def test_few_tiles_go_without_winograd(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(conv_fusion, "WINOGRAD_PAYS", True)
     conv, used = nn.Conv2d(128, 128, 3, padding=1), []
