@@ -6,6 +6,7 @@ ServiceError            500  something failed that the client could not have hel
 ├── NotFound            404  no such route, or a model that this service does not serve
 ├── MethodNotAllowed    405  the route exists, not for this method
 ├── RequestTimeout      408  the body did not arrive in time
+├── Conflict            409  what is asked for is being done already
 ├── ImageGone           410  a request names an image by its hash, and it is not here (any more): send it again
 ├── PayloadTooLarge     413  the body is over the limit
 ├── UnsupportedEncoding 415  the body is compressed in a way that is not known here
@@ -68,6 +69,12 @@ class MethodNotAllowed(ServiceError):
     """The path is known, but not for this method."""
 
     status = 405
+
+
+class Conflict(ServiceError):
+    """What is asked for is being done already, for somebody else."""
+
+    status = 409
 
 
 class ImageGone(ServiceError):

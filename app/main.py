@@ -35,15 +35,16 @@ from app.http.intake import Intake
 from app.http.metrics import Metrics
 from app.http.middleware import RequestRecord, ScoringHeaders
 from app.http.tracing import Tracing
-from app.images.reading import ImageLimits, is_url
+from app.images.reading import is_url
 from app.images.store import ImageStore
 from app.playground import site
-from app.scoring.cost import AnswerLimits
 from app.scoring.description import describe
 from app.scoring.image_embedding import embedding_file, wanted_embedding
 from app.scoring.kept_image import keep_image
 from app.scoring.scorer import Scorer
 from app.scoring.waiting import within
+from app.serving.reloading import NewModels, Reloader
+from app.serving.served import Served, Serving
 from app.settings import Settings
 from models.images.formats import media_type
 
@@ -53,6 +54,9 @@ T = TypeVar("T")
 # What a page of another origin may send, and what it may read of an answer besides its body.
 REQUEST_HEADERS = ("authorization", "content-type", "content-encoding", "x-request-id", "x-ms-client-request-id")
 EXPOSED_HEADERS = ("x-request-id", "x-ms-request-id", "x-ms-run-fn-exec-ms", "retry-after", "server-timing")
+
+# Bytes of one that names no images.
+_SMALL_BODY = 2**16
 
 Answer = Callable[[Scorer, schemas.Request], Awaitable[Any]]
 
@@ -69,51 +73,43 @@ def create_app(settings: Settings, on_failure: Callable[[], object] = lambda: No
         settings.max_requests,
         most_per_client=lambda: settings.max_requests_per_key or _share(settings.max_requests, keys.count),
     )
-    metrics = Metrics(choice, admission)
+    metrics = Metrics(admission)
     tracing = Tracing.of(settings)
+    serving = Serving(choice, lambda served: metrics.watch(served.scorer.engine, served.choice))
+    store = ImageStore(int(settings.image_store_mb * 2**20))
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         try:
-            engine = await anyio.to_thread.run_sync(loading.load, settings, choice)
+            serving.begin(await load(settings, choice))
         except loading.EXPLAINED as error:
             app.state.startup_error = error  # says enough without a traceback
             raise
-        limits = ImageLimits.of(settings)
+        trimming = asyncio.create_task(freed_memory.trim_regularly(lambda: admission.ended))
+        loop = asyncio.get_running_loop()
+        app.state.reload_soon = lambda: asyncio.run_coroutine_threadsafe(app.state.reloader.on_signal(), loop)
+        log.info("ready")
         try:
-            await engine.warm_up()
-            metrics.watch(engine)
-            engine.when_failed(on_failure)
-            app.state.scorer = Scorer(
-                engine,
-                limits,
-                settings.max_prompts,
-                settings.response_schema,
-                AnswerLimits.of(settings),
-                ImageStore(int(settings.image_store_mb * 2**20)),
-                settings.default_texts,
-            )
-            trimming = asyncio.create_task(freed_memory.trim_regularly(lambda: admission.ended))
-            log.info("ready")
-            try:
-                yield
-            finally:
-                trimming.cancel()
-                await app.state.ahead.aclose()
-        except loading.EXPLAINED as error:
-            app.state.startup_error = error
-            raise
+            yield
         finally:
-            app.state.scorer = None
+            app.state.reload_soon = None
+            trimming.cancel()
+            await app.state.ahead.aclose()
             metrics.watch(None)
-            await engine.aclose()
+            await serving.aclose()
             if tracing is not None:
                 await anyio.to_thread.run_sync(tracing.close)
 
+    async def load(settings: Settings, choice: loading.Choice) -> Served:
+        served = await Served.load(settings, choice, store)
+        served.scorer.engine.when_failed(on_failure)
+        return served
+
     app = FastAPI(title="box2mask", version=version("box2mask"), lifespan=lifespan, redoc_url=None)
     app.router.redirect_slashes = False  # posting megabytes twice is no favour
-    app.state.choice = choice
-    app.state.scorer = None
+    app.state.serving = serving
+    app.state.reloader = Reloader(settings, serving, load)
+    app.state.reload_soon = None  # what a signal calls, once the models answer
     app.state.startup_error = None
     app.state.admission = admission
     app.state.metrics = metrics
@@ -153,10 +149,20 @@ def create_app(settings: Settings, on_failure: Callable[[], object] = lambda: No
                 with admission.admit(client):
                     yield body
 
+    @asynccontextmanager
+    async def _small_body(http: HttpRequest) -> AsyncIterator[bytearray | mmap]:
+        """The body of a request that takes no place among those in work."""
+        if app.state.stopping:
+            raise Stopping()
+        with app.state.intake.body() as held:
+            async with within(settings.request_timeout_s), app.state.intake.in_time():
+                body = await read_body(http, _SMALL_BODY, held)
+            yield body
+
     async def score(http: HttpRequest, answer: Answer) -> Response:
-        scorer: Scorer = app.state.scorer
         async with _let_in(http, int(settings.max_body_mb * 2**20)) as body:
-            content = await _while_connected(http, _score(http, scorer, body, answer))
+            with serving.use() as served:
+                content = await _while_connected(http, _score(http, served.scorer, body, answer))
         return Response(content, media_type="application/json")
 
     async def _score(http: HttpRequest, scorer: Scorer, body: bytearray | mmap, answer: Answer) -> bytes:
@@ -182,20 +188,21 @@ def create_app(settings: Settings, on_failure: Callable[[], object] = lambda: No
         app.add_route(path, _route(partial(score, answer=answer)), methods=["POST"])
 
     async def images(http: HttpRequest) -> Response:
-        scorer: Scorer = app.state.scorer
-        if not scorer.store.budget_bytes:
+        if not store.budget_bytes:
             raise NotFound("this service keeps no images: start it with BOX2MASK_IMAGE_STORE_MB")
         ahead, client = AheadParams.read(http.query_params), http.scope[access.CLIENT]
-        async with _let_in(http, min(scorer.limits.max_bytes, scorer.store.budget_bytes)) as body:
+        most = min(serving.scorer.limits.max_bytes, store.budget_bytes)
+        async with _let_in(http, most) as body:
             source = _image_or_url(http, bytes(body))
-            kept = await _while_connected(http, keep_image(scorer, client, source))
+            with serving.use() as served:
+                kept = await _while_connected(http, keep_image(served.scorer, client, source))
         if ahead.embed:
-            app.state.ahead.begin(scorer, client, kept["image"], exif_orientation=ahead.exif_orientation)
+            app.state.ahead.begin(serving, client, kept["image"], exif_orientation=ahead.exif_orientation)
         return JSONResponse(kept)
 
     async def kept_image(http: HttpRequest) -> Response:
         reference = http.path_params["reference"]
-        image = app.state.scorer.store.get(http.scope[access.CLIENT], reference)
+        image = store.get(http.scope[access.CLIENT], reference)
         if image is None:
             raise ImageGone(reference[:80])
         # Shown by itself it must not be taken for anything but a picture.
@@ -207,18 +214,28 @@ def create_app(settings: Settings, on_failure: Callable[[], object] = lambda: No
         return Response(image.file, headers=headers, media_type=media_type(image.file))
 
     async def embedding(http: HttpRequest) -> Response:
-        scorer: Scorer = app.state.scorer
         client, reference = http.scope[access.CLIENT], http.path_params["reference"]
-        wanted = wanted_embedding(scorer, choice, reference, http.query_params)
-        # The same content for as long as the service has the same model, which a browser asks by the tag.
-        headers = {"etag": wanted.tag, "cache-control": "private, no-cache"}
-        if scorer.store.get(client, reference) is not None and wanted.tag in http.headers.get("if-none-match", ""):
-            return Response(status_code=304, headers=headers)
-        async with _let_in(http, 0):
-            content = await _while_connected(http, embedding_file(scorer, client, wanted))
+        with serving.use() as served:
+            wanted = wanted_embedding(served.scorer, served.choice, reference, http.query_params)
+            # The same content for as long as the service has the same model, which a browser asks by the tag.
+            headers = {"etag": wanted.tag, "cache-control": "private, no-cache"}
+            if store.get(client, reference) is not None and wanted.tag in http.headers.get("if-none-match", ""):
+                return Response(status_code=304, headers=headers)
+            async with _let_in(http, 0):
+                content = await _while_connected(http, embedding_file(served.scorer, client, wanted))
         return Response(content, headers=headers, media_type="application/octet-stream")
 
+    async def reload(http: HttpRequest) -> Response:
+        if settings.admin_key is None:
+            raise NotFound("this service loads models anew on SIGHUP alone: start it with BOX2MASK_ADMIN_KEY")
+        async with _small_body(http) as body:
+            new = NewModels.read(bytes(body))
+        # To its end, also where nobody waits for it any more.
+        await asyncio.shield(app.state.reloader.reload(new))
+        return JSONResponse(describe(serving.scorer, serving.choice, settings))
+
     app.add_route("/images", _route(images), methods=["POST"])
+    app.add_route("/models/reload", _route(reload), methods=["POST"])
     app.add_route("/images/{reference}", _route(kept_image), methods=["GET"])
     app.add_route("/images/{reference}/embedding", _route(embedding), methods=["GET"])
 
@@ -233,14 +250,14 @@ def create_app(settings: Settings, on_failure: Callable[[], object] = lambda: No
     @app.api_route("/health/live", methods=["GET", "HEAD"])
     async def live() -> Response:
         # Where a restart may help; the process is about to end by itself.
-        if app.state.scorer is not None and not app.state.scorer.engine.healthy:
+        if serving.ready and not serving.scorer.engine.healthy:
             return PlainTextResponse("a device has stopped computing", 503)
         return PlainTextResponse("Healthy")
 
     @app.api_route("/health/ready", methods=["GET", "HEAD"])
     async def ready() -> Response:
         # The lifespan loads and tries the models before any request gets here.
-        if not app.state.scorer.engine.healthy:
+        if not serving.scorer.engine.healthy:
             return PlainTextResponse("a device has stopped computing", 503)
         if app.state.stopping:
             return PlainTextResponse("stopping", 503)
@@ -255,7 +272,7 @@ def create_app(settings: Settings, on_failure: Callable[[], object] = lambda: No
 
     @app.get("/version")
     async def versions() -> dict[str, Any]:
-        return describe(app.state.scorer, choice, settings)
+        return describe(serving.scorer, serving.choice, settings)
 
     @app.get("/swagger.json")
     async def swagger(http: HttpRequest) -> JSONResponse:

@@ -14,6 +14,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import uvicorn
+from fastapi import FastAPI
 from starlette.types import Message, Receive, Scope, Send
 
 from app.engine.loading import Choice
@@ -53,7 +54,7 @@ def serve(settings: Settings) -> int:
 
     app = create_app(settings, on_failure)
     listener = _listen(settings)
-    _announce(settings, app.state.choice, listener.getsockname()[1])
+    _announce(settings, app.state.serving.choice, listener.getsockname()[1])
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
         async def send_plainly(message: Message) -> None:
@@ -94,12 +95,22 @@ def serve(settings: Settings) -> int:
     )
     # When uvicorn has stopped gracefully it raises the signal again; to have been asked to stop is no failure.
     signal.signal(signal.SIGTERM, lambda number, frame: None)
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, lambda number, frame: _reload(app))
     with ExitStack() as stack:
         if settings.metrics_port is not None:  # already while the models load
             port = stack.enter_context(app.state.metrics.served(settings.host, settings.metrics_port))
             log.info("metrics are on %s/metrics", _url(settings, port))
         server.run(sockets=[listener])
     return DEVICE_FAILED if failed.is_set() else 0
+
+
+def _reload(app: FastAPI) -> None:
+    """What SIGHUP does: in the main thread, between any two instructions of the event loop's."""
+    if app.state.reload_soon is None:
+        log.warning("SIGHUP: the models are being loaded already, or ended")
+    else:
+        app.state.reload_soon()
 
 
 def _listen(settings: Settings) -> socket.socket:

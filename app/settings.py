@@ -105,6 +105,14 @@ class Settings(BaseSettings):
             "File with more API keys, one per line; the service reads it again when it changes, so keys can be rotated"
         ),
     )
+    admin_key: str | None = Field(
+        None,
+        repr=False,
+        description=(
+            "Key for `POST /models/reload`, as `Authorization: Bearer <key>`. Without one, the service loads models "
+            "anew only on SIGHUP"
+        ),
+    )
     cors_origins: str | None = Field(
         None,
         description=(

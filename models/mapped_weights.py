@@ -1,7 +1,9 @@
 """Weights that lie in a mapped file, as a model takes them: one after the other, without the file staying in memory.
 
 A mapped file takes memory page by page, as it is read, until the whole of it is let go. Here the pages of a weight are
-given back as soon as it has been copied. The system keeps them in its own cache as long as it has room.
+given back as soon as it has been copied. The system keeps them in its own cache as long as it has room. A loaded model
+has copies of all its weights: were some still the file, whoever writes a new model into it would change the loaded one,
+and end the process by making it shorter.
 """
 
 from __future__ import annotations
@@ -34,22 +36,28 @@ class MappedPages:
 
         tensor: that nobody has written to since it was mapped.
         """
-        if self._madvise is None or tensor.device.type != "cpu" or not tensor.is_contiguous():
+        if self._madvise is None or not self.holds(tensor) or not tensor.is_contiguous():
             return
         start = tensor.data_ptr()
         stop = start + tensor.numel() * tensor.element_size()
         first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
         length = stop // mmap.PAGESIZE * mmap.PAGESIZE - first
-        if length > 0 and any(low <= start and stop <= high for low, high in self._ranges):
+        if length > 0:
             self._madvise(ctypes.c_void_p(first), ctypes.c_size_t(length), mmap.MADV_DONTNEED)
+
+    def holds(self, tensor: torch.Tensor) -> bool:
+        """Whether a tensor is part of a file."""
+        if tensor.device.type != "cpu":
+            return False
+        return any(low <= tensor.data_ptr() < high for low, high in self._ranges)
 
 
 def moved(model: ModuleT, device: str | torch.device, dtype: torch.dtype | None = None) -> ModuleT:
-    """`model.to(device, dtype)`, in which a weight that is copied leaves no pages of its file behind."""
+    """`model.to(device, dtype)`, in which every weight of a file is copied, and leaves no pages of it behind."""
     pages = MappedPages()
 
     def one(tensor: torch.Tensor) -> torch.Tensor:
-        its = tensor.to(device, dtype if tensor.is_floating_point() else None)
+        its = tensor.to(device, dtype if tensor.is_floating_point() else None, copy=pages.holds(tensor))
         if its is not tensor:
             pages.give_back(tensor)
         return its

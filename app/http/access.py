@@ -26,6 +26,8 @@ log = logging.getLogger("box2mask")
 CLIENT = "box2mask.client"
 SHORTEST_KEY = 16  # characters; a key is to be drawn by a machine, not thought of
 _LOOK_EVERY_S = 1.0
+# What changes the service itself, and wants the key of whoever runs it.
+_ADMIN = "/models/reload"
 # To be read: probes have no key, a page cannot be told one before it is there, and the program is public.
 _OPEN_METHODS = ("GET", "HEAD", "OPTIONS")
 _OPEN = re.compile(r"/|/health/.*|/playground(/.*)?|/docs(/.*)?|/openapi\.json|/swagger\.json")
@@ -35,9 +37,14 @@ class ApiKeys:
     """The keys that let somebody in: those of a setting, and those of a file, which is read again when it changes."""
 
     def __init__(
-        self, keys: Sequence[str] = (), file: Path | None = None, clock: Callable[[], float] = time.monotonic
+        self,
+        keys: Sequence[str] = (),
+        file: Path | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        admin: str | None = None,
     ) -> None:
-        """file: a key a line; `#` begins a remark.
+        """file: a key a line; `#` begins a remark. admin: the key of whoever runs the service.
 
         Raises SettingsError, which never shows a key, for one that is too short or has characters that a header
         cannot carry, and for a file that cannot be read or has none.
@@ -45,6 +52,7 @@ class ApiKeys:
         self._file = file
         self._clock = clock
         self._own = _digests(keys, environment_name("api_keys"))
+        self._admin = [] if admin is None else _digests([admin], environment_name("admin_key"))
         self._of_file: list[bytes] = []
         self._file_stamp: tuple[int, ...] | None = None
         self._looked = clock()
@@ -55,7 +63,12 @@ class ApiKeys:
     @classmethod
     def of(cls, settings: Settings) -> ApiKeys:
         """As the settings have them. Raises SettingsError."""
-        return cls(settings.keys, settings.api_keys_file)
+        return cls(settings.keys, settings.api_keys_file, admin=settings.admin_key)
+
+    @property
+    def has_admin(self) -> bool:
+        """Whether there is a key for what changes the service itself."""
+        return bool(self._admin)
 
     @property
     def wanted(self) -> bool:
@@ -69,17 +82,11 @@ class ApiKeys:
     def client_of(self, headers: Mapping[str, str]) -> str:
         """Who asks, by the `Authorization` of a request: a short digest of the key. Raises Unauthorized."""
         self._look_again()
-        scheme, _, key = headers.get("authorization", "").strip().partition(" ")
-        if not scheme:
-            raise Unauthorized("expected the header Authorization: Bearer <key>, got none")
-        if scheme.lower() != "bearer" or not key.strip():
-            raise Unauthorized("expected the header Authorization: Bearer <key>, got another form")
-        digest = hashlib.sha256(key.strip().encode("latin-1", "replace")).digest()
-        # All of them, always: how long it takes tells nothing of which one it was, or nearly was.
-        matches = [hmac.compare_digest(digest, known) for known in (*self._own, *self._of_file)]
-        if not any(matches):
-            raise Unauthorized("the key in Authorization: Bearer is not one of this service's")
-        return digest.hex()[:12]
+        return _client(headers, [*self._own, *self._of_file])
+
+    def check_admin(self, headers: Mapping[str, str]) -> str:
+        """Who asks, as above, if it is whoever runs the service. Raises Unauthorized."""
+        return _client(headers, self._admin)
 
     def _look_again(self) -> None:
         """Take over what the file has become; what cannot be used leaves the keys as they were, and is logged."""
@@ -114,13 +121,30 @@ class Access:
             scope[CLIENT] = ""
             http = HttpRequest(scope, receive)
             is_open = scope["method"] in _OPEN_METHODS and _OPEN.fullmatch(scope["path"])
-            if self.keys.wanted and not is_open:
+            is_admin = self.keys.has_admin and scope["path"] == _ADMIN
+            if is_admin or (self.keys.wanted and not is_open):
                 try:
-                    scope[CLIENT] = self.keys.client_of(http.headers)
+                    check = self.keys.check_admin if is_admin else self.keys.client_of
+                    scope[CLIENT] = check(http.headers)
                 except Unauthorized as error:
                     await (await self.refuse(http, error))(scope, receive, send)
                     return
         await self.app(scope, receive, send)
+
+
+def _client(headers: Mapping[str, str], known_digests: Sequence[bytes]) -> str:
+    """The short digest of the key that a request brings, if it is one of these. Raises Unauthorized."""
+    scheme, _, key = headers.get("authorization", "").strip().partition(" ")
+    if not scheme:
+        raise Unauthorized("expected the header Authorization: Bearer <key>, got none")
+    if scheme.lower() != "bearer" or not key.strip():
+        raise Unauthorized("expected the header Authorization: Bearer <key>, got another form")
+    digest = hashlib.sha256(key.strip().encode("latin-1", "replace")).digest()
+    # All of them, always: how long it takes tells nothing of which one it was, or nearly was.
+    matches = [hmac.compare_digest(digest, known) for known in known_digests]
+    if not any(matches):
+        raise Unauthorized("the key in Authorization: Bearer is not one of this service's")
+    return digest.hex()[:12]
 
 
 def _stamp(file: Path) -> tuple[int, ...] | None:

@@ -38,6 +38,7 @@ from app.settings import SettingsError
 
 # From a click on a GPU to a photo on a small processor: 1 ms to 5 min.
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+_NOTHING = Choice(None, None)
 _SIZES = (1, 2, 4, 8, 16, 32, 64)
 
 
@@ -47,13 +48,13 @@ class Metrics(Observer):
     It is told of a request's stages as its `timings.Listener`, and of the devices' work as their Observer.
     """
 
-    def __init__(self, choice: Choice, admission: Admission) -> None:
+    def __init__(self, admission: Admission) -> None:
         disable_created_metrics()  # twice as many series for what nobody asks
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
         PlatformCollector(registry=self._registry)
         GCCollector(registry=self._registry)
-        self._engine = _EngineCollector(choice, admission)
+        self._engine = _EngineCollector(admission)
         self._registry.register(self._engine)
 
         def counter(name: str, text: str, *labels: str) -> Counter:
@@ -74,9 +75,9 @@ class Metrics(Observer):
         self._fetches = histogram("url_fetch_seconds", "A fetch of an image URL", "outcome")
         self._fetched = counter("url_fetch_bytes", "Bytes of the images fetched")
 
-    def watch(self, engine: Engine | None) -> None:
-        """Show this engine's state in a scrape, and be told of its work. None: there is none any more."""
-        self._engine.engine = engine
+    def watch(self, engine: Engine | None, choice: Choice = _NOTHING) -> None:
+        """Show this engine's state and models in a scrape, and be told of its work. None: there is none any more."""
+        self._engine.engine, self._engine.choice = engine, choice
         if engine is not None:
             engine.observe(self)
 
@@ -134,9 +135,9 @@ class Metrics(Observer):
 class _EngineCollector(Collector):
     """What is asked for at the time of a scrape; without an engine yet, that the service is not ready."""
 
-    def __init__(self, choice: Choice, admission: Admission) -> None:
+    def __init__(self, admission: Admission) -> None:
         self.engine: Engine | None = None
-        self._choice = choice
+        self.choice = _NOTHING
         self._admission = admission
 
     def collect(self) -> Iterable[Metric]:
@@ -158,7 +159,7 @@ class _EngineCollector(Collector):
 
     def _models(self, engine: Engine | None) -> Metric:
         served = [] if engine is None else [("detector", engine.detector), ("segmenter", engine.segmenter)]
-        chosen = {"detector": self._choice.detector, "segmenter": self._choice.segmenter}
+        chosen = {"detector": self.choice.detector, "segmenter": self.choice.segmenter}
         samples = []
         for kind, model in served:
             one = chosen[kind]

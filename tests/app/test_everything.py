@@ -201,7 +201,7 @@ def test_both_names_of_a_param_are_read_and_null_is_none() -> None:
 def test_clicks_run_in_between(sam_only: Callable[..., Settings]) -> None:
     async def conversation(http: httpx.AsyncClient, app: FastAPI) -> None:
         many = asyncio.create_task(http.post("/sam/score", json=to_sam(row(), points_per_side=40)))
-        compute = app.state.scorer.engine._devices[0].compute
+        compute = app.state.serving.scorer.engine._devices[0].compute
         while not compute.load:
             await asyncio.sleep(0)
         click = await http.post("/sam/score", json=to_sam(row(points=[[[30, 30]]])))

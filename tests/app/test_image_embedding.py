@@ -62,7 +62,7 @@ def metadata(file: bytes) -> dict[str, str]:
 
 
 def embedded(app: FastAPI, image: np.ndarray) -> torch.Tensor:
-    segmenter = app.state.scorer.engine.segmenter
+    segmenter = app.state.serving.scorer.engine.segmenter
     (embedding,) = segmenter.embed([segmenter.preprocess(image)])
     return embedding.features
 
@@ -76,10 +76,10 @@ def test_it_is_that_of_the_image_and_computed_once(model_folders: Any) -> None:
         (name, found), *others = load(answer.content).items()
         assert not others and name == "image_embeddings" and found.dtype == torch.float32
         assert torch.equal(found[0], expected.float())
-        segmenter = app.state.scorer.engine.segmenter
+        segmenter = app.state.serving.scorer.engine.segmenter
         assert metadata(answer.content) == {
             "image": NAME, "model": model_folders.segmenter.name,
-            "model_sha256": app.state.choice.hashes["segmenter"], "computed_in": "float32",
+            "model_sha256": app.state.serving.choice.hashes["segmenter"], "computed_in": "float32",
             "height": "48", "width": "96", "image_size": str(segmenter.image_size),
             "resized_height": str(segmenter.image_size // 2), "resized_width": str(segmenter.image_size),
         }  # fmt: skip

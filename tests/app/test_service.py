@@ -251,7 +251,7 @@ def test_a_photo_is_encoded_once_for_all_its_clicks(
     """By its content: the rest of the request may differ. Without a cache, once for a request."""
 
     async def conversation(client: httpx.AsyncClient, app: FastAPI) -> None:
-        segmenter = app.state.scorer.engine.segmenter
+        segmenter = app.state.serving.scorer.engine.segmenter
         embed, encoded_photos = segmenter.embed, []
 
         def count(samples: Any, between: Any) -> Any:
@@ -281,7 +281,7 @@ def test_embeddings_on_disk_survive_a_restart(
     answers, encoded_photos = [], []
 
     async def conversation(client: httpx.AsyncClient, app: FastAPI) -> None:
-        segmenter = app.state.scorer.engine.segmenter
+        segmenter = app.state.serving.scorer.engine.segmenter
         embed = segmenter.embed
 
         def count(samples: Any, between: Any) -> Any:

@@ -7,10 +7,19 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from transformers import SamConfig, SamImageProcessorPil, SamModel
+from transformers import (
+    SamConfig,
+    SamImageProcessorPil,
+    SamModel,
+    YolosConfig,
+    YolosForObjectDetection,
+    YolosImageProcessorPil,
+)
 
 from models.checkpoints import load_into, load_state_dict
+from models.detector.huggingface.detector import HuggingFaceDetector
 from models.mapped_weights import MappedPages, moved
+from models.segmenter.sam import Sam
 
 _LOADED = """
 import sys
@@ -93,3 +102,27 @@ def test_memory_that_is_no_files_is_left_as_it_is() -> None:
     before = tensor.clone()
     MappedPages().give_back(tensor)
     assert torch.equal(tensor, before)
+
+
+def test_a_loaded_model_is_as_it_was_whatever_its_file_becomes(tmp_path: Path) -> None:
+    """A new model is copied over the old one's file: the process that has the old one goes on with it."""
+    folders = {"sam": tmp_path / "sam", "detector": tmp_path / "detector"}
+    vision = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "mlp_dim": 64}
+    SamModel(SamConfig(vision_config=vision)).save_pretrained(folders["sam"])
+    SamImageProcessorPil().save_pretrained(folders["sam"])
+    config = YolosConfig(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, image_size=[64, 64],
+        num_detection_tokens=8, use_mid_position_embeddings=False,
+    )  # fmt: skip
+    YolosForObjectDetection(config).save_pretrained(folders["detector"])
+    YolosImageProcessorPil().save_pretrained(folders["detector"])
+    models = Sam.load(folders["sam"]), HuggingFaceDetector.load(folders["detector"])
+    networks: list[torch.nn.Module] = [models[0]._model, models[1]._network]
+    before = [{name: weight.clone() for name, weight in network.state_dict().items()} for network in networks]
+    for folder in folders.values():
+        assert str(folder) not in Path("/proc/self/maps").read_text()
+        with (folder / "model.safetensors").open("r+b") as file:
+            file.write(bytes((folder / "model.safetensors").stat().st_size))
+    for network, weights in zip(networks, before, strict=True):
+        for name, weight in network.state_dict().items():
+            assert torch.equal(weight, weights[name]), name

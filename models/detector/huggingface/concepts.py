@@ -26,6 +26,7 @@ from models.detector.protocol import ChannelOrder
 from models.detector.thresholds import kept
 from models.families import ModelFiles
 from models.huggingface_folder import find_folder, folder_files, folders_below, is_of, weights_at
+from models.mapped_weights import moved
 from models.rle import encode_rle
 from models.square_images import HALF_MEAN, HALF_STD, normalization, resized
 from models.types import EXEMPLARS_ALONE, Detections, Exemplars, check_rgb
@@ -102,7 +103,7 @@ class ConceptDetector:
         self.fast = fast
         self.side: int = network.config.image_size
         self.input_scale = (self.side, self.side)
-        self._network = network.to(self.device)
+        self._network = moved(network, self.device)
         self._reader = reader
         self._mean, self._std = (torch.tensor(one, dtype=torch.float32, device=self.device) for one in (mean, std))
         self._texts: OrderedDict[str, tuple[Tensor, Tensor]] = OrderedDict()

@@ -26,6 +26,7 @@ from models.detector.protocol import ChannelOrder
 from models.detector.thresholds import kept
 from models.families import ModelFiles
 from models.huggingface_folder import find_folder, folder_files, folders_below, is_of, weights_at
+from models.mapped_weights import moved
 from models.types import Detections, Exemplars, check_rgb
 
 # Of Grounding DINO's `post_process_grounded_object_detection`.
@@ -93,7 +94,7 @@ class HuggingFaceDetector:
         self.dtype = dtype if autocast else torch.float32
         self.fast = fast
         self._places = Places.of_huggingface(network)
-        self._network = network.to(self.device)
+        self._network = moved(network, self.device)
         self._images = images
         self._reader = reader
         self._wanted = frozenset(inspect.signature(network.forward).parameters)

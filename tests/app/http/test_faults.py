@@ -35,7 +35,7 @@ def test_a_service_that_is_stopping_refuses_new_requests(sam_only: Callable[...,
 def test_a_device_that_has_stopped_computing_is_told_by_the_probes(sam_only: Callable[..., Settings]) -> None:
     async def conversation(client: httpx.AsyncClient, app: FastAPI) -> None:
         assert (await client.get("/health/ready")).status_code == 200
-        app.state.scorer.engine._devices[0].compute.close()
+        app.state.serving.scorer.engine._devices[0].compute.close()
         for path in ("/health/ready", "/health/live", "/"):
             probe = await client.get(path)
             assert (probe.status_code, probe.text) == (503, "a device has stopped computing")
@@ -55,7 +55,7 @@ def test_a_fault_of_the_servers_is_a_500_that_tells_only_the_log(
     async def conversation(client: httpx.AsyncClient, app: FastAPI) -> None:
         content = to_sam(row(boxes="[[10, 10, 90, 50]]"))
         with monkeypatch.context() as patched:
-            patched.setattr(app.state.scorer.engine.segmenter, "embed", broken)
+            patched.setattr(app.state.serving.scorer.engine.segmenter, "embed", broken)
             response = await client.post("/score", json=content, headers={"x-request-id": "mine-1"})
         assert response.status_code == 500
         assert response.json() == {"message": "internal error; the server's log has it as request mine-1"}

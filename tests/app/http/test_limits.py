@@ -40,7 +40,7 @@ def test_a_body_over_the_limit_is_a_413(sam_only: Callable[..., Settings]) -> No
 
 def test_requests_over_the_limit_are_a_429(sam_only: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch) -> None:
     async def conversation(client: httpx.AsyncClient, app: FastAPI) -> None:
-        segmenter = app.state.scorer.engine.segmenter
+        segmenter = app.state.serving.scorer.engine.segmenter
         embed, entered, may_go_on = segmenter.embed, threading.Event(), threading.Event()
 
         def slowly(samples: Any, between: Any) -> Any:
@@ -130,8 +130,8 @@ def test_masks_that_would_be_too_many_pixels_are_refused_before_they_are_made(
         too_many = to_sam(row(boxes=[box] * 3), row(boxes=[box], multimask=True))
         assert (await client.post("/score", json=fits)).status_code == 200
         with monkeypatch.context() as patched:
-            patched.setattr(app.state.scorer.engine.segmenter, "embed", never)
-            patched.setattr(app.state.scorer.engine.segmenter, "decode_batch", never)
+            patched.setattr(app.state.serving.scorer.engine.segmenter, "embed", never)
+            patched.setattr(app.state.serving.scorer.engine.segmenter, "decode_batch", never)
             response = await client.post("/score", json=too_many)
         assert response.status_code == 400
         assert response.json() == {
@@ -179,7 +179,7 @@ def test_a_request_that_takes_too_long_is_a_504_and_its_work_is_dropped(
     async def conversation(client: httpx.AsyncClient, app: FastAPI) -> None:
         content, endless = to_sam(row(boxes="[[10, 10, 90, 50]]")), Endless()
         with monkeypatch.context() as patched:
-            patched.setattr(app.state.scorer.engine.segmenter, "embed", endless)
+            patched.setattr(app.state.serving.scorer.engine.segmenter, "embed", endless)
             response = await client.post("/score", json=content)
         assert response.status_code == 504
         assert response.json() == {"message": "not answered within 0.5 s"}
@@ -208,7 +208,7 @@ def test_the_work_of_a_client_that_has_gone_is_dropped(
                 await asyncio.sleep(0.01)
             endless = Endless()
             with monkeypatch.context() as patched:
-                patched.setattr(app.state.scorer.engine.segmenter, "embed", endless)
+                patched.setattr(app.state.serving.scorer.engine.segmenter, "embed", endless)
                 _, writer = await asyncio.open_connection("127.0.0.1", listener.getsockname()[1])
                 writer.write(b"POST /score HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
                 await writer.drain()

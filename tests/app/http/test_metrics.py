@@ -23,7 +23,6 @@ from prometheus_client import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
 from prometheus_client.parser import text_string_to_metric_families
 
-from app.engine.loading import Choice
 from app.http.admission import Admission
 from app.http.metrics import Metrics
 from app.settings import SettingsError
@@ -289,7 +288,7 @@ def test_the_alerts_are_rules_with_a_severity_and_a_summary() -> None:
 
 
 def test_applications_have_registries_of_their_own_and_none_is_the_librarys() -> None:
-    one, other = (Metrics(Choice(None, None), Admission(1)) for _ in range(2))
+    one, other = (Metrics(Admission(1)) for _ in range(2))
     one.on_request("/score", 200, 0.1, rows=1, bytes_in=1, bytes_out=1, reason="")
     assert b'box2mask_requests_total{route="/score"' in one.text()[0]
     assert b'box2mask_requests_total{route="/score"' not in other.text()[0]
@@ -297,7 +296,7 @@ def test_applications_have_registries_of_their_own_and_none_is_the_librarys() ->
 
 
 def test_a_port_of_its_own_is_one_that_is_free() -> None:
-    metrics = Metrics(Choice(None, None), Admission(1))
+    metrics = Metrics(Admission(1))
     with metrics.served("127.0.0.1", 0) as port:
         assert scrape(f"http://127.0.0.1:{port}")("box2mask_ready") == 0
         with (
@@ -332,7 +331,7 @@ def test_a_gpus_memory_and_a_lost_device_are_told(monkeypatch: pytest.MonkeyPatc
         cache=cache,
         observe=lambda observer: None,
     )
-    metrics = Metrics(Choice(None, None), Admission(1))
+    metrics = Metrics(Admission(1))
     metrics.watch(engine)
     scraped = Scrape(list(text_string_to_metric_families(metrics.text()[0].decode())))
     memory = {

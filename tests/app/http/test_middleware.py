@@ -17,7 +17,6 @@ from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.contract import schemas
-from app.engine.loading import Choice
 from app.errors import (
     BadRequest,
     ImageGone,
@@ -75,7 +74,7 @@ class Doorkeeper:
 
 @pytest.fixture
 def metrics() -> Metrics:
-    return Metrics(Choice(None, None), Admission(3))
+    return Metrics(Admission(3))
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ def test_a_photo_is_hashed_once_and_a_click_goes_to_a_thread_for_its_mask_alone(
     monkeypatch.setattr(row_image, "content_key", counted)
 
     async def conversation(app: FastAPI, ask: Ask) -> None:
-        pool, went = app.state.scorer.engine._pool, []
+        pool, went = app.state.serving.scorer.engine._pool, []
         submit = pool.submit
         monkeypatch.setattr(pool, "submit", lambda *work: (went.append(work), submit(*work))[1])
         await ask("POST", "/images", content=PICTURE)
@@ -82,7 +82,7 @@ def test_what_is_encoded_ahead_waits_for_nobody_and_harms_nobody(
             await asyncio.gather(*app.state.ahead.tasks)
             return answer.status_code
 
-        scorer, admission = app.state.scorer, app.state.admission
+        scorer, admission = app.state.serving.scorer, app.state.admission
         assert [await send(query) for query in ("", "?embed=false", "?other=1")] == [200] * 3
         assert await send("?embed=yes") == await send("?embed=true&exif_orientation=1") == 400
         with admission.admit():  # of two places one is left, which is for who waits

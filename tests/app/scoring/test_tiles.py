@@ -146,7 +146,7 @@ def test_tiles_are_encoded_once(sam_only: Callable[..., Settings]) -> None:
         for boxes in ([BOX, BOX, [100, 20, 110, 30]], [BOX], [[5, 5, 20, 20]], [LARGE_BOX]):
             response = await http.post("/sam/score", json=to_sam(row(IMAGE, boxes=boxes), **TILES))
             assert response.status_code == 200, response.text
-            counts.append(app.state.scorer.engine.cache.stats().misses)
+            counts.append(app.state.serving.scorer.engine.cache.stats().misses)
         assert counts == [1, 1, 2, 3]  # one tile, the same, another one, the whole photo
 
     converse(sam_only(), conversation)

@@ -1,0 +1,1 @@
+"""Which models answer now, and how others take their place while the service runs."""
