@@ -20,7 +20,7 @@ from models.segmenter.everything import Grid
 # Of FastAPI's own routes, the description itself, and a page for people.
 UNDESCRIBED = {"/openapi.json", "/swagger.json", "/docs", "/docs/oauth2-redirect", "/playground"}
 UNDESCRIBED |= {"/playground/{name:path}"}
-STATUSES = {"200", "400", "401", "404", "408", "409", "410", "413", "415", "429", "500", "503", "504"}
+STATUSES = {"200", "400", "401", "404", "408", "410", "413", "415", "429", "500", "503", "504"}
 
 
 def nodes(node: Any) -> Iterator[dict[str, Any]]:
