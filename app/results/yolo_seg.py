@@ -1,6 +1,6 @@
 """A training set for YOLO's segmentation models, as Ultralytics reads it.
 
-    images/      the images, hard links where the file system allows it and copies elsewhere
+    images/      copies of the images, which whoever trains on the set may change
     labels/      for each image a text file with a line for each object: class x1 y1 x2 y2 ..., in 0..1 of width, height
     train.txt    the images to train on; val.txt: every fifth, to validate on
     data.yaml    names these two, and the classes
@@ -11,8 +11,6 @@ filled by pixel centres, the ring gives the mask's pixels again.
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -22,6 +20,7 @@ import numpy as np
 from app.prediction import PredictedObject
 from app.results.image_result import EXACT, Corners, Results, label_of, mask_of
 from models.data.formats.yolo.writing import fraction_text, write_yaml
+from models.data.images import copy
 from models.data.parsing.shapes import joined
 
 VALIDATION_EVERY = 5
@@ -59,7 +58,7 @@ def write(folder: Path, results: Results, class_names: Sequence[str], root: Path
             stem += "_"
         stems.add(stem)
         names.append(stem + flat.suffix)
-        _link(source, folder / "images" / names[-1])
+        copy(source, folder / "images" / names[-1])
         lines = []
         for one in result.objects:
             ring = _ring(one, result.size_hw, corners)
@@ -76,13 +75,6 @@ def write(folder: Path, results: Results, class_names: Sequence[str], root: Path
     # Without a `path`, the files are looked for beside this one, wherever the folder is moved to.
     write_yaml(folder / "data.yaml", "train.txt", "val.txt", class_names)
     return LeftOut(empty_masks, missing_images)
-
-
-def _link(source: Path, target: Path) -> None:
-    try:
-        os.link(source.resolve(), target)
-    except OSError:  # another file system, or one without links
-        shutil.copyfile(source, target)
 
 
 def _ring(one: PredictedObject, size_hw: tuple[int, int], corners: Corners) -> np.ndarray | None:

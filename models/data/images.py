@@ -50,17 +50,51 @@ def references(dataset: Dataset, names: Sequence[str], folder: Path, start: Path
     return found
 
 
-def put(dataset: Dataset, names: Sequence[str], folder: Path, how: Placing) -> None:
+def put(dataset: Dataset, names: Sequence[str], folder: Path, how: Placing) -> int:
     """Puts the images into `folder` under `names`: `copy`; `link`, a symbolic link; `reference`, nothing is put.
 
-    Raises OSError when a file cannot be read or written, or is there already: nothing is ever overwritten.
+    Returns how many JPEG files were copied although links were asked for, as other tools would write to the original
+    (see `is_cut_off`). Raises OSError when a file cannot be read or written, or is there already: nothing is ever
+    overwritten.
     """
+    copied = 0
     for image, name in zip(dataset.images, names, strict=True):
         if isinstance(image.path, str) or how == "reference":
             continue
         folder.mkdir(parents=True, exist_ok=True)
-        if how == "copy":
-            with image.path.open("rb") as original, (folder / name).open("xb") as copy:
-                shutil.copyfileobj(original, copy)
-        else:
+        if how == "link" and not is_cut_off(image.path):
             (folder / name).symlink_to(image.path.absolute().resolve(strict=True))
+        else:
+            copy(image.path, folder / name)
+            copied += how == "link"
+    return copied
+
+
+def copy(source: Path, target: Path) -> None:
+    """A file of its own with the same content. On file systems that can (Btrfs, XFS), the two share their place on the
+    disk until one of them is written.
+
+    Raises FileExistsError where `target` is there, and OSError as reading and writing do.
+    """
+    with source.open("rb") as original, target.open("xb") as written:
+        if hasattr(os, "copy_file_range"):  # Linux's, which shares where it can
+            try:
+                while os.copy_file_range(original.fileno(), written.fileno(), 2**30):
+                    pass
+                return
+            except OSError:  # between these file systems it cannot
+                original.seek(0)
+                written.seek(0)
+        shutil.copyfileobj(original, written)
+
+
+def is_cut_off(path: Path) -> bool:
+    """Whether it is a JPEG file that does not end with JPEG's end marker, 0xFFD9.
+
+    Ultralytics takes such a file for damaged and encodes it anew in its place: behind a link, that is the photo itself.
+    """
+    with path.open("rb") as file:
+        if file.read(2) != b"\xff\xd8":
+            return False
+        file.seek(max(2, file.seek(0, os.SEEK_END) - 2))
+        return file.read() != b"\xff\xd9"

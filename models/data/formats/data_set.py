@@ -152,7 +152,8 @@ def write(
     if renamed and (images != "reference" or writer.renames or url_prefix is not None):
         notes.append(f"{len(renamed)} images renamed, as another has the same name: {renamed[0]}")
     with into_folder(folder) as unfinished:
-        put(dataset, names, unfinished / "images", images)
+        if copied := put(dataset, names, unfinished / "images", images):
+            notes.append(f"{copied} JPEG files copied, not linked: without their end marker, Ultralytics rewrites them")
         target = Target(unfinished, unfinished / file.name, shown_as, names, outline)
         notes += writer.write(dataset, target) or ()
     return tuple(notes)

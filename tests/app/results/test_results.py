@@ -296,6 +296,27 @@ def test_yolo_labels_fill_to_the_masks_with_all_parts_and_holes(tmp_path: Path) 
     assert (folder / "images" / "void_.jpg").read_text() == "void.jpg"
 
 
+def test_a_yolo_set_may_be_written_to_without_a_change_of_the_photos(tmp_path: Path) -> None:
+    """Ultralytics encodes a JPEG without its end marker anew, in its place; others turn or shrink pictures there."""
+    photos, folder = tmp_path / "photos", tmp_path / "set"
+    photos.mkdir()
+    folder.mkdir()
+    Image.fromarray(np.arange(53 * 37 * 3, dtype=np.uint8).reshape(37, 53, 3)).save(photos / "cut.jpg")
+    whole = (photos / "cut.jpg").read_bytes()
+    (photos / "cut.jpg").write_bytes(whole[:-2])
+    (photos / "whole.jpg").write_bytes(whole)
+    (photos / "linked.jpg").symlink_to("whole.jpg")
+    names = ("cut.jpg", "whole.jpg", "linked.jpg")
+    before = [(photos / name).read_bytes() for name in names]
+    yolo_seg.write(folder, [result_of([], name) for name in names], ("class 0",), photos)
+    for name, content in zip(names, before, strict=True):
+        inside = folder / "images" / name
+        assert inside.read_bytes() == content and not inside.is_symlink()
+        with inside.open("r+b") as file:  # in place, as Pillow's save() does too
+            file.write(b"changed")
+    assert [(photos / name).read_bytes() for name in names] == before
+
+
 def test_a_yolo_set_of_many_images_keeps_every_fifth_for_validation(tmp_path: Path) -> None:
     for count, training, validation in ((1, 1, 1), (2, 1, 1), (11, 8, 3)):
         photos, folder = tmp_path / f"photos{count}", tmp_path / f"set{count}"

@@ -99,6 +99,26 @@ def test_images_are_where_they_were_asked_for(scatter, tmp_path, format, images)
         assert (after.path.resolve() == before.path) == (images != "copy")
 
 
+@pytest.mark.parametrize("format", WRITTEN)
+def test_no_link_leads_to_a_photo_that_ultralytics_would_encode_anew(tmp_path, format):
+    Image.new("RGB", (20, 10), "red").save(tmp_path / "whole.jpg")
+    whole = (tmp_path / "whole.jpg").read_bytes()
+    assert whole.endswith(b"\xff\xd9")
+    photos = {"cut.jpg": whole[:-1], "trailing.JPG": whole + b"\0", "whole.jpg": whole, "short.jpg": whole[:2]}
+    photos["other.png"] = b"no JPEG, and read by nobody here"
+    for name, content in photos.items():
+        (tmp_path / name).write_bytes(content)
+    box = (Annotation("cat", (0.0, 0.0, 9.0, 9.0)),)
+    dataset = Dataset(("cat",), tuple(LabelledImage(tmp_path / name, (10, 20), box) for name in photos))
+    notes = write(dataset, tmp_path / "out", format, images="link")
+    assert notes == ("3 JPEG files copied, not linked: without their end marker, Ultralytics rewrites them",)
+    inside = tmp_path / "out" / "images"
+    assert {path.name for path in inside.iterdir() if path.is_symlink()} == {"whole.jpg", "other.png"}
+    assert {path.name: path.read_bytes() for path in inside.iterdir()} == photos
+    (inside / "cut.jpg").write_bytes(b"changed")
+    assert (tmp_path / "cut.jpg").read_bytes() == photos["cut.jpg"]
+
+
 @pytest.mark.parametrize("format", ALL_BOXES)
 def test_urls_stay_urls_with_the_size_that_the_data_set_states(tmp_path, format):
     url = "https://example.org/images/fridge%201.jpg?version=2"
