@@ -1,9 +1,10 @@
 # Everything runs in .venv, which is made and kept up to date as it is needed: `install` has what serving needs, `setup`
-# what development needs besides. Only the tests of what is for Azure need .venv-azureml too.
+# what development needs besides. Only the tests of what is for Azure and for CVAT need .venv-azureml and .venv-cvat too.
 .PHONY: install setup serve test test-bfloat16 lint bench peers soak load docs lock sbom audit image-test fresh-test clean
 
 VENV := .venv
 AZUREML := .venv-azureml
+CVAT := .venv-cvat
 AUDIT := .venv-audit
 PEERS := .venv-peers
 
@@ -26,6 +27,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 STAMP := $(VENV)/.serving-$(TORCH)
 DEVELOPMENT := $(VENV)/.development
 AZUREML_STAMP := $(AZUREML)/.installed
+CVAT_STAMP := $(CVAT)/.installed
 
 install: $(STAMP)
 
@@ -73,6 +75,13 @@ $(AZUREML_STAMP): $(STAMP) docker/azureml/constraints.txt
 		printf '%s\n' "$$($(VENV)/bin/python -c "$$packages")" "$(CURDIR)" > "$$($(AZUREML)/bin/python -c "$$packages")/box2mask.pth"
 	@touch $(AZUREML_STAMP)
 
+# What CVAT's makers publish, whose pins exclude ours too; it needs nothing of ours.
+$(CVAT_STAMP): $(STAMP) tests/cvat_requirements.txt
+	@echo "Installing CVAT's packages into $(CVAT), for the tests"
+	@$(VENV)/bin/python -m venv --clear $(CVAT)
+	@$(CVAT)/bin/python -m pip --quiet --quiet --disable-pip-version-check install --requirement tests/cvat_requirements.txt
+	@touch $(CVAT_STAMP)
+
 serve: install
 	@exec $(VENV)/bin/box2mask serve
 
@@ -83,7 +92,7 @@ lint: setup
 
 # A thread for each process: with torch's default of one per core in each, they spend more than half of the cores on
 # waiting for one another.
-test: lint $(AZUREML_STAMP)
+test: lint $(AZUREML_STAMP) $(CVAT_STAMP)
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses $(or $(PROCESSES),2) --dist loadfile --no-loadscope-reorder
 
 # The tests that hold in any number format, in bfloat16: meant for processors that multiply it, as others take six times as long.
@@ -141,4 +150,4 @@ fresh-test: install
 	$(VENV)/bin/python docker/fresh_test.py $(FRESH_TEST)
 
 clean:
-	rm -rf $(VENV) $(AZUREML) $(AUDIT) $(PEERS) site build dist .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	rm -rf $(VENV) $(AZUREML) $(CVAT) $(AUDIT) $(PEERS) site build dist .pytest_cache .mypy_cache .ruff_cache *.egg-info

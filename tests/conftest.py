@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -39,6 +40,15 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: next((i for i, name in enumerate(LONG) if item.nodeid.startswith(name)), len(LONG)))
+
+
+@pytest.fixture(scope="session")
+def cvat_python() -> str:
+    """The Python with the packages of CVAT's makers, whose pins are not ours."""
+    python = Path(__file__).parents[1] / ".venv-cvat" / "bin" / "python"
+    if not python.is_file():
+        pytest.skip("needs .venv-cvat, which `make test` makes")
+    return str(python)
 
 
 @pytest.fixture(autouse=True)

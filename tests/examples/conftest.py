@@ -46,10 +46,14 @@ def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @dataclass
 class Scripted:
-    """A server that answers by its script; its last line goes on for ever. came: when, with what headers, and body."""
+    """A server that answers by its script; its last line goes on for ever. came: when, with what headers, and body.
+
+    described: what GET is answered with in place of the script.
+    """
 
     script: list[Any]
     url: str = ""
+    described: Any = None
     came: list[tuple[float, Any, dict[str, Any]]] = field(default_factory=list)
 
 
@@ -71,7 +75,7 @@ def scripted(*script: Any) -> Iterator[Scripted]:
                 self.answer(*line)
 
         def do_GET(self) -> None:
-            self.answer(*server.script[0])
+            self.answer(*((200, {}, server.described) if server.described else server.script[0]))
 
         def answer(self, status: int, headers: dict[str, str], content: Any) -> None:
             data = content if isinstance(content, bytes) else json.dumps(content).encode()
