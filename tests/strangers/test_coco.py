@@ -160,6 +160,18 @@ CASES = {
         },
         {"a.jpg": [CAT_MASK]},
     ),
+    "CVAT: a turned box, whose bbox is that before its turn": Case(
+        one(entry(segmentation=[], attributes={"occluded": False, "rotation": 90.0}), DOG_ENTRY),
+        {"a.jpg": [thing("cat", 5, 25, 45, 55, 1200), DOG]},
+        noted=("1 turned boxes are read as polygons of four corners",),
+    ),
+    "an attribute of one's own that is called rotation": Case(
+        one(
+            entry(attributes={"rotation": "left"}),
+            DOG_ENTRY | {"segmentation": [[1, 1, 9, 1, 9, 9]], "attributes": {"rotation": 30.0}},
+        ),
+        {"a.jpg": [CAT, thing("dog", *DOG[1], 28)]},
+    ),
     # Label Studio
     "Label Studio: the same object as a box and as a mask": Case(
         one(entry(), entry(id=2, segmentation=[SQUARE]), DOG_ENTRY | {"id": 3}),

@@ -133,7 +133,17 @@ CASES = {
         {"a.jpg": [CAT]},
         noted=("type cuboid", "type skeleton"),
     ),
-    "two shapes of a group are two objects": Case(
+    "polygons and masks of a group are one object, as in its own COCO": Case(
+        one(
+            POLYGON.replace("40,", "20,").replace("z_order", 'group_id="1" z_order'),
+            '<mask label="cat" rle="0, 400" left="30" top="20" width="10" height="40" group_id="1"></mask>',
+            POLYGON.replace("z_order", 'group_id="2" z_order'),
+            BOX.replace("z_order", 'group_id="1" z_order'),
+        ),
+        {"a.jpg": [thing("cat", 10, 20, 40, 60, 800), CAT_MASK]},
+        noted=("1 objects of several shapes, by their group_id", "1 box is there again as a mask"),
+    ),
+    "a polygon and a box of a group are two objects": Case(
         one(
             POLYGON.replace("z_order", 'group_id="1" z_order'),
             BOX.replace("10.00", "50.00").replace("40.00", "70.00").replace("z_order", 'group_id="1" z_order'),

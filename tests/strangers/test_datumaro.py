@@ -86,6 +86,15 @@ CASES = {
     "its JSON: a mask with a hole": Case(
         one(MASK | {"rle": {"counts": HOLE_RUNS, "size": [80, 100]}}), {"a.jpg": [HOLE]}
     ),
+    "its JSON: the box and the mask of an object, as it reads them from COCO": Case(
+        one(
+            bbox(bbox=[9.0, 18.0, 33.0, 44.0], group=3, label_id=1),
+            MASK | {"rle": {"counts": HOLE_RUNS, "size": [80, 100]}},
+            bbox(bbox=[9.0, 18.0, 33.0, 44.0], group=3),  # of the other class
+        ),
+        {"a.jpg": [thing("dog", 9, 18, 42, 62, 1000), thing("cat", 9, 18, 42, 62)]},
+        noted=("1 boxes are those of the masks in their groups",),
+    ),
     "its JSON: two polygons of a group are one object": Case(
         one(outline(LEFT), outline(RIGHT, id=5), outline([50, 10, 70, 10, 70, 30, 50, 30], group=0, label_id=1)),
         {"a.jpg": [thing("cat", 10, 20, 40, 60, 800), thing("dog", 50, 10, 70, 30, 400)]},

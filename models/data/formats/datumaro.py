@@ -1,12 +1,14 @@
 """Datumaro's own JSON, as Datumaro and CVAT write it: `categories` with the labels, and `items` with annotations.
 
 Annotations are `bbox`, `rotated_bbox`, `polygon`, `ellipse` and `mask`. Those of one `group`, above 0, and one label
-are one object of several parts. The attribute `is_crowd` marks crowds.
+are one object of several parts; a single box in a group of outlines or masks is the box of that object. The attribute
+`is_crowd` marks crowds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +80,7 @@ class _Reading:
         if not isinstance(annotations, list):
             raise BadValueError(f"annotations: expected a list, found {shown(annotations)}")
         groups: dict[Any, list[Annotation]] = {}
+        boxes: dict[Any, list[int]] = {}  # of groups: the places of their boxes among the annotations
         for index, one in enumerate(annotations):
             where = f"{shown(stem)}, annotations[{index}]"
             try:
@@ -89,9 +92,17 @@ class _Reading:
             else:
                 if found is not None:
                     group = one.get("group")
-                    alone = type(group) is not int or group <= 0 or not found.has_mask
+                    grouped = type(group) is int and group > 0
+                    if grouped and not found.has_mask:
+                        boxes.setdefault((found.label, group), []).append(index)
+                    alone = not grouped or not found.has_mask
                     groups.setdefault(("", index) if alone else (found.label, group), []).append(found)
-        return LabelledImage(file, hw, tuple(merged(parts, hw) for parts in groups.values()), place)
+        objects = {key: merged(parts, hw) for key, parts in groups.items()}
+        for key, places in boxes.items():
+            if key in objects and len(places) == 1:
+                self._tally.add("{count} boxes are those of the masks in their groups", place)
+                objects[key] = replace(objects[key], box_xyxy=objects.pop(("", places[0])).box_xyxy)
+        return LabelledImage(file, hw, tuple(objects.values()), place)
 
     def _annotation(self, one: Any, hw: tuple[int, int], place: Place) -> Annotation | None:
         if not isinstance(one, dict):

@@ -7,6 +7,7 @@ be integers or text.
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +23,7 @@ from models.data.parsing.ids import Ids, IdsSeen
 from models.data.parsing.json_file import not_json, parsed
 from models.data.parsing.json_object import Entries, Entry
 from models.data.parsing.rle import read_rle
-from models.data.parsing.shapes import Tally, box_of
+from models.data.parsing.shapes import Tally, box_of, turned_box
 from models.data.parsing.sources import Sources
 from models.data.parsing.values import (
     FRACTIONS,
@@ -245,9 +246,22 @@ class _Reading:
             if isinstance(entry.get("keypoints"), list) and entry["keypoints"]:
                 raise _OnlyKeypointsError
             raise BadValueError("bbox: expected a box or a segmentation, found neither")
+        if not parts and rle is None and (turn := _turn(entry)):
+            x1, y1, x2, y2 = xyxy
+            corners = turned_box(x1, y1, x2 - x1, y2 - y1, turn, ((x1 + x2) / 2, (y1 + y2) / 2))
+            parts, xyxy = (corners,), box(*extent((corners,)), "bbox")
+            self._tally.add("{count} turned boxes are read as polygons of four corners", place)
         known = entry.get("score") if self._sources.scores else None
         score = None if known is None else score_of(known)
         return Annotation(label, xyxy, parts, rle, crowd, place, score)
+
+
+def _turn(entry: dict[str, Any]) -> float:
+    """By how many degrees CVAT's user has turned the box about its centre; the `bbox` is that of the box before it."""
+    attributes = entry.get("attributes")
+    turn = attributes.get("rotation") if isinstance(attributes, dict) else None
+    # Somebody's own attribute of that name may be a text.
+    return turn % 360 if isinstance(turn, int | float) and math.isfinite(turn) else 0
 
 
 class _OnlyKeypointsError(BadValueError):

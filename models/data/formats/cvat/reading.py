@@ -1,7 +1,8 @@
 """CVAT for images 1.1: an XML file with an `image` for each picture, in it each `box`, `polygon`, `mask` and `ellipse`.
 
 A mask is stored of its own extent: `left`, `top`, `width` and `height` in pixels, and `rle`, the lengths of the runs of
-0, 1, 0, ... row by row in there. Boxes may be turned, by degrees, about their centres.
+0, 1, 0, ... row by row in there. Boxes may be turned, by degrees, about their centres. Polygons and masks of one label
+and one `group_id` are one object of several parts, as in CVAT's own export to COCO.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from models.data.formats.protocol import Format, Found, Writer
 from models.data.image_files import size_hw
 from models.data.parsing import classes
 from models.data.parsing.contents import Contents
-from models.data.parsing.shapes import Tally, box_of, ellipse, encoded, outlined, turned_box
+from models.data.parsing.shapes import Tally, box_of, ellipse, encoded, merged, outlined, turned_box
 from models.data.parsing.sources import Sources
 from models.data.parsing.values import (
     BadValueError,
@@ -96,17 +97,22 @@ def _image(element: Element, path: Path, sources: Sources, problems: list[Proble
     tree = here.parent if here.name.lower().startswith("annotation") else here
     file = sources.find(name, "name", folders, tree=tree, hint=given.get("subset", ""))
     size = stated_size_hw(given.get("height"), given.get("width")) or size_hw(file, sources.page)
-    found = []
-    for shape in element.children:
+    found: dict[object, list[Annotation]] = {}  # by group, or of a shape that is none of a group's, by its place
+    for index, shape in enumerate(element.children):
         place = Place(path, shape.line)
         try:
             annotation = _annotation(shape, size, place, tally)
-            found += [] if annotation is None else [annotation]
+            if annotation is not None:
+                group = shape.attributes.get("group_id", "0") if shape.tag in ("polygon", "mask") else "0"
+                found.setdefault(index if group == "0" else (annotation.label, group), []).append(annotation)
         except EmptyBoxError as error:
             problems.append(Problem(place, f"{shape.tag}: {error}: left out", fatal=False))
         except BadValueError as error:
             problems.append(Problem(place, f"{shape.tag}: {error}"))
-    return LabelledImage(file, size, tuple(found), Place(path, element.line))
+    for parts in found.values():
+        if len(parts) > 1:
+            tally.add("{count} objects of several shapes, by their group_id", parts[0].place or Place(path))
+    return LabelledImage(file, size, tuple(merged(parts, size) for parts in found.values()), Place(path, element.line))
 
 
 def _annotation(shape: Element, size: tuple[int, int], place: Place, tally: Tally) -> Annotation | None:
