@@ -3,8 +3,7 @@
 # Instead: a file with `from __future__ import annotations` and a dataclass ends with "AttributeError: 'NoneType' object
 # has no attribute '__dict__'", which names neither the file nor a reason. cvat-cli executes the module without putting it
 # into sys.modules, where dataclasses look for the names of such annotations. As a --function-module it works.
-# Why it matters: both are in most modern code, and the message leads nowhere. For the same reason, an agent cannot pass
-# on an error of a class of the file's own: the user reads "Unknown error".
+# Why it matters: both are in most modern code, and the message leads nowhere.
 # Seen with: cvat-cli 2.80.0, Python 3.11. The loader is called as `task auto-annotate` calls it; a server is not needed.
 set -euo pipefail
 work=$(mktemp -d)
