@@ -37,6 +37,8 @@ from app.http.middleware import RequestRecord, ScoringHeaders
 from app.http.tracing import Tracing
 from app.images.reading import is_url
 from app.images.store import ImageStore
+from app.label_studio import routes as label_studio_routes
+from app.label_studio.backend import Backends
 from app.playground import site
 from app.scoring.description import describe
 from app.scoring.image_embedding import embedding_file, wanted_embedding
@@ -55,8 +57,8 @@ T = TypeVar("T")
 REQUEST_HEADERS = ("authorization", "content-type", "content-encoding", "x-request-id", "x-ms-client-request-id")
 EXPOSED_HEADERS = ("x-request-id", "x-ms-request-id", "x-ms-run-fn-exec-ms", "retry-after", "server-timing")
 
-# Bytes of one that names no images.
-_SMALL_BODY = 2**16
+# Bytes of one that names no images, and of one with a labelling interface.
+_SMALL_BODY, _INTERFACE_BODY = 2**16, 2**24
 
 Answer = Callable[[Scorer, schemas.Request], Awaitable[Any]]
 
@@ -150,13 +152,13 @@ def create_app(settings: Settings, on_failure: Callable[[], object] = lambda: No
                     yield body
 
     @asynccontextmanager
-    async def _small_body(http: HttpRequest) -> AsyncIterator[bytearray | mmap]:
+    async def _small_body(http: HttpRequest, most: int = _SMALL_BODY) -> AsyncIterator[bytearray | mmap]:
         """The body of a request that takes no place among those in work."""
         if app.state.stopping:
             raise Stopping()
         with app.state.intake.body() as held:
             async with within(settings.request_timeout_s), app.state.intake.in_time():
-                body = await read_body(http, _SMALL_BODY, held)
+                body = await read_body(http, most, held)
             yield body
 
     async def score(http: HttpRequest, answer: Answer) -> Response:
@@ -233,6 +235,17 @@ def create_app(settings: Settings, on_failure: Callable[[], object] = lambda: No
         # To its end, also where nobody waits for it any more.
         await asyncio.shield(app.state.reloader.reload(new))
         return JSONResponse(describe(serving.scorer, serving.choice, settings))
+
+    label_studio = label_studio_routes.Routes(
+        backends=Backends(settings),
+        serving=serving,
+        let_in=lambda http: _let_in(http, int(settings.max_body_mb * 2**20)),
+        read=lambda http: _small_body(http, _INTERFACE_BODY),
+        in_time=app.state.intake.in_time,
+        while_connected=_while_connected,
+    )
+    for (method, path), work in label_studio.all().items():
+        app.add_route(path, _route(work), methods=[method])
 
     app.add_route("/images", _route(images), methods=["POST"])
     app.add_route("/models/reload", _route(reload), methods=["POST"])

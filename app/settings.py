@@ -129,6 +129,29 @@ class Settings(BaseSettings):
         ),
     )
     url_timeout_s: float = Field(10.0, gt=0, description="Seconds for the complete download of an image URL")
+    label_studio_url: str | None = Field(
+        None,
+        description=(
+            "Address of your Label Studio, such as `http://localhost:8080`; images of its tasks are fetched from "
+            "there, whatever `BOX2MASK_IMAGE_URLS` says"
+        ),
+    )
+    label_studio_token: str | None = Field(
+        None,
+        repr=False,
+        description=(
+            "Token of your account at that Label Studio, personal or legacy; it is sent nowhere else, also not on "
+            "redirects"
+        ),
+    )
+    label_studio_predict_s: float = Field(
+        90.0,
+        gt=0,
+        description=(
+            "Seconds for the pre-labels of one request of Label Studio; tasks that are not done by then are asked "
+            "again the next time. Keep it below Label Studio's own `ML_TIMEOUT_PREDICT`, which is 100"
+        ),
+    )
     max_image_mb: float = Field(64.0, gt=0, description="Maximum size of an image file, in MB (2^20 bytes)")
     max_image_pixels: int = Field(100_000_000, gt=0, description="Maximum width x height of an image")
     image_store_mb: float = Field(
@@ -249,6 +272,13 @@ class Settings(BaseSettings):
         for origin in _listed(value):
             if origin != "*" and not re.fullmatch(r"https?://[^/?#@\s]+", origin):
                 raise ValueError("expected origins such as https://labels.example, or *")
+        return value
+
+    @field_validator("label_studio_url")
+    @classmethod
+    def _is_a_server(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"https?://[^/?#@\s]+(/[^?#\s]*)?", value):
+            raise ValueError("expected the address of a server, such as http://localhost:8080")
         return value
 
     @property

@@ -6,12 +6,14 @@ service has no keys. They are enough to tell clients apart in logs and queues, a
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
 import logging
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from starlette.requests import Request as HttpRequest
@@ -31,6 +33,9 @@ _ADMIN = "/models/reload"
 # To be read: probes have no key, a page cannot be told one before it is there, and the program is public.
 _OPEN_METHODS = ("GET", "HEAD", "OPTIONS")
 _OPEN = re.compile(r"/|/health/.*|/playground(/.*)?|/docs(/.*)?|/openapi\.json|/swagger\.json")
+
+# Label Studio sends a password where it can send anything, and nothing to a webhook, which does nothing.
+_BASIC, _WEBHOOK = "/label-studio/", "/label-studio/webhook"
 
 
 class ApiKeys:
@@ -79,10 +84,13 @@ class ApiKeys:
     def count(self) -> int:
         return len({*self._own, *self._of_file})
 
-    def client_of(self, headers: Mapping[str, str]) -> str:
-        """Who asks, by the `Authorization` of a request: a short digest of the key. Raises Unauthorized."""
+    def client_of(self, headers: Mapping[str, str], *, basic: bool = False) -> str:
+        """Who asks, by the `Authorization` of a request: a short digest of the key. Raises Unauthorized.
+
+        basic: whether the key may be the password of HTTP Basic too, whatever the user is called.
+        """
         self._look_again()
-        return _client(headers, [*self._own, *self._of_file])
+        return _client(headers, [*self._own, *self._of_file], basic=basic)
 
     def check_admin(self, headers: Mapping[str, str]) -> str:
         """Who asks, as above, if it is whoever runs the service. Raises Unauthorized."""
@@ -121,10 +129,12 @@ class Access:
             scope[CLIENT] = ""
             http = HttpRequest(scope, receive)
             is_open = scope["method"] in _OPEN_METHODS and _OPEN.fullmatch(scope["path"])
+            is_open = is_open or scope["path"] == _WEBHOOK
             is_admin = self.keys.has_admin and scope["path"] == _ADMIN
             if is_admin or (self.keys.wanted and not is_open):
                 try:
-                    check = self.keys.check_admin if is_admin else self.keys.client_of
+                    basic = scope["path"].startswith(_BASIC)
+                    check = self.keys.check_admin if is_admin else partial(self.keys.client_of, basic=basic)
                     scope[CLIENT] = check(http.headers)
                 except Unauthorized as error:
                     await (await self.refuse(http, error))(scope, receive, send)
@@ -132,11 +142,13 @@ class Access:
         await self.app(scope, receive, send)
 
 
-def _client(headers: Mapping[str, str], known_digests: Sequence[bytes]) -> str:
+def _client(headers: Mapping[str, str], known_digests: Sequence[bytes], *, basic: bool = False) -> str:
     """The short digest of the key that a request brings, if it is one of these. Raises Unauthorized."""
     scheme, _, key = headers.get("authorization", "").strip().partition(" ")
     if not scheme:
         raise Unauthorized("expected the header Authorization: Bearer <key>, got none")
+    if basic and scheme.lower() == "basic":
+        scheme, key = "bearer", _password(key)
     if scheme.lower() != "bearer" or not key.strip():
         raise Unauthorized("expected the header Authorization: Bearer <key>, got another form")
     digest = hashlib.sha256(key.strip().encode("latin-1", "replace")).digest()
@@ -145,6 +157,14 @@ def _client(headers: Mapping[str, str], known_digests: Sequence[bytes]) -> str:
     if not any(matches):
         raise Unauthorized("the key in Authorization: Bearer is not one of this service's")
     return digest.hex()[:12]
+
+
+def _password(credentials: str) -> str:
+    """Of HTTP Basic's base64 of `user:password`; "" where it is none."""
+    try:
+        return base64.b64decode(credentials.strip(), validate=True).decode("latin-1").partition(":")[2]
+    except ValueError:
+        return ""
 
 
 def _stamp(file: Path) -> tuple[int, ...] | None:

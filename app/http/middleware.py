@@ -150,7 +150,7 @@ class RequestRecord:
             **({} if self.tracing is None else self.tracing.add_stages(timings)),
         }
         if error is not None:
-            fields["error"] = _loggable(error)
+            fields["error"] = loggable(error)
             _forget(error)
         quiet = route in _PROBES and scope["method"] in ("GET", "HEAD") and status < 400
         level = logging.DEBUG if quiet else logging.WARNING if status >= 500 else logging.INFO
@@ -184,7 +184,7 @@ def _forget(error: BaseException | None) -> None:
         error = error.__cause__ or error.__context__
 
 
-def _loggable(error: Exception) -> str:
+def loggable(error: Exception) -> str:
     """An error's message without what the client sent: no bytes of images, no prompts, no URLs.
 
     A client's mistake is told as "expected ..., got ...", where the second half quotes the request.

@@ -9,7 +9,7 @@ from typing import Any
 
 from app.contract import embedding_params, grid_params, tile_params
 from app.contract.schemas import FEWEST_VERTICES, MAX_REGION_AREA, MAX_TEXTS, MAX_TOLERANCE, MOST_VERTICES
-from app.http import openapi_reload
+from app.http import openapi_label_studio, openapi_reload
 
 VERSIONS = ("2", "3", "3.1")
 
@@ -263,7 +263,7 @@ def document(service_version: str, form: str = "3.1") -> dict[str, Any]:
     answer = _response("What transformers' pipeline gives", {"$ref": "PipelineAnswer"}, old)
     summary = "All masks of an image, in the form of Hugging Face's endpoints; or as /score"
     paths["/"]["post"] = _scoring("pipeline", summary, "Inputs", _INPUTS, answer, old)
-    paths |= _images(old) | openapi_reload.paths(old)
+    paths |= _images(old) | openapi_reload.paths(old) | openapi_label_studio.paths(_ERRORS, old)
     paths["/version"] = {
         "get": {
             "summary": "Versions, models, device, number format, whether demo weights are served",

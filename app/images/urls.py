@@ -19,6 +19,7 @@ import ssl
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
@@ -59,6 +60,34 @@ class UrlError(ValueError):
     """What was expected of the URL, or of what it leads to, and what came."""
 
 
+class UrlStatusError(UrlError):
+    """The URL leads to an answer that is no success."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(frozen=True)
+class OwnServer:
+    """A server that who runs this service has named: its URLs are fetched whatever its addresses are, by its token.
+
+    base: its address; a path in it is the first part of the paths of all of its URLs. authorization: the header's
+    value, which no other server is sent; None without one.
+    """
+
+    base: str
+    authorization: str | None = None
+
+    def has(self, url: httpx.URL | str) -> bool:
+        """Whether a URL is one of this server's."""
+        url, base = httpx.URL(url), httpx.URL(self.base)
+        if (url.scheme, url.raw_host, _port(url)) != (base.scheme, base.raw_host, _port(base)):
+            return False
+        # httpx leaves dots in a path, which a server may follow.
+        return url.path.startswith(f"{base.path.rstrip('/')}/") and "/.." not in url.path
+
+
 def is_public(address: Address) -> bool:
     """Whether an address is one of the internet's, and so no machine's that only this one can reach.
 
@@ -87,20 +116,20 @@ def fetch(
     resolve: Resolve = system_addresses,
     is_allowed: Callable[[Address], bool] = is_public,
     tls: ssl.SSLContext | None = None,
+    own: OwnServer | None = None,
 ) -> bytes:
     """GET `url`, following redirects. Raises UrlError.
 
     timeout_s: for the whole, from name look-up to last byte, redirects included. is_allowed: what `public` lets be
-    connected to. tls: whose certificates are believed; None for those that this machine believes.
+    connected to. tls: whose certificates are believed; None for those that this machine believes. own: a server that
+    `mode` does not count for, as long as no redirect has led away from it.
     """
-    if mode == "off":
-        raise UrlError("expected base64, got a URL, and this service does not fetch URLs")
     judge = is_allowed if mode == "public" else None
 
     async def within_deadline() -> bytes:
         # httpx bounds each read but not their number; a server that trickles must not hold a thread.
         async with asyncio.timeout(timeout_s):
-            return await _follow(_parsed(url), max_bytes, resolve, judge, tls or _tls())
+            return await _follow(url, mode, max_bytes, resolve, judge, tls or _tls(), own)
 
     try:
         return asyncio.run(within_deadline())
@@ -111,23 +140,36 @@ def fetch(
 
 
 async def _follow(
-    url: httpx.URL,
+    start: str,
+    mode: UrlMode,
     max_bytes: int,
     resolve: Resolve,
     judge: Callable[[Address], bool] | None,
     tls: ssl.SSLContext,
+    own: OwnServer | None,
 ) -> bytes:
+    if mode == "off" and own is None:
+        raise UrlError("expected base64, got a URL, and this service does not fetch URLs")
+    url = _parsed(start)
     for _ in range(MAX_REDIRECTS + 1):
-        host, port = url.raw_host.decode("ascii"), url.port or {"http": 80, "https": 443}[url.scheme]
+        if own is not None and not own.has(url):
+            own = None  # for good: who is led back to it by another server comes without its token
+        if own is None and mode == "off":
+            raise UrlError("expected base64, got a URL, and this service does not fetch URLs")
+        host, port = url.raw_host.decode("ascii"), _port(url)
         addresses = await _look_up(host, port, resolve)
-        if judge is not None and not (addresses and all(judge(ipaddress.ip_address(one)) for one in addresses)):
+        if (
+            own is None
+            and judge is not None
+            and not (addresses and all(judge(ipaddress.ip_address(one)) for one in addresses))
+        ):
             # One message for a name that nobody knows and for one of an inner network: which it is, is not told.
             raise UrlError(f"expected an image URL whose host has public addresses only, {_short(host)!r} has not")
         if not addresses:
             raise UrlError(f"could not fetch the image URL: there is no host {_short(host)!r}")
         # A connection of its own for each hop: no other name's, with the certificate of that one.
         async with httpx.AsyncHTTPTransport(verify=tls, trust_env=False) as transport:
-            response = await _get(url, addresses[:_ADDRESSES_TRIED], transport)
+            response = await _get(url, addresses[:_ADDRESSES_TRIED], transport, _headers(own))
             try:
                 if not response.has_redirect_location:
                     return await _content(response, max_bytes)
@@ -178,13 +220,26 @@ async def _look_up(host: str, port: int, resolve: Resolve) -> list[str]:
     return await answered
 
 
-async def _get(url: httpx.URL, addresses: list[str], transport: httpx.AsyncHTTPTransport) -> httpx.Response:
+def _port(url: httpx.URL) -> int:
+    return url.port or {"http": 80, "https": 443}.get(url.scheme, 0)
+
+
+def _headers(own: OwnServer | None) -> dict[str, str]:
+    if own is None:
+        return _HEADERS
+    # A server that negotiates what it sends may have no view that promises images.
+    return _HEADERS | {"accept": "*/*"} | ({} if own.authorization is None else {"authorization": own.authorization})
+
+
+async def _get(
+    url: httpx.URL, addresses: list[str], transport: httpx.AsyncHTTPTransport, headers: dict[str, str]
+) -> httpx.Response:
     """The head of the answer, from the first of the addresses that takes a connection. Raises httpx.HTTPError."""
     for last, address in zip([*[False] * (len(addresses) - 1), True], addresses, strict=True):
         request = httpx.Request(
             "GET",
             url.copy_with(host=address),
-            headers=_HEADERS | {"host": url.netloc.decode("ascii")},
+            headers=headers | {"host": url.netloc.decode("ascii")},
             extensions={
                 "sni_hostname": url.raw_host.decode("ascii"),
                 "timeout": {"connect": None if last else _CONNECT_S},
@@ -200,7 +255,8 @@ async def _get(url: httpx.URL, addresses: list[str], transport: httpx.AsyncHTTPT
 
 async def _content(response: httpx.Response, max_bytes: int) -> bytes:
     if not response.is_success:
-        raise UrlError(f"the image URL answered {response.status_code} {response.reason_phrase[:40]}".rstrip())
+        told = f"the image URL answered {response.status_code} {response.reason_phrase[:40]}".rstrip()
+        raise UrlStatusError(told, response.status_code)
     kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind and not kind.startswith("image/") and kind not in _UNKNOWN_CONTENT:
         raise UrlError(f"expected an image, the image URL answered with {kind[:60]}")

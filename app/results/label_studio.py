@@ -13,8 +13,7 @@ from typing import Any, TextIO
 
 from app.prediction import PredictedObject
 from app.results.image_result import EXACT, Corners, ImageResult, Results, label_of, mask_of
-from models.data.formats.label_studio.writing import BOX, MASK, POLYGON, labeling_config, rectangle, region
-from models.data.parsing.brush import pack
+from models.data.formats.label_studio.writing import BOX, MASK, POLYGON, brush, labeling_config, rectangle, region
 
 __all__ = ["labeling_config", "write"]
 
@@ -54,7 +53,7 @@ def _regions(result: ImageResult, number: int, one: PredictedObject, corners: Co
         value = {"points": (100 * part).tolist(), "closed": True}
         shapes.append((MASK if not place else f"{MASK}{place}_", "polygonlabels", value))
     if mask is not None and mask.any() and not corners:
-        shapes.append((MASK, "brushlabels", {"format": "rle", "rle": list(pack(mask))}))
+        shapes.append((MASK, "brushlabels", brush(mask)))
     more = {} if one.score is None else {"score": one.score}
     found = [
         region(name, number, kind, result.size_hw, {**value, kind: [label_of(one)]}, **more)

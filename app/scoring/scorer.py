@@ -239,7 +239,8 @@ class Scorer:
         """The distinct images of the rows, prepared for these networks, and which of them each row has."""
         params = request.params
         # An image is looked at anew for other exemplars.
-        keys = [(row.image if isinstance(row.image, str) else number, row.exemplars) for number, row in enumerate(rows)]
+        one_of = (str, StoredImage)
+        keys = [(row.image if isinstance(row.image, one_of) else n, row.exemplars) for n, row in enumerate(rows)]
         first_rows: dict[object, int] = {}  # image as it was sent -> the first row with it
         for number, key in enumerate(keys):
             first_rows.setdefault(key, number)
@@ -302,7 +303,9 @@ class Scorer:
         return self._detector.preprocess(image, names if self._detector.takes_texts else (), exemplars)
 
     def _known(self, client: str, value: object, row: int) -> StoredImage | None:
-        """The image that the client has sent before, if `value` names one. Raises ImageGone."""
+        """The image that the client has sent before, if `value` names one, or is one. Raises ImageGone."""
+        if isinstance(value, StoredImage):  # no JSON can hold one: of this process's own
+            return value
         if not is_reference(value):
             return None
         image = self.store.get(client, str(value))

@@ -43,12 +43,16 @@ class ElementError(Exception):
 
 
 def parse(file: Path) -> Element:
-    """The file's outermost element. An encoding that the parser lacks, GB2312 say, is decoded as Python does.
+    """The file's outermost element, as `parse_content` finds it. Raises ElementError, and OSError as reading does."""
+    return parse_content(file.read_bytes())
+
+
+def parse_content(content: bytes) -> Element:
+    """A document's outermost element. An encoding that the parser lacks, GB2312 say, is decoded as Python does.
 
     Raises ElementError for what is no XML, an encoding that nobody knows, text that is not in its encoding, and for
-    entities that a document defines for itself; OSError as reading does.
+    entities that a document defines for itself.
     """
-    content = file.read_bytes()
     declared = _DECLARED.match(content)
     encoding = None
     if declared is not None:

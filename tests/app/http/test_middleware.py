@@ -28,7 +28,7 @@ from app.errors import (
 )
 from app.http.admission import Admission
 from app.http.metrics import Metrics
-from app.http.middleware import RequestRecord, ScoringHeaders, _loggable
+from app.http.middleware import RequestRecord, ScoringHeaders, loggable
 from app.images.reading import image_bytes
 from models.images.decoding import ImageError, decode_image
 
@@ -212,12 +212,12 @@ def body(**values: Any) -> bytes:
     ],
 )
 def test_what_a_client_sent_stays_out_of_the_log(call: Callable[[], object]) -> None:
-    shown = _loggable(bad_request(call))
+    shown = loggable(bad_request(call))
     assert "SECRET" not in shown and len(shown) > 20
 
 
 def test_errors_say_in_the_log_what_else_they_say_to_the_client() -> None:
-    assert _loggable(PayloadTooLarge(7)) == "expected a body of at most 7 bytes, got ..."
-    assert _loggable(BadRequest("expected (num_boxes, 4), got (2, 3)", row=3, column="input_boxes")) == (
+    assert loggable(PayloadTooLarge(7)) == "expected a body of at most 7 bytes, got ..."
+    assert loggable(BadRequest("expected (num_boxes, 4), got (2, 3)", row=3, column="input_boxes")) == (
         "row 3, input_boxes: expected (num_boxes, 4), got ..."
     )

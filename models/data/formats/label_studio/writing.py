@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import quoteattr
 
+import numpy as np
+
 from models.data.dataset import Annotation, Dataset, LabelledImage
 from models.data.formats.protocol import Outline, Target
 from models.data.parsing.brush import pack
@@ -90,6 +92,11 @@ def rectangle(box_xyxy: Sequence[float], size_hw: tuple[int, int]) -> dict[str, 
     return {**corner, "width": 100 * (x2 - x1) / width, "height": 100 * (y2 - y1) / height, "rotation": 0}
 
 
+def brush(mask: np.ndarray) -> dict[str, Any]:
+    """A mask (H, W) bool of the image's size as a brush stroke."""
+    return {"format": "rle", "rle": list(pack(mask))}
+
+
 def region(
     name: str, number: int, kind: str, size_hw: tuple[int, int], value: dict[str, Any], **more: Any
 ) -> dict[str, Any]:
@@ -117,5 +124,5 @@ def _regions(one: Annotation, number: int, size_hw: tuple[int, int]) -> Iterator
         value = {"points": points, "closed": True, "polygonlabels": [one.label]}
         yield {**region(MASK, number, "polygonlabels", size_hw, value), "from_name": POLYGON}
     elif mask is not None:
-        value = {"format": "rle", "rle": list(pack(mask)), "brushlabels": [one.label]}
+        value = {**brush(mask), "brushlabels": [one.label]}
         yield region(MASK, number, "brushlabels", size_hw, value)
