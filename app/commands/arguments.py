@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 CROWDS = ("as-crowds", "as-objects")
 ORIENTATIONS = ("upright", "stored")
+ANSWERS = ("truth", "last", "first", "prediction")
 SHOWN_PROBLEMS = 3  # of one kind, by a command that wants to go on; `data check` shows more
 
 
@@ -64,6 +65,13 @@ def add_data_arguments(parser: argparse.ArgumentParser, *, skip_bad: bool = True
         choices=ORIENTATIONS,
         help="the frame of the boxes of photos that EXIF says are stored on their side (default: told by what fits)",
     )
+    parser.add_argument(
+        "--answer",
+        choices=ANSWERS,
+        default="truth",
+        help="of Label Studio's tasks with several annotations: the ground truth or else the last one, the last or the "
+        "first one, or the prediction (default: truth)",
+    )
     if skip_bad:
         parser.add_argument(
             "--skip-bad", action="store_true", help="leave out what cannot be read, and say what, instead of stopping"
@@ -91,6 +99,7 @@ def reading(args: argparse.Namespace) -> dict[str, Any]:
         "crowds": args.crowds,
         "orientation": args.orientation,
         "page": args.page,
+        "answer": args.answer,
     }
 
 

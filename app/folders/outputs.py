@@ -114,7 +114,9 @@ class Outputs:
 
     def _url_local_files(self, name: str) -> str:
         if self.image_url is None:
-            return _LOCAL_FILES + quote((PurePosixPath(self.root.resolve().name) / name).as_posix())
+            # As it is called, not where a symbolic link of that name leads: Label Studio serves it by its name.
+            folder = os.path.basename(os.path.abspath(self.root))
+            return _LOCAL_FILES + quote((PurePosixPath(folder) / name).as_posix())
         return self._url(name)
 
     def _url(self, name: str) -> str:

@@ -31,7 +31,8 @@ def pre_labels(
 ) -> tuple[list[dict[str, Any]], int]:
     """The regions of a prediction, and how many objects there is no label for.
 
-    An object's mask has its rectangle as its parent, by which it is known that the two are one object.
+    An object's mask has its rectangle as its parent, and further parts of a mask without one its first part, by which it
+    is known that they are one object.
     """
     regions: list[dict[str, Any]] = []
     nowhere = 0
@@ -51,6 +52,7 @@ def pre_labels(
             for part, value in enumerate(_shapes(mask_control, mask, interface)):
                 identity = f"{image}-mask{number}" + (f"-{part}" if part else "")
                 regions += _written(mask_control, label, value, size_hw, identity, one.score, **parent)
+                parent = parent or {"parentID": identity}  # of the other parts
         nowhere += box_control is None and mask_control is None
     return regions, nowhere
 

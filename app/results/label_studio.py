@@ -55,8 +55,10 @@ def _regions(result: ImageResult, number: int, one: PredictedObject, corners: Co
     if mask is not None and mask.any() and not corners:
         shapes.append((MASK, "brushlabels", brush(mask)))
     more = {} if one.score is None else {"score": one.score}
+    # By its parent it is known that a mask is of the same object as a box, whatever becomes of their ids.
     found = [
         region(name, number, kind, result.size_hw, {**value, kind: [label_of(one)]}, **more)
+        | ({} if name == BOX else {"parentID": f"{BOX}{number}"})
         for name, kind, value in shapes
     ]
     return [entry | {"from_name": POLYGON} if entry["type"] == "polygonlabels" else entry for entry in found]

@@ -15,7 +15,7 @@ from models.data.formats.protocol import Outline, Target, Writer
 from models.data.frames import Orientation, set_upright
 from models.data.images import Placing, occupied, put, references, unique_names
 from models.data.meaning import Crowds, settle
-from models.data.parsing.sources import Sources, address
+from models.data.parsing.sources import Answer, Sources, address
 
 FORMATS = detection.FORMATS  # that are read
 WRITTEN = detection.WRITTEN  # those of them that are written too
@@ -32,6 +32,7 @@ def load(
     orientation: Orientation | None = None,
     page: int = 1,
     scores: bool = False,
+    answer: Answer = "truth",
 ) -> Dataset:
     """The data set at `path`, whole. Raises DataError with every problem that kept something from being read.
 
@@ -47,6 +48,7 @@ def load(
         orientation=orientation,
         page=page,
         scores=scores,
+        answer=answer,
     )
     if fatal := [problem for problem in problems if problem.fatal]:
         raise DataError(fatal)
@@ -64,6 +66,7 @@ def read(
     orientation: Orientation | None = None,
     page: int = 1,
     scores: bool = False,
+    answer: Answer = "truth",
 ) -> tuple[Dataset, list[Problem]]:
     """What can be read at `path`, and what cannot, or is odd.
 
@@ -74,14 +77,14 @@ def read(
         them. crowds: whether what is marked as a crowd is one; None: it is.
     orientation: the frame of the boxes of photos that are stored on their side; None: told by what fits.
     page: which page or frame to take of image files with several, counted from 1. scores: whether objects have
-    scores, as predictions have.
+    scores, as predictions have. answer: which of a task's several answers is read, of Label Studio's.
 
     Of image files on this machine the first kilobytes are read, for their EXIF; more, where that or a size is wanted.
 
     Raises DataError when nothing can be read.
     """
     kind, found = detection.find(Path(path), format)
-    sources = Sources(images, prefixes or {}, normalized, page, scores)
+    sources = Sources(images, prefixes or {}, normalized, page, scores, answer)
     dataset, problems = kind.read(found.path, sources)
     if page != 1:
         dataset = Dataset(dataset.class_names, tuple(replace(image, page=page) for image in dataset.images))

@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal, get_args
 from urllib.parse import quote, unquote
 
 from models.data.dataset import Place, Problem
@@ -28,6 +29,9 @@ _WINDOWS_DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 # A photo of one of these is never taken for one of another.
 _SUBSET = re.compile(r"(?:^|[^a-z])(train|val|valid|validation|test)(?:ing)?(?=$|[^a-z])")
 _SAME_SUBSET = {"valid": "val", "validation": "val"}
+# The ground truth, or else the last annotation; the last or first one, whatever is ground truth; the predictions.
+Answer = Literal["truth", "last", "first", "prediction"]
+ANSWERS: tuple[Answer, ...] = get_args(Answer)
 
 
 @dataclass
@@ -40,6 +44,7 @@ class Sources:
         the format has them.
     page: which page or frame to take of image files with several, counted from 1.
     scores: whether objects have scores, as predictions have; else what seems to be one is passed over.
+    answer: which of a task's several answers is read, one of ANSWERS; in Label Studio's files.
     """
 
     root: Path | None = None
@@ -47,6 +52,7 @@ class Sources:
     normalized: bool | None = None
     page: int = 1
     scores: bool = False
+    answer: Answer = "truth"
     _trees: dict[Path, _Tree] = field(default_factory=dict, init=False, repr=False)
     _moved: list[tuple[str, Path]] = field(default_factory=list, init=False, repr=False)
     _missing: list[tuple[str, tuple[Path, ...], Path | None]] = field(default_factory=list, init=False, repr=False)
@@ -96,7 +102,8 @@ class Sources:
             self._trees[tree] = _Tree(tree)
         last = re.split(r"[\\/]", found)[-1]
         uploaded = UPLOADED.sub("", last) if UPLOADED.match(last) else None
-        for wanted in (found, otherwise, uploaded):
+        changed = None if uploaded is None else as_uploaded(uploaded)
+        for wanted in (found, otherwise, uploaded, changed):
             if wanted is not None and (path_found := self._trees[tree].find(wanted, name, hint)) is not None:
                 self._moved.append((found, path_found))
                 return path_found
@@ -157,6 +164,11 @@ def is_everything(folder: Path) -> bool:
     return whole == whole.parent
 
 
+def as_uploaded(name: str) -> str:
+    """What Label Studio calls an uploaded file, after its eight digits: blanks as `_`, and few other characters."""
+    return re.sub(r"[^-\w.]", "", name.strip().replace(" ", "_"))
+
+
 def _forms(reference: str) -> Iterator[str]:
     """The reference, and what it may stand for: with Windows' backslashes, percent-encoded as blobs' names are."""
     yield reference
@@ -190,7 +202,8 @@ class _Tree:
                 stem, suffix = os.path.splitext(file)
                 if suffix.lower() in IMAGE_SUFFIXES and not file.startswith("."):
                     path = file if inside == "." else f"{inside}/{file}".replace(os.sep, "/")
-                    self._by_stem.setdefault(stem.casefold(), []).append(path)
+                    for form in dict.fromkeys((stem.casefold(), as_uploaded(stem).casefold())):
+                        self._by_stem.setdefault(form, []).append(path)
             seen += len(files)
             if seen > MOST_FILES:
                 break

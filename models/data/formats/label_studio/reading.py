@@ -1,21 +1,20 @@
 """Label Studio's JSON and JSON-MIN exports: a list of tasks, each an image with regions in percent of its size.
 
 A region is a rectangle, a polygon, an ellipse or a brush stroke. Several results of one id are one region: its shape,
-and its label. A rectangle and a mask that `write` made of one object (`box7`, `mask7`) are one object again.
+and its label. `models.data.formats.label_studio.objects` says which regions are one object.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 from models.data.dataset import Annotation, Dataset, LabelledImage, Place, Problem
 from models.data.formats.label_studio import writing as label_studio_writing
+from models.data.formats.label_studio.objects import Region, objects
 from models.data.formats.protocol import Format, Found, Writer
 from models.data.image_files import size_hw
 from models.data.parsing import classes
@@ -26,18 +25,24 @@ from models.data.parsing.json_object import Entry, parse_list
 from models.data.parsing.shapes import Tally, box_of, ellipse, encoded, outlined, turned_box
 from models.data.parsing.sources import UPLOADED, Sources
 from models.data.parsing.suffixes import IMAGE_SUFFIXES
-from models.data.parsing.values import BadValueError, Box, EmptyBoxError, box, number, polygons, shown, stated_size_hw
+from models.data.parsing.values import BadValueError, EmptyBoxError, box, number, polygons, shown, stated_size_hw
 
 LABELS = ("rectanglelabels", "polygonlabels", "brushlabels", "ellipselabels", "labels", "choices")
-_PAIRED = re.compile(r"(?:box box|mask mask|polygon mask)([0-9]+)$")  # the control, and the id
+_SEVERAL = {
+    "truth": "{count} tasks have several annotations: the one that is ground truth is read, or else the last",
+    "last": "{count} tasks have several annotations: the last is read",
+    "first": "{count} tasks have several annotations: the first is read",
+    "prediction": "{count} tasks have several predictions: the last is read",
+}
 
 
 def read(path: Path, sources: Sources) -> tuple[Dataset, list[Problem]]:
     """What the tasks say, in their order, and what could not be read.
 
-    Of a task with several annotations, the one that is ground truth is read, or else the last. A task without one, or
-    that was skipped, is left out; where no task has one, the predictions are read. The classes are those of the
-    labelling interface beside the file (`NAME.xml`), if it is there, else those of the regions, sorted.
+    Of a task with several annotations, the one that is ground truth is read, or else the last; `sources.answer` may
+    want another. A task without one, or that was skipped, is left out; where no task has one, the predictions are read.
+    The classes are those of the labelling interface beside the file (`NAME.xml`), if it is there, else those of the
+    regions, sorted.
     """
     try:
         return _Reading(path, sources).all()
@@ -54,7 +59,8 @@ class _Reading:
         self._tally = Tally()
 
     def all(self) -> tuple[Dataset, list[Problem]]:
-        predicted = not any(_answers(task.value) for task in self._tasks)
+        wanted = self._sources.answer == "prediction"
+        predicted = wanted or not any(_answers(task.value) for task in self._tasks)
         images = []
         for index, task in enumerate(self._tasks):
             try:
@@ -89,20 +95,21 @@ class _Reading:
             if stated
             else stated_size_hw(data.get("height"), data.get("width")) or size_hw(image, self._sources.page)
         )
-        found: list[tuple[str, str, Annotation]] = []
+        found: list[Region] = []
         for region, parts in _regions(results).items():
             dropped: list[str] = []
             try:
                 annotation = self._region(parts, size, place, dropped)
                 if annotation is not None:
-                    found.append((region, parts[0].get("from_name") or "", annotation))
+                    control, parent = (_text(parts[0].get(name)) for name in ("from_name", "parentID"))
+                    found.append(Region(region, control, parent or None, annotation))
             except EmptyBoxError as error:
                 self._problem(task, f"{where}, region {region}", f"{error}: left out", fatal=False)
             except BadValueError as error:
                 self._problem(task, f"{where}, region {region}", error)
             for reason in dropped:
                 self._problem(task, f"{where}, region {region}", f"{reason}: this part is left out", fatal=False)
-        return LabelledImage(image, size, tuple(_paired(found)), place)
+        return LabelledImage(image, size, tuple(objects(found)), place)
 
     def _results(self, entry: dict[str, Any], predicted: bool, place: Place) -> list[dict[str, Any]] | None:
         """The results that count; None where the task is left out."""
@@ -113,7 +120,7 @@ class _Reading:
             self._tally.add("{count} tasks have no annotation, as they were not labelled: they are left out", place)
             return None
         answers = [one for one in said if not one.get("was_cancelled") and not one.get("skipped")]
-        if predicted and answers:
+        if predicted and answers and self._sources.answer != "prediction":
             what = "no task has an annotation: the predictions are read, of {count} tasks"
             self._tally.add(what, place)
         if not answers:
@@ -122,9 +129,10 @@ class _Reading:
                 return None
             return []
         if len(answers) > 1:
-            what = "{count} tasks have several annotations: the one that is ground truth is read, or else the last"
-            self._tally.add(what, place)
-        chosen = max(answers, key=lambda one: (bool(one.get("ground_truth")), _written(one.get("created_at"))))
+            self._tally.add(_SEVERAL[self._sources.answer], place)
+        by_time = sorted(answers, key=lambda one: _written(one.get("created_at")))
+        truths = [one for one in by_time if one.get("ground_truth") and self._sources.answer == "truth"]
+        chosen = by_time[0] if self._sources.answer == "first" else (truths or by_time)[-1]
         result = chosen.get("result")
         if not isinstance(result, list):
             raise BadValueError(f"result: expected a list of regions, found {shown(result)}")
@@ -224,6 +232,10 @@ def _written(value: Any) -> str:
     return str(value) if isinstance(value, str | int | float) else ""
 
 
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
 def _value(result: dict[str, Any]) -> dict[str, Any]:
     value = result.get("value")
     return value if isinstance(value, dict) else {}
@@ -273,23 +285,6 @@ def _minimal(entry: dict[str, Any]) -> list[dict[str, Any]]:
                     sizes = {key: value.get(key) for key in ("original_width", "original_height")}
                     found.append({"from_name": name, "value": value, **sizes})
     return found
-
-
-def _paired(found: list[tuple[str, str, Annotation]]) -> Iterator[Annotation]:
-    """The objects; a box and the mask that was written with it are one."""
-    boxes: dict[tuple[str, str], Box] = {}
-    masks = set()
-    numbers = [match[1] if (match := _PAIRED.match(f"{control} {region}")) else None for region, control, _ in found]
-    for its, (_, _, one) in zip(numbers, found, strict=True):
-        if its is not None and one.has_mask:
-            masks.add((its, one.label))
-        elif its is not None:
-            boxes[its, one.label] = one.box_xyxy
-    for its, (_, _, one) in zip(numbers, found, strict=True):
-        if its is None or (its, one.label) not in boxes or (its, one.label) not in masks:
-            yield one
-        elif one.has_mask:
-            yield replace(one, box_xyxy=boxes[its, one.label])
 
 
 def _reference(data: dict[str, Any]) -> tuple[str, str]:

@@ -30,7 +30,7 @@ def write(dataset: Dataset, target: Target) -> list[str]:
     """Returns a line for each kind of thing that Label Studio could not hold as it was.
 
     An object is a rectangle, a polygon or a brush stroke; where its box is not the one around its mask, a rectangle
-    stands before it whose id has the same number.
+    stands before it, as its parent.
     """
     crowds = sum(one.crowd for _, one in dataset.annotations())
     unlike = [(image, one) for image, one in dataset.annotations() if one.has_mask and ring_of(one) is None]
@@ -116,13 +116,15 @@ def _regions(one: Annotation, number: int, size_hw: tuple[int, int]) -> Iterator
     height, width = size_hw
     ring = ring_of(one)
     mask = mask_of(one, size_hw) if ring is None else None
+    parent = {}
     if (ring is None and mask is None) or not is_around(one, size_hw):
         value = {**rectangle(one.box_xyxy, size_hw), "rectanglelabels": [one.label]}
-        yield region(BOX, number, "rectanglelabels", size_hw, value)
+        yield (box := region(BOX, number, "rectanglelabels", size_hw, value))
+        parent = {"parentID": box["id"]}
     if ring is not None:
         points = [[100 * x / width, 100 * y / height] for x, y in zip(ring[::2], ring[1::2], strict=True)]
         value = {"points": points, "closed": True, "polygonlabels": [one.label]}
-        yield {**region(MASK, number, "polygonlabels", size_hw, value), "from_name": POLYGON}
+        yield {**region(MASK, number, "polygonlabels", size_hw, value, **parent), "from_name": POLYGON}
     elif mask is not None:
         value = {**brush(mask), "brushlabels": [one.label]}
-        yield region(MASK, number, "brushlabels", size_hw, value)
+        yield region(MASK, number, "brushlabels", size_hw, value, **parent)
