@@ -31,8 +31,8 @@ def pre_labels(
 ) -> tuple[list[dict[str, Any]], int]:
     """The regions of a prediction, and how many objects there is no label for.
 
-    An object's mask has its rectangle as its parent, and further parts of a mask without one its first part, by which it
-    is known that they are one object.
+    An object's mask has its rectangle as its parent, and further parts of a mask without one its first part: so it is
+    known that they are one object.
     """
     regions: list[dict[str, Any]] = []
     nowhere = 0
@@ -80,8 +80,12 @@ def smart_answer(
     if not mask.any():
         return []
     size_hw = mask.shape[0], mask.shape[1]
-    shapes = _shapes(control, mask, interface)
-    return [one for value in shapes for one in _written(control, label, value, size_hw, uuid.uuid4().hex[:10], score)]
+    regions: list[dict[str, Any]] = []
+    parent: dict[str, Any] = {}
+    for value in _shapes(control, mask, interface):
+        regions += _written(control, label, value, size_hw, uuid.uuid4().hex[:10], score, **parent)
+        parent = parent or {"parentID": regions[0]["id"]}
+    return regions
 
 
 def _shapes(control: Control, mask: np.ndarray, interface: Interface) -> Iterator[dict[str, Any]]:

@@ -1,7 +1,7 @@
 """Regions of Label Studio's -> objects: a rectangle and the mask below it in the tree of regions are one object.
 
-Label Studio keeps that tree (`parentID`) through imports, corrections and exports, whatever controls are called. Without
-it, the ids that were written (`box7`, `mask7`) tell.
+Label Studio keeps that tree (`parentID`) through imports, corrections and exports, whatever controls are called.
+Without it, the ids that were written (`box7`, `mask7`) tell.
 """
 
 from __future__ import annotations
