@@ -1,10 +1,12 @@
 # Everything runs in .venv, which is made and kept up to date as it is needed: `install` has what serving needs, `setup`
-# what development needs besides. Only the tests of what is for Azure and for CVAT need .venv-azureml and .venv-cvat too.
-.PHONY: install setup serve test test-bfloat16 lint bench peers soak load docs lock sbom audit image-test fresh-test clean
+# what development needs besides. Only the tests of what is for Azure, CVAT and Label Studio need environments of
+# their own too: .venv-azureml, .venv-cvat and .venv-label-studio.
+.PHONY: install setup serve test test-bfloat16 label-studio-test lint bench peers soak load docs lock sbom audit image-test fresh-test clean
 
 VENV := .venv
 AZUREML := .venv-azureml
 CVAT := .venv-cvat
+LABEL_STUDIO := .venv-label-studio
 AUDIT := .venv-audit
 PEERS := .venv-peers
 
@@ -28,6 +30,7 @@ STAMP := $(VENV)/.serving-$(TORCH)
 DEVELOPMENT := $(VENV)/.development
 AZUREML_STAMP := $(AZUREML)/.installed
 CVAT_STAMP := $(CVAT)/.installed
+LABEL_STUDIO_STAMP := $(LABEL_STUDIO)/.installed
 
 install: $(STAMP)
 
@@ -82,6 +85,20 @@ $(CVAT_STAMP): $(STAMP) tests/cvat_requirements.txt
 	@$(CVAT)/bin/python -m pip --quiet --quiet --disable-pip-version-check install --requirement tests/cvat_requirements.txt
 	@touch $(CVAT_STAMP)
 
+# A real Label Studio for its tests, and a database of it that is ready: its tables are not made anew for each run. What
+# it is pinned to has no wheels for the newest Pythons; there it is left out, and its tests are skipped.
+$(LABEL_STUDIO_STAMP): $(STAMP) tests/label_studio/constraints.txt
+	@if $(VENV)/bin/python -c 'import sys; sys.exit(sys.version_info >= (3, 14))'; then \
+		echo "Installing Label Studio into $(LABEL_STUDIO), for the tests; this takes minutes" && \
+		$(VENV)/bin/python -m venv --clear $(LABEL_STUDIO) && \
+		$(LABEL_STUDIO)/bin/python -m pip --quiet --quiet --disable-pip-version-check install --upgrade pip==26.3 && \
+		$(LABEL_STUDIO)/bin/python -m pip --quiet --quiet --disable-pip-version-check install \
+			--constraint tests/label_studio/constraints.txt label-studio && \
+		LABEL_STUDIO_BASE_DATA_DIR="$(CURDIR)/$(LABEL_STUDIO)/data" COLLECT_ANALYTICS=false LATEST_VERSION_CHECK=0 \
+			$(LABEL_STUDIO)/bin/label-studio init tests --no-browser --username labels@example.com \
+			--password label-studio-tests >$(LABEL_STUDIO)/init.log 2>&1 && touch $(LABEL_STUDIO_STAMP); \
+	else echo "Label Studio is not installed on Python 3.14: its tests are skipped"; fi
+
 serve: install
 	@exec $(VENV)/bin/box2mask serve
 
@@ -92,8 +109,12 @@ lint: setup
 
 # A thread for each process: with torch's default of one per core in each, they spend more than half of the cores on
 # waiting for one another.
-test: lint $(AZUREML_STAMP) $(CVAT_STAMP)
+test: lint $(AZUREML_STAMP) $(CVAT_STAMP) $(LABEL_STUDIO_STAMP)
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses $(or $(PROCESSES),2) --dist loadfile --no-loadscope-reorder
+
+# All tests with a real Label Studio; `make test` has those that take under two minutes.
+label-studio-test: setup $(LABEL_STUDIO_STAMP)
+	LABEL_STUDIO_TESTS=all OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest tests/label_studio tests/app/label_studio
 
 # The tests that hold in any number format, in bfloat16: meant for processors that multiply it, as others take six times as long.
 test-bfloat16: setup
@@ -150,4 +171,4 @@ fresh-test: install
 	$(VENV)/bin/python docker/fresh_test.py $(FRESH_TEST)
 
 clean:
-	rm -rf $(VENV) $(AZUREML) $(CVAT) $(AUDIT) $(PEERS) site build dist .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	rm -rf $(VENV) $(AZUREML) $(CVAT) $(LABEL_STUDIO) $(AUDIT) $(PEERS) site build dist .pytest_cache .mypy_cache .ruff_cache *.egg-info

@@ -21,6 +21,7 @@ LONG = (
     "tests/reliability/",
     "tests/app/mlflow/",
     "tests/docker/azureml/",
+    "tests/label_studio/",
     "tests/models/detector/",
     "tests/examples/",
     "tests/benchmarks/",

@@ -61,11 +61,12 @@ class UrlError(ValueError):
 
 
 class UrlStatusError(UrlError):
-    """The URL leads to an answer that is no success."""
+    """The URL leads to an answer that is no success. is_own: whether it is an OwnServer's."""
 
-    def __init__(self, message: str, status: int) -> None:
+    def __init__(self, message: str, status: int, *, is_own: bool) -> None:
         super().__init__(message)
         self.status = status
+        self.is_own = is_own
 
 
 @dataclass(frozen=True)
@@ -172,7 +173,7 @@ async def _follow(
             response = await _get(url, addresses[:_ADDRESSES_TRIED], transport, _headers(own))
             try:
                 if not response.has_redirect_location:
-                    return await _content(response, max_bytes)
+                    return await _content(response, max_bytes, is_own=own is not None)
                 url = _parsed(url.join(response.headers["location"]))
             finally:
                 await response.aclose()  # whatever a redirect has for a body is never read
@@ -253,10 +254,10 @@ async def _get(
     raise AssertionError("there is always an address")
 
 
-async def _content(response: httpx.Response, max_bytes: int) -> bytes:
+async def _content(response: httpx.Response, max_bytes: int, *, is_own: bool) -> bytes:
     if not response.is_success:
         told = f"the image URL answered {response.status_code} {response.reason_phrase[:40]}".rstrip()
-        raise UrlStatusError(told, response.status_code)
+        raise UrlStatusError(told, response.status_code, is_own=is_own)
     kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind and not kind.startswith("image/") and kind not in _UNKNOWN_CONTENT:
         raise UrlError(f"expected an image, the image URL answered with {kind[:60]}")

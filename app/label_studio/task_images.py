@@ -91,7 +91,7 @@ class TaskImages:
                     own=OwnServer(self._base, authorization),
                 )
             except UrlStatusError as error:
-                if error.status == _UNAUTHORIZED and self._token.is_personal and not last:
+                if error.is_own and error.status == _UNAUTHORIZED and self._token.is_personal and not last:
                     authorization = self._token.authorization(refused=authorization)
                     continue
                 raise ImageError(_told(error)) from error
@@ -135,6 +135,8 @@ def image_address(task: dict[str, Any], field: str) -> str:
 
 
 def _told(error: UrlStatusError) -> str:
+    if not error.is_own:
+        return str(error)
     if error.status == _UNAUTHORIZED:
         return (
             "Label Studio answered 401 to BOX2MASK_LABEL_STUDIO_TOKEN: expected the token of an account that is valid"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from models.demo.scenes import render_scene
 from tests.app.conftest import Service, serving
 from tests.label_studio.real_server import ENVIRONMENT, LabelStudio, label_studio
 
+LONGER = pytest.mark.skipif(
+    os.environ.get("LABEL_STUDIO_TESTS") != "all", reason="takes longer: `make label-studio-test` runs it"
+)
 KEY = "0123456789abcdef" * 2
 SIZE_HW = (240, 320)
 

@@ -11,11 +11,13 @@ import pytest
 
 from models.data import load
 from tests.app.conftest import COMMAND, REPOSITORY, environment
-from tests.label_studio.conftest import SIZE_HW
+from tests.label_studio.conftest import LONGER, SIZE_HW
 from tests.label_studio.real_server import LabelStudio
 
 
-@pytest.mark.parametrize("linked", [False, True], ids=["folder", "symbolic link"])
+@pytest.mark.parametrize(
+    "linked", [pytest.param(False, id="folder", marks=LONGER), pytest.param(True, id="symbolic link")]
+)
 def test_the_import_file_is_taken_by_the_documents_steps(
     studio: LabelStudio, photos: list[Path], tmp_path: Path, linked: bool
 ) -> None:

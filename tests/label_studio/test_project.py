@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from models.data import Dataset, load, read
+from models.data import DataError, Dataset, load, read
 from models.data.parsing.brush import unpack
 from tests.app.conftest import Service
-from tests.label_studio.conftest import KEY, SIZE_HW
+from tests.label_studio.conftest import KEY, LONGER, SIZE_HW
 from tests.label_studio.real_server import LabelStudio
 
 # A class by its name, one by other letters, one that `predicted_values` names, one by an alias.
@@ -207,8 +207,12 @@ def test_annotations_come_back_pixel_for_pixel(
     dataset, problems = read(exported, images=photos[0].parent)
     assert not [one for one in problems if one.fatal]
     same_objects(dataset, tasks)
-    # Predictions, though there are annotations.
-    same_objects(load(exported, images=photos[0].parent, answer="prediction"), tasks)
+    with pytest.raises(DataError, match="export a snapshot that includes full predictions"):
+        load(exported, images=photos[0].parent, answer="prediction")
+    full = tmp_path / "full.json"
+    full.write_text(json.dumps([studio.task(task["id"]) for task in tasks]))
+    assert all(task["annotations"] for task in json.loads(full.read_text()))
+    same_objects(load(full, images=photos[0].parent, answer="prediction"), tasks)
 
     strokes = {
         (task["id"], number): mask_of(one["value"])
@@ -238,3 +242,34 @@ def test_exports_that_have_no_masks_have_boxes(
     assert boxes and not any(one["segmentation"] for one in coco["annotations"])
     dataset, _ = read(studio.export(project, "YOLO", tmp_path / "yolo"), images=photos[0].parent)
     assert not any(one.has_mask for _, one in dataset.annotations())
+
+
+@LONGER
+@pytest.mark.parametrize("kind", ["polygons", "labels beside shapes"])
+def test_other_controls_come_back_too(
+    studio: LabelStudio, service: Service, photos: list[Path], tmp_path: Path, kind: str
+) -> None:
+    labels = "".join(f'<Label value="{name}"/>' for name in WRITTEN)
+    controls = {
+        "polygons": f'<PolygonLabels name="p" toName="i" model_polygon_tolerance="0">{labels}</PolygonLabels>',
+        "labels beside shapes": f'<Labels name="l" toName="i">{labels}</Labels><Brush name="b" toName="i"/>',
+    }
+    project = studio.project(f'<View><Image name="i" value="$image"/>{controls[kind]}</View>')
+    tasks = studio.upload(project, photos)
+    studio.connect(project, f"{service.url}/label-studio", KEY)
+    studio.act(project, "retrieve_tasks_predictions")
+    studio.act(project, "predictions_to_annotations")
+    back = load(studio.export(project, "JSON", tmp_path / "json"), images=photos[0].parent)
+    for task, image in zip(
+        sorted(tasks, key=lambda one: one["id"]), sorted(back.images, key=lambda one: one.name), strict=True
+    ):
+        with studio.client() as client:
+            photo = base64.b64encode(client.get(task["data"]["image"]).content).decode()
+        found = asked(service, "/pipeline/score", {"image": photo}, exif_orientation=True)["boxes"]
+        masks = [(one["label"], png(one["mask_per_prediction"][0])) for one in found]
+        expected = sorted((label, mask.tobytes()) for label, mask in masks if mask.any())
+        if kind == "polygons":  # holes are cut open by lines without width
+            assert sorted(one.label for one in image.annotations) == [label for label, _ in expected]
+        else:
+            came = sorted((one.label, one.mask(SIZE_HW).tobytes()) for one in image.annotations)
+            assert came == expected

@@ -116,6 +116,11 @@ class _Reading:
         if "data" not in entry:  # JSON-MIN
             return _minimal(entry)
         said = _of(entry, "predictions") if predicted else _of(entry, "annotations", "completions")
+        if predicted and not said and entry.get("predictions"):
+            raise BadValueError(
+                f"predictions: expected predictions, found {shown(entry['predictions'])}: in Label Studio, export a "
+                "snapshot that includes full predictions"
+            )
         if not predicted and not said:
             self._tally.add("{count} tasks have no annotation, as they were not labelled: they are left out", place)
             return None
