@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
+from urllib.parse import quote
 from xml.etree import ElementTree
 
 import numpy as np
@@ -17,6 +18,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from app.contract.masks import encode_polygons
+from app.folders.outputs import Outputs
 from app.prediction import PredictedObject
 from app.results import azureml_jsonl, coco, cvat, label_studio, mask_pngs, overlays, yolo_seg
 from app.results.drawing import COLORS, Outlined, draw
@@ -421,3 +423,16 @@ def test_outlines_with_few_corners_are_in_every_format_that_has_outlines(tmp_pat
     (labels,) = (tmp_path / "set" / "labels").glob("*.txt")
     lines = [np.array(line.split()[1:], float).reshape(-1, 2) for line in labels.read_text().splitlines()]
     assert len(lines) == 3 and all(np.allclose(one, joined(parts)) for one, parts in zip(lines, expected, strict=True))
+
+
+def test_label_studio_gets_the_name_of_a_linked_folder_and_not_where_it_leads(
+    results: list[ImageResult], tmp_path: Path
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "my photos").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "out").mkdir()
+    for root in (tmp_path / "my photos", tmp_path / "out" / ".." / "my photos"):
+        outputs = Outputs(tmp_path / "out", ("label-studio",), root, None, "model")
+        outputs.write_all(results, ("class 0", "class 1"))
+        (first, *_) = json.loads((tmp_path / "out" / "label_studio.json").read_text())
+        assert first["data"]["image"] == f"/data/local-files/?d=my%20photos/{quote(results[0].name)}"

@@ -330,6 +330,9 @@ def _is_label_studio(glance: Glance) -> bool:
         return False
     if glance.has("[].data") and glance.has_any("[].annotations", "[].predictions", "[].completions"):
         return True
+    # Its server writes the data of a task behind the results, of which one brush stroke may fill all that is looked at.
+    if glance.has_any(*(f"[].{name}[].result" for name in ("annotations", "predictions", "completions"))):
+        return True
     return not glance.has("[].image_id") and glance.ends(*LABELS[:4])
 
 

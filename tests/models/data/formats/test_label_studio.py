@@ -214,3 +214,86 @@ def test_addresses_with_a_prefix_and_classes_without_objects(tmp_path):
     image = LabelledImage("http://host/a.jpg", (3, 4), ())
     write(Dataset(("zebra", "can"), (image,)), tmp_path / "x.json", "label-studio", url_prefix="http://host")
     assert load(tmp_path / "x.json") == Dataset(("zebra", "can"), (image,))
+
+
+TRIANGLE = ((20.0, 10.0, 60.0, 10.0, 60.0, 50.0),)
+WIDE = {**RECTANGLE, "width": 30}
+WIDE_BOX = (20.0, 10.0, 80.0, 50.0)
+
+
+def parts(*regions: Any) -> tuple[Any, ...]:
+    """Regions of any controls, of which the first is named "top" and the others lie below it."""
+    return tuple(
+        result(value, "top" if not number else f"below{number}", **({"parentID": "top"} if number else {}))
+        for number, value in enumerate(regions)
+    )
+
+
+def test_a_mask_below_a_box_is_one_object_with_it(project):
+    other = {**BRUSH, "brushlabels": ["carton"]}
+    (image,) = load(project(task(*parts(WIDE, BRUSH, other)))).images
+    assert image.annotations == (
+        Annotation("can", WIDE_BOX, rle=encoded(MASK)),
+        Annotation("carton", BOX, rle=encoded(MASK)),  # of another class: the tree is its owner's
+    )
+    # In whatever order, and only the first mask of one box.
+    (image,) = load(project(task(*parts(WIDE, BRUSH)[::-1]))).images
+    assert image.annotations == (Annotation("can", WIDE_BOX, rle=encoded(MASK)),)
+    smaller = {**BRUSH, "rle": list(pack(MASK & (np.arange(200) < 40)))}
+    (image,) = load(project(task(*parts(WIDE, BRUSH, smaller)))).images
+    assert [one.box_xyxy for one in image.annotations] == [WIDE_BOX, (20.0, 10.0, 40.0, 50.0)]
+    # A box that has gone, a box below a box, and a region that is its own parent.
+    for regions in (parts(WIDE, BRUSH)[1:], parts(WIDE, WIDE), (result(BRUSH, parentID="a"),)):
+        (image,) = load(project(task(*regions))).images
+        assert len(image.annotations) == len(regions)
+
+
+def test_polygons_of_one_parent_are_parts_of_one_mask(project):
+    lower = {**POINTS, "points": [[10, 50], [30, 50], [30, 90]]}
+    both = (*TRIANGLE, (20.0, 50.0, 60.0, 50.0, 60.0, 90.0))
+    (image,) = load(project(task(*parts(WIDE, POINTS, lower)))).images
+    assert image.annotations == (Annotation("can", WIDE_BOX, both),)
+    (image,) = load(project(task(*parts(POINTS, lower)))).images
+    assert image.annotations == (Annotation("can", (20.0, 10.0, 60.0, 90.0), both),)
+    (image,) = load(project(task(*parts(POINTS, {**lower, "polygonlabels": ["carton"]})))).images
+    assert [one.label for one in image.annotations] == ["can", "carton"]
+
+
+def test_which_of_several_annotations_is_read(project):
+    def answer(name: str, **more: Any) -> dict[str, Any]:
+        return {"result": [result({**RECTANGLE, "rectanglelabels": [name]})], **more}
+
+    answers = [
+        answer("last", created_at="2026-03-01"),
+        answer("first", created_at="2026-01-01"),
+        answer("truth", created_at="2026-02-01", ground_truth=True),
+    ]
+    folder = project(task(annotations=answers, predictions=[answer("guess")]))
+    for wanted, label in (("truth", "truth"), ("last", "last"), ("first", "first"), ("prediction", "guess")):
+        dataset, problems = read(folder, answer=wanted)
+        assert dataset.class_names == (label,)
+        assert any("have several" in one.reason for one in problems) == (wanted != "prediction")
+    # Exports name predictions by their numbers, unless they are asked to include them.
+    dataset, problems = read(project(task(annotations=answers, predictions=[17])), answer="prediction")
+    (problem,) = [one for one in problems if one.fatal]
+    assert "export a snapshot that includes full predictions" in problem.reason and not dataset.images
+
+
+def test_an_export_is_known_by_a_stroke_before_its_data(project):
+    noise = np.random.default_rng(0).random(SIZE_HW) < 0.5
+    stroke = {"format": "rle", "rle": list(pack(noise))}
+    results = [result(stroke) | {"type": "brush"}, result({**stroke, "labels": ["can"]}) | {"type": "labels"}]
+    last = {"id": 7, "annotations": [{"id": 1, "completed_by": 1, "result": results}], "file_upload": "a.jpg"}
+    folder = project(last | {"drafts": [], "data": {"image": "/data/upload/1/0a1b2c3d-a.jpg"}})
+    assert find(folder)[0] == "label-studio"
+    (image,) = load(folder).images
+    assert [one.label for one in image.annotations] == ["can"] and np.array_equal(
+        image.annotations[0].mask(SIZE_HW), noise
+    )
+
+
+def test_an_uploaded_file_is_found_by_the_name_that_it_had(tmp_path):
+    Image.new("RGB", SIZE_HW[::-1]).save(tmp_path / "my photo (1).jpg")
+    uploaded = task(result(RECTANGLE), data={"image": "/data/upload/1/0a1b2c3d-my_photo_1.jpg"})
+    (tmp_path / "x.json").write_text(json.dumps([uploaded]))
+    assert load(tmp_path).images[0].path == tmp_path / "my photo (1).jpg"
