@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import os
 import tempfile
 import threading
 import time
@@ -34,7 +35,7 @@ CONFIG = """<View><Image name="image" value="$image"/>
 <KeyPointLabels name="click" toName="image" smart="true"><Label value="can"/></KeyPointLabels></View>"""
 HEADER = (
     "model", "photo", "decoder: p50, p99", "with masks in the photo's size", "click: p50, p99", "click - decoder, p50",
-    "p99", "answer",
+    "p99", "processor: decoder, service", "answer",
 )  # fmt: skip
 MODELS = ("demo", "vit-b")
 SIZES_HW = ((480, 640), (1080, 1920), (3024, 4032))
@@ -42,18 +43,24 @@ SIZES_HW = ((480, 640), (1080, 1920), (3024, 4032))
 
 @dataclass
 class Times:
-    """Seconds of each click: of the decoder, of it and the mask in the photo's size, and through the service."""
+    """Seconds of each click: of the decoder, of it and the mask in the photo's size, and through the service.
+
+    decoder_cpu_s, service_cpu_s: of the processor, in all.
+    """
 
     decoder: list[float] = field(default_factory=list)
     mask: list[float] = field(default_factory=list)
     click: list[float] = field(default_factory=list)
     answer_kb: list[float] = field(default_factory=list)
+    decoder_cpu_s: float = 0.0
+    service_cpu_s: float = 0.0
 
     def row(self, model: str, size_hw: tuple[int, int]) -> tuple[str, ...]:
         p50, p99 = ((percentiles(self.click)[i] - percentiles(self.decoder)[i]) for i in (0, 1))
         both = [", ".join(map(duration, percentiles(one))) for one in (self.decoder, self.mask, self.click)]
         size = f"{size_hw[1]} x {size_hw[0]}"
-        return (model, size, *both, duration(p50), duration(p99), f"{np.median(self.answer_kb):.1f} kB")
+        processor = ", ".join(duration(one / len(self.click)) for one in (self.decoder_cpu_s, self.service_cpu_s))
+        return (model, size, *both, duration(p50), duration(p99), processor, f"{np.median(self.answer_kb):.1f} kB")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -73,6 +80,7 @@ def main(argv: list[str] | None = None) -> int:
                 make_sam(weights, "base")
             for size_hw, times in measured(weights, dtype, args.clicks).items():
                 rows.append(times.row(model, size_hw))
+                print(*rows[-1], sep=" | ", flush=True)
     print(table(HEADER, rows))
     return 0
 
@@ -104,10 +112,12 @@ def _measured(
         times = found[size_hw] = Times()
         for number, (x, y) in enumerate(np.random.default_rng(0).uniform(0.1, 0.9, (clicks + 10, 2)).tolist()):
             points = np.array([[[x * size_hw[1], y * size_hw[0]]]])
-            began = time.perf_counter()
+            if number == 10:
+                before = cpu_s(service.pid)
+            used, began = time.process_time(), time.perf_counter()
             with torch.inference_mode():
                 raw = segmenter.decode(embedding, Prompts(points_xy=points), multimask=True)
-            decoded = time.perf_counter()
+            used, decoded = time.process_time() - used, time.perf_counter()
             segmenter.postprocess(raw, 0)
             ended = time.perf_counter()
             answer = service.post("/label-studio/predict", asked(f"/data/upload/{place}.jpg", x, y))
@@ -116,7 +126,15 @@ def _measured(
                 times.decoder.append(decoded - began)
                 times.mask.append(ended - began)
                 times.answer_kb.append(len(answer) / 1000)
+                times.decoder_cpu_s += used
+        times.service_cpu_s = cpu_s(service.pid) - before
     return found
+
+
+def cpu_s(pid: int) -> float:
+    """What a process has had of the processors, in seconds; proc(5)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def asked(address: str, x: float, y: float) -> bytes:

@@ -23,21 +23,52 @@ _HALF = 128  # the opacity from which a pixel belongs to the mask
 
 def pack(mask: np.ndarray) -> bytes:
     """A mask (H, W) bool as the bytes of a brush stroke."""
-    flat = mask.ravel()
-    starts = np.flatnonzero(np.diff(flat, prepend=~flat[:1]))
-    lengths = np.diff(starts, append=len(flat)) * _CHANNELS
-    bits = [f"{flat.size * _CHANNELS:032b}", f"{_WORD_BITS - 1:05b}", *(f"{size - 1:04b}" for size in _LENGTH_BITS)]
     longest = 1 << _LENGTH_BITS[-1]
-    for start, length in zip(starts.tolist(), lengths.tolist(), strict=True):
-        value = f"{255 if flat[start] else 0:0{_WORD_BITS}b}"
-        while length:
-            part = min(length, longest)
-            index = next(number for number, size in enumerate(_LENGTH_BITS) if part <= 1 << size)
-            bits.append(f"1{index:02b}{part - 1:0{_LENGTH_BITS[index]}b}{value}")
-            length -= part
-    text = "".join(bits)
-    text += "0" * (-len(text) % 8)
-    return int(text, 2).to_bytes(len(text) // 8, "big")
+    starts, values = _runs(mask)
+    lengths = np.diff(starts, append=mask.size) * _CHANNELS
+    # Longer runs are several: as many of the longest as there are, and what is left.
+    times = -(-lengths // longest)
+    values = np.repeat(values, times)
+    last = np.cumsum(times) - 1
+    parts = np.full(len(values), longest)
+    parts[last] = lengths - (times - 1) * longest
+    index = np.searchsorted([1 << size for size in _LENGTH_BITS], parts)
+    sizes = np.array(_LENGTH_BITS)[index]
+    # A block is a 1, two bits for the number's size, the number in so many bits, and the value.
+    codes = ((0b100 | index) << sizes | (parts - 1)) << _WORD_BITS | np.where(values, 255, 0)
+    head = f"{mask.size * _CHANNELS:032b}{_WORD_BITS - 1:05b}" + "".join(f"{size - 1:04b}" for size in _LENGTH_BITS)
+    blocks = _bits(codes, sizes + 3 + _WORD_BITS)
+    return np.packbits(np.concatenate([np.array([bit == "1" for bit in head]), blocks])).tobytes()
+
+
+def _runs(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where runs of one value begin in the mask's pixels, row by row, and their values.
+
+    Only the box around the object is gone through, whatever the order in memory is.
+    """
+    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+    if not len(rows):
+        return np.zeros(1, np.int64), np.zeros(1, bool)
+    (height, width), top, left = mask.shape, int(rows[0]), int(columns[0])
+    # With nothing on both sides, each row begins and ends for itself.
+    box = np.zeros((rows[-1] + 1 - top, columns[-1] + 3 - left), bool)
+    box[:, 1:-1] = mask[top : rows[-1] + 1, left : columns[-1] + 1]
+    row, column = np.nonzero(box[:, 1:] != box[:, :-1])
+    places = (row + top) * width + column + left
+    # A row that ends where the next one begins goes on.
+    joins = np.flatnonzero(places[1:] == places[:-1])
+    places = np.delete(places, [*joins, *joins + 1])
+    starts = places[places < height * width]
+    if starts[0] == 0:
+        return starts, np.arange(len(starts)) % 2 == 0
+    return np.concatenate([[0], starts]), np.arange(len(starts) + 1) % 2 == 1
+
+
+def _bits(codes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Numbers, each in its number of bits, highest first, as bool one after the other."""
+    ends = np.cumsum(sizes)
+    places = np.repeat(ends, sizes) - 1 - np.arange(ends[-1])
+    return (np.repeat(codes, sizes) >> places & 1).astype(bool)
 
 
 def unpack(packed: Any, size_hw: tuple[int, int], field: str) -> np.ndarray:
