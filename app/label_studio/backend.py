@@ -67,21 +67,45 @@ def read_request(content: Any) -> Asked:
     return Asked(tasks, parse(config), context)
 
 
-class Backend:
-    """Answers Label Studio by a scorer. For one event loop."""
+class Backends:
+    """Backends of the models that answer, one after the other. For one event loop."""
 
-    def __init__(self, scorer: Scorer, choice: loading.Choice, settings: Settings) -> None:
-        self._scorer = scorer
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
         self._images = TaskImages(settings)
+        self._versions: dict[str, None] = {}
+        self._last: Backend | None = None
+
+    def of(self, scorer: Scorer, choice: loading.Choice) -> Backend:
+        """The one of these models."""
+        if self._last is None or self._last.scorer is not scorer:
+            self._last = Backend(scorer, choice, self._settings, self._images, self._versions)
+        return self._last
+
+
+class Backend:
+    """Answers Label Studio by a scorer."""
+
+    def __init__(
+        self,
+        scorer: Scorer,
+        choice: loading.Choice,
+        settings: Settings,
+        images: TaskImages,
+        versions: dict[str, None],
+    ) -> None:
+        """versions: those that projects were told, the last one last; it adds its own."""
+        self.scorer = scorer
+        self._images = images
         self._seconds = settings.label_studio_predict_s
         self._most_bytes = scorer.answer_limits.bytes
         served = describe(scorer, choice, settings)
         self._identity = {name: served[name] for name in ("box2mask", "detector", "segmenter")}
-        self._versions: dict[str, None] = {}
+        self._versions = versions
 
     async def aside_if(self, large: bool, function: Callable[..., T], *args: Any) -> T:
         """Call a function, beside the event loop where it is much work."""
-        return await self._scorer.engine.aside_if(large, function, *args)
+        return await self.scorer.engine.aside_if(large, function, *args)
 
     @property
     def versions(self) -> list[str]:
@@ -152,12 +176,12 @@ class Backend:
         scores: list[float] = []
         for tag in interface.images:
             controls = [one for one in interface.controls if one.to_name == tag.name and not one.is_skipped]
-            if not controls or self._scorer.engine.detector is None:
+            if not controls or self.scorer.engine.detector is None:
                 continue
             image = await self._image(task, tag, client)
-            size_hw = await self._scorer.engine.aside(self._size_hw, image)
+            size_hw = await self.scorer.engine.aside(self._size_hw, image)
             found = await self._found(image, interface, tag.name, client, size_hw)
-            regions, nowhere = await self._scorer.engine.aside(
+            regions, nowhere = await self.scorer.engine.aside(
                 timings.stage("post")(pre_labels), found, interface, tag.name, size_hw
             )
             if nowhere:
@@ -167,12 +191,12 @@ class Backend:
         entry: dict[str, Any] = {"result": results, "model_version": self._version_of(interface)}
         if scores:
             entry["score"] = sum(scores) / len(scores)
-        return await self._scorer.engine.aside(_to_json, entry)
+        return await self.scorer.engine.aside(_to_json, entry)
 
     async def _found(
         self, image: StoredImage, interface: Interface, image_name: str, client: str, size_hw: tuple[int, int]
     ) -> list[PredictedObject]:
-        engine = self._scorer.engine
+        engine = self.scorer.engine
         detector = engine.detector
         assert detector is not None
         shapes = {one.shape for one in interface.controls if one.to_name == image_name and not one.is_skipped}
@@ -191,7 +215,7 @@ class Backend:
         )
         request = Request(schemas.DETECTOR_COLUMNS, [[image]], params, client)
         with _told():
-            (row,) = await (self._scorer.detect_and_segment if with_masks else self._scorer.detect)(request)
+            (row,) = await (self.scorer.detect_and_segment if with_masks else self.scorer.detect)(request)
         objects = []
         for one in row["boxes"]:
             box = box_in_pixels(one["box"], size_hw)
@@ -202,7 +226,7 @@ class Backend:
     async def smart(self, asked: Asked, client: str) -> bytes:
         """The one entry that a smart tool is answered with, as JSON. Raises ServiceError."""
         assert asked.context is not None
-        if self._scorer.engine.segmenter is None:
+        if self.scorer.engine.segmenter is None:
             raise NotFound("this service has no segmenter, which answers smart tools: start it with BOX2MASK_SEGMENTER")
         drawn = drawn_objects(asked.context)
         wanted = []
@@ -224,7 +248,7 @@ class Backend:
         for one, tag, (control, written) in wanted:
             image = await self._image(asked.tasks[0], tag, client)
             mask, score = await self._mask(image, one, client)
-            results += await self._scorer.engine.aside(
+            results += await self.scorer.engine.aside(
                 timings.stage("post")(_smart_regions), control, written, mask, asked.interface, score
             )
             scores.append(score)
@@ -248,26 +272,26 @@ class Backend:
         row = [values[column] for column in schemas.SEGMENTER_COLUMNS]
         params = Params(coordinates="normalized", mask_format="rle", exif_orientation=True, response_schema="card")
         with _told():
-            (answer,) = await self._scorer.segment(Request(schemas.SEGMENTER_COLUMNS, [row], params, client))
+            (answer,) = await self.scorer.segment(Request(schemas.SEGMENTER_COLUMNS, [row], params, client))
         (prediction,) = answer["predictions"]
         best = max(prediction["mask_per_prediction"], key=lambda mask: mask["iou_score"])
         return best["rle"], best["iou_score"]
 
     async def _image(self, task: dict[str, Any], tag: ImageTag, client: str) -> StoredImage:
         """Raises BadRequest."""
-        address, store = image_address(task, tag.field), self._scorer.store
+        address, store = image_address(task, tag.field), self.scorer.store
         known = self._images.known(store, client, address)
         if known is not None:
             return known
         try:
-            file = await self._scorer.engine.fetch(self._images.file, address, task.get("id"), self._scorer.limits)
+            file = await self.scorer.engine.fetch(self._images.file, address, task.get("id"), self.scorer.limits)
         except ImageError as error:
             raise BadRequest(f"task {_number(task)}, data.{tag.field}: {error}") from error
         return self._images.keep(store, client, address, file)
 
     def _size_hw(self, image: StoredImage) -> tuple[int, int]:
         try:
-            return image_size_hw(image.file, exif_orientation=True, max_pixels=self._scorer.limits.max_pixels)
+            return image_size_hw(image.file, exif_orientation=True, max_pixels=self.scorer.limits.max_pixels)
         except ImageError as error:
             raise BadRequest(str(error)) from error
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass
 from mmap import mmap
 from typing import Any
@@ -17,7 +17,8 @@ from app import timings
 from app.contract.amount import LITTLE
 from app.errors import BadRequest, Unavailable
 from app.http import access
-from app.label_studio.backend import Asked, Backend, read_request
+from app.label_studio.backend import Asked, Backend, Backends, read_request
+from app.serving.served import Serving
 
 PREFIX = "/label-studio"
 
@@ -30,17 +31,17 @@ Work = Coroutine[Any, Any, bytes]
 class Routes:
     """What Label Studio asks of an ML backend.
 
-    backend: of the service that is ready. let_in: a request's body, and its place among those in work; read: its body
+    serving: the models that answer now. let_in: a request's body, and its place among those in work; read: its body
     alone. in_time: for how long one may take to arrive. while_connected: awaits work that is dropped when nobody waits
     for it.
     """
 
-    backend: Callable[[], Backend]
+    backends: Backends
+    serving: Serving
     let_in: Let
     read: Let
     in_time: Callable[[], AbstractAsyncContextManager[None]]
     while_connected: Callable[[HttpRequest, Work], Awaitable[bytes]]
-    healthy: Callable[[], bool]
 
     def all(self) -> dict[tuple[str, str], Callable[[HttpRequest], Awaitable[Response]]]:
         """By method and path."""
@@ -54,7 +55,7 @@ class Routes:
 
     async def health(self, http: HttpRequest) -> Response:
         """Label Studio waits a second for it, so it waits for nothing."""
-        if not self.healthy():
+        if not self.serving.scorer.engine.healthy:
             raise Unavailable("a device has stopped computing")
         return JSONResponse({"status": "UP", "model_class": "box2mask"})
 
@@ -65,15 +66,16 @@ class Routes:
         if not isinstance(content, dict):
             raise BadRequest("expected a JSON object with the project's schema, got another value")
         schema = content.get("schema")
-        return JSONResponse({"model_version": self.backend().version(schema if isinstance(schema, str) else None)})
+        with self._backend() as backend:
+            return JSONResponse({"model_version": backend.version(schema if isinstance(schema, str) else None)})
 
     async def predict(self, http: HttpRequest) -> Response:
         async with self.let_in(http) as body:
-            content = await self.while_connected(http, self._predict(http, body))
+            with self._backend() as backend:
+                content = await self.while_connected(http, self._predict(http, backend, body))
         return Response(content, media_type="application/json")
 
-    async def _predict(self, http: HttpRequest, body: Body) -> bytes:
-        backend = self.backend()
+    async def _predict(self, http: HttpRequest, backend: Backend, body: Body) -> bytes:
         asked: Asked = await backend.aside_if(len(body) > LITTLE, timings.stage("parse")(_read), body)
         http.scope["box2mask.rows"] = len(asked.tasks)
         began = time.perf_counter()
@@ -89,7 +91,14 @@ class Routes:
         return JSONResponse({})
 
     async def versions(self, http: HttpRequest) -> Response:
-        return JSONResponse({"versions": self.backend().versions})
+        with self._backend() as backend:
+            return JSONResponse({"versions": backend.versions})
+
+    @contextmanager
+    def _backend(self) -> Iterator[Backend]:
+        """By the models that answer now, which go on answering until this ends."""
+        with self.serving.use() as served:
+            yield self.backends.of(served.scorer, served.choice)
 
 
 def _read(body: Body) -> Asked:
