@@ -121,7 +121,8 @@ class Request:
     """A request that is well formed. has_prompts: whether it has any of SAM's prompt columns.
 
     client: who asks, to whom images belong that are named by their hash; "" where nobody is told apart. inputs: what it
-    was in Hugging Face's form, with an image in each row; None of AzureML's.
+    was in Hugging Face's form, with an image in each row; None of AzureML's. best_alone: of three masks for a prompt
+    only the best is wanted, which nothing on the wire asks for.
     """
 
     columns: tuple[str, ...]
@@ -129,6 +130,7 @@ class Request:
     params: Params = field(default_factory=Params)
     client: str = ""
     inputs: hugging_face.Inputs | None = None
+    best_alone: bool = False
 
     @property
     def has_prompts(self) -> bool:

@@ -272,9 +272,11 @@ class Backend:
         row = [values[column] for column in schemas.SEGMENTER_COLUMNS]
         params = Params(coordinates="normalized", mask_format="rle", exif_orientation=True, response_schema="card")
         with _told():
-            (answer,) = await self.scorer.segment(Request(schemas.SEGMENTER_COLUMNS, [row], params, client))
+            (answer,) = await self.scorer.segment(
+                Request(schemas.SEGMENTER_COLUMNS, [row], params, client, best_alone=True)
+            )
         (prediction,) = answer["predictions"]
-        best = max(prediction["mask_per_prediction"], key=lambda mask: mask["iou_score"])
+        (best,) = prediction["mask_per_prediction"]
         return best["rle"], best["iou_score"]
 
     async def _image(self, task: dict[str, Any], tag: ImageTag, client: str) -> StoredImage:

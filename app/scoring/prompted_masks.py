@@ -27,13 +27,14 @@ Entries = list[dict[str, Any]]
 
 @dataclass(frozen=True)
 class Prompting:
-    """How a request wants the masks of prompts on one of its images."""
+    """How a request wants the masks of prompts on one of its images. best_alone: of three masks, only the best one."""
 
     engine: Engine
     params: Params
     cost: AnswerCost
     image: PreparedImage
     parts: Parts
+    best_alone: bool = False
 
     async def masks(self, prompts: Prompts, multimask: bool, scores: np.ndarray | float = 1.0) -> list[Entries]:
         """For each prompt its masks, as they stand in the answer. scores: of the boxes that prompt them."""
@@ -107,6 +108,7 @@ class Prompting:
         """For each prompt its masks, in the form that was asked for, each with its iou_score."""
         segmenter, size_hw = self.engine.segmenter, self.image.size_hw
         assert segmenter is not None
+        raw = raw.best() if self.best_alone else raw
 
         @timings.stage("post")
         def encode(index: int) -> Entries | None:

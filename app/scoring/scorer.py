@@ -172,7 +172,7 @@ class Scorer:
                     encoded = await search.answer(await parts.embedding(image, None), params, cost, number)
             elif wanted is not None:
                 async with parts.turn():
-                    prompting = Prompting(self.engine, params, cost, images[of_row[number]], parts)
+                    prompting = Prompting(self.engine, params, cost, images[of_row[number]], parts, request.best_alone)
                     encoded = await prompting.masks(wanted, rows[number].multimask)
             return schemas.predictions(encoded, params.response_schema or self.response_schema)
 

@@ -45,6 +45,13 @@ class RawMasks:
         )
         return cls(logits, scores, first.size_hw, first.resized_hw, packed)
 
+    def best(self) -> RawMasks:
+        """Of each prompt the mask with the highest score alone."""
+        which = np.arange(len(self)), self.iou_scores.argmax(axis=1)
+        logits = self.logits[which][:, None] if self.packed is None else self.logits
+        packed = None if self.packed is None else self.packed[which][:, None]
+        return RawMasks(logits, self.iou_scores[which][:, None], self.size_hw, self.resized_hw, packed)
+
 
 @dataclass(frozen=True, eq=False)
 class DecodeRequest:

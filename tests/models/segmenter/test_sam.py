@@ -573,3 +573,16 @@ def test_the_demo_weights_load_as_hugging_faces_own(photo: np.ndarray) -> None:
     ours = Sam.load(DEMO).segment(photo, as_prompts(NOTEBOOK["a box"]), multimask=True)
     assert (ours.masks == theirs).mean() >= 0.999
     np.testing.assert_allclose(ours.iou_scores, scores, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_best_masks_alone(packed: bool) -> None:
+    logits = torch.arange(2 * 3 * 4 * 4, dtype=torch.float32).reshape(2, 3, 4, 4)
+    scores = np.array([[0.1, 0.9, 0.3], [0.5, 0.2, 0.1]], np.float32)
+    masks = np.arange(2 * 3 * 8, dtype=np.uint8).reshape(2, 3, 8, 1) if packed else None
+    best = RawMasks(logits, scores, (8, 8), (8, 8), masks).best()
+    assert best.iou_scores.tolist() == [[scores[0, 1]], [scores[1, 0]]]
+    if masks is None:
+        assert best.packed is None and torch.equal(best.logits, torch.stack([logits[0, 1:2], logits[1, 0:1]]))
+    else:
+        assert best.packed is not None and (best.packed == np.stack([masks[0, 1:2], masks[1, 0:1]])).all()
