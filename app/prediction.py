@@ -42,6 +42,8 @@ class PredictedObject:
     rle: the mask, COCO's compressed {"size": [H, W], "counts": str} of the image's size; None where none was asked for.
     iou_score: SAM's own guess of the mask's quality; None of a mask that is the detector's own, and without one.
     rotated_box: x1, y1, ..., x4, y4 in absolute pixels, where it was asked for and the mask is not empty.
+    mask_agreement: of the three masks that SAM has for the box, as `models.uncertainty` defines it, where it was asked
+        for.
     """
 
     label: str | None
@@ -50,6 +52,7 @@ class PredictedObject:
     rle: Rle | None = None
     iou_score: float | None = None
     rotated_box: tuple[float, ...] | None = None
+    mask_agreement: float | None = None
 
 
 class Predictor(Protocol):
@@ -82,6 +85,10 @@ class Predictor(Protocol):
 
     def segment(self, image: ImageSource, boxes_xyxy: np.ndarray) -> list[PredictedObject]:
         """A mask for each of the boxes (N, 4), absolute pixels, in their order."""
+        ...
+
+    def three_masks(self, image: ImageSource, boxes_xyxy: np.ndarray) -> list[list[Rle]]:
+        """For each of the boxes (N, 4), absolute pixels, the three masks that SAM has for it, none of them cleaned."""
         ...
 
     def segment_points(self, image: ImageSource, points_xy: np.ndarray) -> list[PredictedObject]:

@@ -74,6 +74,19 @@ class _ByRequests:
             raise ValueError(f"expected boxes (N, 4), got {boxes.shape}")
         return self._masks(image, schemas.BOXES, boxes, boxes)
 
+    def three_masks(self, image: ImageSource, boxes_xyxy: np.ndarray) -> list[list[Rle]]:
+        boxes = np.asarray(boxes_xyxy, np.float64)
+        columns = self._without_prompts(image) if len(boxes) else {}
+        found = []
+        for start in range(0, len(boxes), self._prompts_at_once):
+            part = boxes[start : start + self._prompts_at_once].tolist()
+            asked = columns | {schemas.BOXES: part, schemas.MULTIMASK: True}
+            # The masks as SAM gives them: what cleaning does to all alike would hide where they differ.
+            unclean = {name: value for name, value in self.mask_params.items() if name in ("tiles", "tile_overlap")}
+            (row,) = self._answer("/sam/score", asked, mask_params=unclean, coordinates="absolute")
+            found += [[mask["rle"] for mask in one["mask_per_prediction"]] for one in row["predictions"]]
+        return found
+
     def segment_points(self, image: ImageSource, points_xy: np.ndarray) -> list[PredictedObject]:
         points = np.asarray(points_xy, np.float64)
         if points.ndim != 2 or points.shape[1] != 2:
@@ -87,7 +100,7 @@ class _ByRequests:
         if not len(prompts):
             return []
         columns = self._without_prompts(image)
-        at_once = min(PROMPTS_AT_ONCE, self.description.get("max_prompts", PROMPTS_AT_ONCE))
+        at_once = self._prompts_at_once
         if len(prompts) > at_once and self.mask_params.get("no_overlaps"):
             raise PredictionError(
                 f"expected at most {at_once} boxes in an image with no_overlaps, as one request compares their masks, "
@@ -102,6 +115,10 @@ class _ByRequests:
                 (mask,) = prediction["mask_per_prediction"]
                 objects.append(_of_mask(mask, tuple(box)))
         return objects
+
+    @property
+    def _prompts_at_once(self) -> int:
+        return int(min(PROMPTS_AT_ONCE, self.description.get("max_prompts", PROMPTS_AT_ONCE)))
 
     def everything(self, image: ImageSource, **grid: float) -> list[PredictedObject]:
         asked = self._without_prompts(image) | {schemas.MULTIMASK: False}
@@ -162,14 +179,17 @@ class _ByRequests:
             )
         return objects
 
-    def _answer(self, route: str, columns: dict[str, Any], **params: Any) -> list[dict[str, Any]]:
+    def _answer(
+        self, route: str, columns: dict[str, Any], mask_params: Mapping[str, Any] | None = None, **params: Any
+    ) -> list[dict[str, Any]]:
+        """mask_params: in place of the predictor's own."""
         body = {
             "input_data": {"columns": list(columns), "data": [list(columns.values())]},
             "params": {
                 "mask_format": "rle",
                 "response_schema": "card",
                 "exif_orientation": True,
-                **self.mask_params,
+                **(self.mask_params if mask_params is None else mask_params),
                 **params,
             },
         }

@@ -51,6 +51,7 @@ examples:
   box2mask run val2017 --out results --prompts results.bbox.json --prompts-images instances_val2017.json
   box2mask run photos --out results --class-agnostic-nms --min-region-area 100 --largest-part --tight-boxes
   box2mask run photos --out results --tiles 1024
+  box2mask run photos --out results --order uncertainty --formats label-studio
   box2mask run photos --out results --everything --segmenter sam-base
   box2mask run photos --out results --url http://localhost:5001
 """
@@ -110,6 +111,11 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         type=fraction,
         metavar="X",
         help=f"leave out boxes that score less (default: {SCORE_THRESHOLD}; of --prompts: none)",
+    )
+    command.add_argument(
+        "--order",
+        choices=("uncertainty",),
+        help="what to label first: Label Studio's tasks, and a list order.csv, by how much a look at each would teach",
     )
     add_mask_options(command)
     add_polygon_options(command)
@@ -180,6 +186,7 @@ def _process(args: argparse.Namespace, sources: Sources, prompts: BoxPrompts | N
 
     from app.folders import batch, outputs
     from app.folders.journal import FAILED, Journal
+    from app.folders.order import ByUncertainty
     from models.images.notes import PhotoNotes
 
     identity = predictor.identity()
@@ -222,6 +229,8 @@ def _process(args: argparse.Namespace, sources: Sources, prompts: BoxPrompts | N
     if args.everything:
         grid = {"points_per_side": 32} | grid
         settings |= {"boxes": "of everything", **grid}
+    if args.order is not None:  # what SAM's three masks say is in the journal then
+        settings["order"] = args.order
     header = {"box2mask": version("box2mask"), "settings": settings}
     journal = Journal(args.out, header, outputs.ALL, restart=args.restart)
     try:
@@ -240,10 +249,13 @@ def _process(args: argparse.Namespace, sources: Sources, prompts: BoxPrompts | N
         else:
             class_names = prompts.class_names
             predict = batch.prompted(predictor)
+        if args.order is not None and source == "segmenter":
+            predict = batch.with_agreement(predictor, predict)
         in_networks = batch.images_in_networks(predictor)
         notes = PhotoNotes(args.page)
         summary = batch.process(sources, predict, journal, writing, prompts, notes, in_networks=in_networks)
-        written = writing.write_all(journal, class_names)
+        order = ByUncertainty(journal) if args.order is not None else None
+        written = writing.write_all(journal, class_names, order)
         objects = sum(len(result.objects) for result in journal)
         again = f", {summary.resumed} of them from before" if summary.resumed else ""
         print(f"{len(journal)} images{again}, {objects} objects: {', '.join(written)} in {args.out}")
@@ -289,7 +301,7 @@ def _check_everything(args: argparse.Namespace) -> None:
         raise _RunError("--tiles: --everything looks at parts of a photo by --crops-n-layers; expected one of the two")
     others = {
         "--prompts": args.prompts, "--detector": args.detector, "--score-threshold": args.score_threshold,
-        "--masks": args.masks,
+        "--masks": args.masks, "--order": args.order,
     }  # fmt: skip
     for name, value in others.items():
         if value is not None:

@@ -24,6 +24,7 @@ from app.folders.prompts import BoxPrompt, BoxPrompts
 from app.folders.sources import SourceImage, Sources
 from app.prediction import PredictedObject, PredictionError, Predictor, read_image
 from app.results.image_result import ImageResult
+from models import uncertainty
 from models.images.decoding import ImageError, decode_image, image_size_hw, one_page
 from models.images.notes import PhotoNotes
 
@@ -88,6 +89,21 @@ def prompted(predictor: Predictor) -> Predict:
 def everything(predictor: Predictor, grid: Mapping[str, float]) -> Predict:
     """All masks that the segmenter finds, without labels."""
     return lambda image, boxes: predictor.everything(image, **grid)
+
+
+def with_agreement(predictor: Predictor, predict: Predict) -> Predict:
+    """The same objects, with how far SAM's three masks for each box agree: one more decoding, by the kept embedding."""
+
+    def both(image: Path | bytes, boxes: tuple[BoxPrompt, ...] | None) -> list[PredictedObject]:
+        objects = predict(image, boxes)
+        places = np.array([one.box_xyxy for one in objects]).reshape(-1, 4)
+        masks = predictor.three_masks(image, places)
+        return [
+            replace(one, mask_agreement=uncertainty.mask_agreement(three))
+            for one, three in zip(objects, masks, strict=True)
+        ]
+
+    return both
 
 
 def process(

@@ -11,6 +11,8 @@ from urllib.parse import quote
 
 from PIL import Image
 
+from app.folders.order import NAME as ORDER
+from app.folders.order import ByUncertainty
 from app.results import azureml_jsonl, coco, cvat, label_studio, mask_pngs, overlays, yolo_seg
 from app.results.image_result import EXACT, Corners, ImageResult, Results, classes_of
 from models import atomic_files
@@ -28,7 +30,7 @@ NAMES = {
     "yolo-seg": "yolo_seg",
 }
 LABELING_CONFIG = "label_studio.xml"
-ALL = (*NAMES.values(), LABELING_CONFIG)
+ALL = (*NAMES.values(), LABELING_CONFIG, ORDER)
 NEED_MASKS = ("masks",)
 
 # Label Studio's address of a file under the folder that its LOCAL_FILES_DOCUMENT_ROOT names. That is the folder around
@@ -73,15 +75,23 @@ class Outputs:
         shutil.rmtree(self._path("masks") / name, ignore_errors=True)
         overlays.overlay_path(self._path("overlay"), name).unlink(missing_ok=True)
 
-    def write_all(self, results: Results, class_names: Sequence[str]) -> list[str]:
-        """Write the files that hold all images, and say of each format what it is called, and what it leaves out."""
+    def write_all(self, results: Results, class_names: Sequence[str], order: ByUncertainty | None = None) -> list[str]:
+        """Write the files that hold all images, and say of each format what it is called, and what it leaves out.
+
+        order: the same results in the order in which they are to be looked at, for the formats that have one.
+        """
         classes = classes_of(class_names, results)
         written = [NAMES[one] for one in self.formats if one in ("masks", "overlay")]
         writers: dict[str, Callable[..., int]] = {
             "coco": lambda file: coco.write(file, results, classes, self.corners),
             "jsonl": lambda file: azureml_jsonl.write(file, results, self._url_from_here, self.corners),
             "label-studio": lambda file: label_studio.write(
-                file, results, self._url_local_files, self.model_version, self.corners
+                file,
+                order or results,
+                self._url_local_files,
+                self.model_version,
+                self.corners,
+                order.priority if order else None,
             ),
             "cvat": lambda file: cvat.write(file, results, classes),
         }
@@ -95,6 +105,10 @@ class Outputs:
             with atomic_files.text_file(self.folder / LABELING_CONFIG) as file:
                 file.write(label_studio.labeling_config(classes, polygons=bool(self.corners)))
             written.append(LABELING_CONFIG)
+        if order is not None:
+            with atomic_files.text_file(self.folder / ORDER) as file:
+                order.write(file)
+            written.append(ORDER)
         if "yolo-seg" in self.formats:
             with atomic_files.folder(self._path("yolo-seg")) as unfinished:
                 without = yolo_seg.write(unfinished, results, classes, self.root, self.corners)

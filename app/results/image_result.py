@@ -40,7 +40,8 @@ class ImageResult:
 
 def _as_json(one: PredictedObject) -> dict[str, Any]:
     """As a line of a journal has had it ever since: what was never asked for is not there."""
-    return {key: value for key, value in asdict(one).items() if key != "rotated_box" or value is not None}
+    seldom = ("rotated_box", "mask_agreement")
+    return {key: value for key, value in asdict(one).items() if key not in seldom or value is not None}
 
 
 @dataclass(frozen=True)

@@ -19,18 +19,27 @@ __all__ = ["labeling_config", "write"]
 
 
 def write(
-    file: TextIO, results: Results, image_url: Callable[[str], str], model_version: str, corners: Corners = EXACT
+    file: TextIO,
+    results: Results,
+    image_url: Callable[[str], str],
+    model_version: str,
+    corners: Corners = EXACT,
+    priority: Callable[[str], float] | None = None,
 ) -> int:
-    """Write the tasks. image_url: an image's name -> where Label Studio gets it.
+    """Write the tasks. image_url: an image's name -> where Label Studio gets it. priority: an image's name -> 0..1, the
+    higher the sooner a person should look; as `data.priority`, and 1 minus it as the prediction's score, which Label
+    Studio takes the lowest of first. None: the score is the mean of the objects'.
 
     Gives the number of objects left out: none; of one whose mask is empty there is the rectangle.
     """
     file.write("[")
     for number, result in enumerate(results):
-        task = {
-            "data": {"image": image_url(result.name)},
-            "predictions": [_prediction(result, model_version, corners)],
-        }
+        data: dict[str, Any] = {"image": image_url(result.name)}
+        prediction = _prediction(result, model_version, corners)
+        if priority is not None:
+            data["priority"] = priority(result.name)
+            prediction["score"] = round(1 - data["priority"], 4)
+        task = {"data": data, "predictions": [prediction]}
         file.write(("," if number else "") + "\n" + json.dumps(task, ensure_ascii=False))
     file.write("\n]\n")
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import os
@@ -38,6 +39,7 @@ from app.predictor import LocalPredictor, ServicePredictor
 from app.results.image_result import ImageResult
 from app.scoring.scorer import PIPELINE_SCORE_THRESHOLD
 from app.settings import Settings
+from models import uncertainty
 from models.data import load
 from models.demo.scenes import render_scene
 from models.masks.cleaning import Cleaning, box_around
@@ -632,3 +634,88 @@ def test_a_damaged_journal_is_said_with_its_line(tmp_path: Path, line: str) -> N
     journal = Journal(tmp_path, HEADER, (), restart=True)
     assert len(journal) == 0
     journal.close()
+
+
+@pytest.fixture(scope="module")
+def ordered(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The results of an undisturbed `run --order uncertainty`, by a process of its own models."""
+    out = tmp_path_factory.mktemp("ordered") / "out"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BOX2MASK_DETECTOR", "demo-yolof")
+        patch.setenv("BOX2MASK_SEGMENTER", "demo-sam")
+        patch.setenv("BOX2MASK_DEVICE", "cpu")
+        arguments = ["run", str(photos), "--out", str(out), "--recursive", "--score-threshold", THRESHOLD]
+        assert main([*arguments, "--order", "uncertainty"]) == 0
+    return out
+
+
+def order_of(out: Path) -> list[dict[str, str]]:
+    with (out / "order.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_least_certain_photo_is_the_first_task_and_the_first_line(ordered: Path, whole: Path) -> None:
+    tasks, lines = json.loads((ordered / "label_studio.json").read_text()), order_of(ordered)
+    priorities = [task["data"]["priority"] for task in tasks]
+    assert priorities == sorted(priorities, reverse=True) and len(set(priorities)) > 1
+    assert [f"{one:.4f}" for one in priorities] == [line["priority"] for line in lines]
+    assert [line["rank"] for line in lines] == [str(rank) for rank in range(1, len(lines) + 1)]
+    assert [task["data"]["image"].split("photos/")[1] for task in tasks] == [line["image"] for line in lines]
+    for task in tasks:  # Label Studio takes the lowest score first
+        assert task["predictions"][0]["score"] == pytest.approx(1 - task["data"]["priority"])
+    # Everything else is as without an order: the same objects, and files that go by name.
+    found, plain = (json.loads((out / "coco.json").read_text()) for out in (ordered, whole))
+    for data in (found, plain):
+        for one in data["annotations"]:
+            one.pop("iou_score")
+    assert found == plain
+    assert (ordered / "cvat.xml").read_text() == (whole / "cvat.xml").read_text()
+
+
+def test_a_photo_is_as_uncertain_as_its_models_answers_say(ordered: Path, photos: Path) -> None:
+    line = next(one for one in order_of(ordered) if int(one["objects"]))
+    entry = next(
+        entry
+        for entry in map(json.loads, (ordered / "journal.jsonl").read_text().splitlines()[1:])
+        if entry["image"] == line["image"]
+    )
+    settings = Settings(detector="demo-yolof", segmenter="demo-sam", device="cpu")
+    with LocalPredictor(settings) as predictor:
+        boxes = np.array([one["box_xyxy"] for one in entry["objects"]])
+        three = predictor.three_masks(photos / line["image"], boxes)
+        assert predictor.three_masks(photos / line["image"], np.zeros((0, 4))) == []
+    assert [len(one) for one in three] == [3] * len(boxes)
+    agreements = [uncertainty.mask_agreement(one) for one in three]
+    assert [one["mask_agreement"] for one in entry["objects"]] == pytest.approx(agreements, abs=0.01)
+    assert float(line["mask_doubt"]) == pytest.approx(1 - min(agreements), abs=0.01)
+    assert float(line["score_doubt"]) == pytest.approx(
+        max(1 - abs(2 * one["score"] - 1) for one in entry["objects"]), abs=1e-4
+    )
+
+
+def test_a_run_that_goes_on_gives_the_same_order(
+    run: Run, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], loaded: dict[Settings, LocalPredictor]
+) -> None:
+    arguments = ("--recursive", "--score-threshold", THRESHOLD, "--order", "uncertainty", "--formats", "label-studio")
+    at_once, bit_by_bit = tmp_path / "at-once", tmp_path / "bit-by-bit"
+    assert run(photos, "--out", at_once, *arguments) == 0
+    assert run(photos, "--out", bit_by_bit, *arguments) == 0
+    journal = bit_by_bit / "journal.jsonl"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"".join(lines[:4]) + lines[4][:20])  # as a kill leaves it
+    (bit_by_bit / "order.csv").unlink()
+    assert run(photos, "--out", bit_by_bit, *arguments) == 0
+    assert f"{len(lines) - 1} images, 3 of them from before" in capsys.readouterr().out
+    for name in ("order.csv", "label_studio.json"):
+        assert (at_once / name).read_bytes() == (bit_by_bit / name).read_bytes()
+    assert run(photos, "--out", bit_by_bit, *arguments[:3], *arguments[5:]) == 1  # the journal lacks, or has, agreement
+    assert "order uncertainty, now none" in capsys.readouterr().err
+
+
+def test_an_order_without_a_segmenter_goes_by_scores_alone(run: Run, photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert run(photos, "--out", out, "--segmenter", "none", "--order", "uncertainty", "--formats", "coco") == 0
+    lines = order_of(out)
+    assert all(line["priority"] == line["score_doubt"] for line in lines if line["objects"] != "0")
+    assert all(line["mask_doubt"] == line["box_doubt"] == "" for line in lines)
+    assert any(line["objects"] != "0" for line in lines)
