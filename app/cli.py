@@ -6,7 +6,18 @@ import argparse
 import os
 import sys
 
-from app.commands import data, detectors, evaluate, export, finetune, run, serve, walkthrough, weights
+from app.commands import (
+    data,
+    detectors,
+    evaluate,
+    export,
+    finetune,
+    label_studio,
+    run,
+    serve,
+    walkthrough,
+    weights,
+)
 
 EXAMPLES = """\
 examples:
@@ -51,6 +62,6 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (serve, run, finetune, evaluate, walkthrough, data, export, weights, detectors):
+    for command in (serve, run, finetune, evaluate, walkthrough, data, label_studio, export, weights, detectors):
         command.add(commands)
     return parser
