@@ -83,7 +83,7 @@ class _ByRequests:
             asked = columns | {schemas.BOXES: part, schemas.MULTIMASK: True}
             # The masks as SAM gives them: what cleaning does to all alike would hide where they differ.
             unclean = {name: value for name, value in self.mask_params.items() if name in ("tiles", "tile_overlap")}
-            (row,) = self._answer("/sam/score", asked, mask_params=unclean, coordinates="absolute")
+            (row,) = self._asked("/sam/score", asked, unclean | {"coordinates": "absolute"})
             found += [[mask["rle"] for mask in one["mask_per_prediction"]] for one in row["predictions"]]
         return found
 
@@ -179,19 +179,13 @@ class _ByRequests:
             )
         return objects
 
-    def _answer(
-        self, route: str, columns: dict[str, Any], mask_params: Mapping[str, Any] | None = None, **params: Any
-    ) -> list[dict[str, Any]]:
-        """mask_params: in place of the predictor's own."""
+    def _answer(self, route: str, columns: dict[str, Any], **params: Any) -> list[dict[str, Any]]:
+        return self._asked(route, columns, self.mask_params | params)
+
+    def _asked(self, route: str, columns: dict[str, Any], params: Mapping[str, Any]) -> list[dict[str, Any]]:
         body = {
             "input_data": {"columns": list(columns), "data": [list(columns.values())]},
-            "params": {
-                "mask_format": "rle",
-                "response_schema": "card",
-                "exif_orientation": True,
-                **(self.mask_params if mask_params is None else mask_params),
-                **params,
-            },
+            "params": {"mask_format": "rle", "response_schema": "card", "exif_orientation": True, **params},
         }
         return self._score(route, json.dumps(body).encode())
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TextIO
 
 from app.folders.journal import Journal
@@ -34,17 +34,13 @@ class ByUncertainty:
         return round(self._priorities[name], 4)
 
     def write(self, file: TextIO) -> None:
-        """The list as CSV, with the largest doubt of each sort; a field is empty where nothing tells."""
+        """The list as CSV, with the mean doubt of each sort; a field is empty where nothing tells."""
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(COLUMNS)
         for rank, name in enumerate(self._names(), start=1):
             doubts = self._doubts[name]
-            largest = (
-                max((value for value in values if value is not None), default=None)
-                for values in ([getattr(one, field) for one in doubts] for field in ("score", "masks", "box"))
-            )
-            shown = ("" if value is None else f"{value:.4f}" for value in largest)
-            rows.writerow([rank, name, f"{self.priority(name):.4f}", len(doubts), *shown])
+            means = (_mean(getattr(one, field) for one in doubts) for field in ("score", "masks", "box"))
+            rows.writerow([rank, name, f"{self.priority(name):.4f}", len(doubts), *means])
 
     def _names(self) -> list[str]:
         """As the written numbers go, so that whoever sorts by them gets this order."""
@@ -53,3 +49,8 @@ class ByUncertainty:
 
 def _doubts(result: ImageResult) -> list[uncertainty.Doubts]:
     return [uncertainty.of_object(one.score, one.box_xyxy, one.rle, one.mask_agreement) for one in result.objects]
+
+
+def _mean(values: Iterable[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    return f"{sum(known) / len(known):.4f}" if known else ""

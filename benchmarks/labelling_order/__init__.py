@@ -1,0 +1,1 @@
+"""What is labelled first: by uncertainty or at random."""
