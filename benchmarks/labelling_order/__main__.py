@@ -72,7 +72,7 @@ def main() -> None:
     parser.add_argument("--test", type=int, default=32, help="photos to measure on")
     parser.add_argument("--budgets", type=int, nargs="+", default=[12, 24], help="how many photos are corrected")
     parser.add_argument("--steps", type=int, default=25, help="of each training")
-    parser.add_argument("--hard-share", type=float, default=0.25, help="the share of photos that are blurred or dark")
+    parser.add_argument("--hard-share", type=float, default=0.4, help="the share of photos that are blurred or dark")
     parser.add_argument("--out", type=Path, default=RESULT, help="file to write")
     args = parser.parse_args()
     torch.set_num_threads(1)

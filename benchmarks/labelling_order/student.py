@@ -26,7 +26,7 @@ from models.segmenter.sam import Sam
 from models.types import Detections, Embedding, Prompts
 from models.uncertainty import Doubts
 
-BATCH, LEARNING_RATE = 4, 5e-4
+BATCH, LEARNING_RATE = 4, 1e-4
 Detect = Callable[[Photo], Detections]
 
 
