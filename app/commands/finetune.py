@@ -131,7 +131,7 @@ def _run(args: argparse.Namespace) -> int:
 
     from models.checkpoints import ModelFilesError
     from models.data import DataError, split
-    from models.finetuning.checkpointing import TrainingError
+    from models.finetuning.checkpoint_files import TrainingError
     from models.finetuning.processes import is_first
     from models.finetuning.training import finetune
 

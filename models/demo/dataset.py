@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -72,14 +72,14 @@ def demo_scene(number: int, longest: int = 480) -> Scene:
     return render_scene(rng, (longest, int(rng.integers(longest * 5 // 8, longest + 1))), clutter=(0, 3))
 
 
-def labelled(path: Path, scene: Scene, clutter: str | None = None) -> LabelledImage:
+def labelled(path: Path, scene: Scene, clutter: str | None = None, names: Sequence[str] = CLASS_NAMES) -> LabelledImage:
     """The scene's things, with their boxes and exact masks.
 
-    clutter: the class of what is no container; None: it is left out.
+    clutter: the class of what is no container; None: it is left out. names: of the other classes.
     """
     annotations = []
     for mask, box, label in zip(scene.masks, scene.boxes_xyxy.tolist(), scene.labels, strict=True):
-        name = clutter if label == CLUTTER else CLASS_NAMES[label]
+        name = clutter if label == CLUTTER else names[label]
         if name is not None:
             rle = coco_mask.encode(np.asfortranarray(mask, np.uint8))
             rle["counts"] = rle["counts"].decode("ascii")

@@ -6,7 +6,7 @@ A folder of cut-outs (pictures with an alpha channel) may be given as clutter; n
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -50,10 +50,24 @@ def render_scene(
     containers, clutter: the least and the most things of each sort that are put into the scene; fewer
     are returned where one hides another.
     """
+
+    def sprites(rng: np.random.Generator) -> list[Sprite]:
+        drawn = [container_sprite(rng) for _ in range(rng.integers(containers[0], containers[1] + 1))]
+        return drawn + [clutter_sprite(rng, cutouts) for _ in range(rng.integers(clutter[0], clutter[1] + 1))]
+
+    return render_sprites(rng, size_hw, sprites)
+
+
+def render_sprites(
+    rng: np.random.Generator, size_hw: tuple[int, int], draw: Callable[[np.random.Generator], list[Sprite]]
+) -> Scene:
+    """Draw a scene of any sprites. draw: draws them, in their own size; a label that is not CLUTTER makes them larger.
+
+    Fewer are returned where one hides another.
+    """
     height, width = size_hw
     canvas, table_y = _backdrop(rng, height, width)
-    sprites = [container_sprite(rng) for _ in range(rng.integers(containers[0], containers[1] + 1))]
-    sprites += [clutter_sprite(rng, cutouts) for _ in range(rng.integers(clutter[0], clutter[1] + 1))]
+    sprites = draw(rng)
     rng.shuffle(sprites)
     placed = _arrange(rng, sprites, height, width, table_y)
     # What stands lower in the picture is nearer to the camera and hides the rest.

@@ -20,19 +20,8 @@ from mmengine.dist import broadcast_object_list, is_main_process, master_only
 from mmengine.hooks import Hook
 from safetensors.torch import save_file
 
+from models.finetuning.checkpoint_files import BEST, LATEST, SECONDS, OutOfTime, TrainingError, install, portable
 from models.finetuning.history import History
-
-LATEST = "latest.pth"
-BEST = "best.safetensors"
-SECONDS = 60.0  # between checkpoints within an epoch
-
-
-class TrainingError(Exception):
-    """A training that cannot go on; the message says why."""
-
-
-class OutOfTime(Exception):
-    """The time that was given is over; a checkpoint has been written."""
 
 
 class Checkpointing(Hook):
@@ -158,19 +147,6 @@ class Checkpointing(Hook):
             kept = sorted(self.folder.glob("epoch_*.pth"), key=lambda path: int(path.stem.removeprefix("epoch_")))
             for path in kept[: -self._limit]:
                 path.unlink()
-
-
-def portable(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """A model's weights on the CPU, each with memory of its own, as safetensors wants them."""
-    return {key: tensor.detach().cpu().contiguous().clone() for key, tensor in model.state_dict().items()}
-
-
-def install(part: Path, target: Path) -> None:
-    """Give a file that is whole its name."""
-    with part.open("rb") as file:
-        os.fsync(file.fileno())
-    part.chmod(0o644)  # safetensors' files are their owner's alone
-    part.replace(target)
 
 
 def _random_state() -> dict[str, Any]:

@@ -10,6 +10,9 @@ SHOWN = {
     "mean_average_precision": "mAP@50",
     "coco_mean_average_precision": "COCO mAP",
     "mask_mean_average_precision": "mask mAP",
+    "mask_iou": "mask IoU",
+    "box_iou": "by boxes",
+    "click_iou": "by clicks",
     "precision": "precision",
     "recall": "recall",
 }

@@ -16,15 +16,12 @@ from mmengine.runner import Runner
 from pycocotools import mask as coco_mask
 from torch.utils.data import DataLoader
 
-from models.data import Annotation, DataError, Dataset, LabelledImage, Place, Problem
-from models.data.image_files import MAX_PIXELS, size_hw
-from models.data.parsing.values import BadValueError
+from models.data import Annotation, Dataset, LabelledImage
 from models.detector.single_image import name_of
 from models.evaluation import Rle, filled_box
 from models.finetuning.centre_pad import CentrePad
 from models.finetuning.crop import SafeCrop
-from models.images.decoding import ImageError, decode
-from models.images.notes import PhotoNotes
+from models.finetuning.photos import photo
 
 LEAST_PART = 0.6  # of an image's sides, that a crop leaves
 _META_KEYS = ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor", "flip", "flip_direction")
@@ -101,18 +98,8 @@ class LoadImage:
         self._to_float32 = to_float32
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
-        path, size_hw = Path(results["img_path"]), (results["height"], results["width"])
-        page = results.get("img_page", 1)
-        try:
-            data = path.read_bytes()
-            found = decode(data, exif_orientation=True, max_pixels=MAX_PIXELS, page=page)
-            if found.size_hw != size_hw == found.stored_hw:
-                found = decode(data, exif_orientation=False, max_pixels=MAX_PIXELS, page=page)
-            pixels = found.pixels()
-        except (OSError, ImageError) as error:
-            raise DataError([Problem(Place(path), f"cannot be decoded: {error}")]) from error
-        if pixels.shape[:2] != size_hw:
-            raise DataError([_other_size(path, size_hw, pixels.shape[:2])])
+        size_hw = (results["height"], results["width"])
+        pixels = photo(Path(results["img_path"]), size_hw, results.get("img_page", 1))
         results["img"] = np.ascontiguousarray(pixels[..., ::-1], np.float32 if self._to_float32 else np.uint8)
         results["img_shape"] = results["ori_shape"] = size_hw
         return results
@@ -200,19 +187,6 @@ def usable_mask(annotation: Annotation, image: LabelledImage) -> Rle | None:
     return rle if rle is not None and coco_mask.area(rle) else None
 
 
-def check(dataset: Dataset, notes: PhotoNotes | None = None) -> None:
-    """Find out before the training what would end it. Raises DataError with every problem.
-
-    notes: are told how the images are read.
-    """
-    for image in dataset.images:
-        if notes is not None and isinstance(image.path, Path):
-            notes.look(image.path)
-    problems = [problem for image in dataset.images if (problem := _problem(image)) is not None]
-    if problems:
-        raise DataError(problems)
-
-
 def too_thin(dataset: Dataset) -> int:
     """How many boxes are left out because hardly any of them is inside their image."""
     return sum(usable_box(annotation, image) is None for image, annotation in dataset.annotations())
@@ -221,29 +195,6 @@ def too_thin(dataset: Dataset) -> int:
 def without_mask(dataset: Dataset) -> list[tuple[LabelledImage, Annotation]]:
     """The objects that have no mask; crowds need none."""
     return [(image, one) for image, one in dataset.annotations() if not one.crowd and usable_mask(one, image) is None]
-
-
-def _problem(image: LabelledImage) -> Problem | None:
-    place = image.place or Place(Path(str(image.path)))
-    if not isinstance(image.path, Path):
-        return Problem(place, f"expected an image on this machine, found the URL {image.path}")
-    try:
-        if size_hw(image.path, image.page) != image.size_hw:
-            height, width = image.size_hw
-            LoadImage()({"img_path": image.path, "img_page": image.page, "height": height, "width": width})
-    except BadValueError as error:
-        return Problem(place, str(error))
-    except DataError as error:
-        return error.problems[0]
-    return None
-
-
-def _other_size(path: Path, expected_hw: tuple[int, int], found_hw: tuple[int, ...]) -> Problem:
-    return Problem(
-        Place(path),
-        f"expected an image of {expected_hw[1]} x {expected_hw[0]} pixels as annotated, found "
-        f"{found_hw[1]} x {found_hw[0]}",
-    )
 
 
 @contextmanager

@@ -48,7 +48,7 @@ class OptionError(ValueError):
     """An option with a value that it cannot have; the message says which, what is expected and what was found."""
 
 
-def _option(default: Any, help: str, why: str = "", azure: Any = _SAME, **more: Any) -> Any:
+def option(default: Any, help: str, why: str = "", azure: Any = _SAME, **more: Any) -> Any:
     """A field. azure: Azure's default where it differs. why: what speaks for ours. affects: False where it changes
     only how the training runs and not what comes out. kept: True where `by_azure` keeps ours all the same."""
     same = azure is _SAME
@@ -64,69 +64,69 @@ class TrainingOptions:
     cannot be used.
     """
 
-    number_of_epochs: int = _option(
+    number_of_epochs: int = option(
         40,
         "how often the training sees every image",
         "100 images in batches of 4 make a thousand steps in 40 epochs, in 10 only 250",
         azure=10,
         least=1,
     )
-    training_batch_size: int = _option(
+    training_batch_size: int = option(
         4, "images per step, on each device", "meant to steady the gradients; not measured", azure=2, least=1
     )
-    validation_batch_size: int = _option(
+    validation_batch_size: int = option(
         4, "images at once in validation", "no figure depends on it", azure=2, least=1, affects=False
     )
-    learning_rate: float | None = _option(
+    learning_rate: float | None = option(
         None,
         f"highest learning rate (default: {LEARNING_RATE:g}; {LEARNING_RATES['sgd']:g} with sgd, adagrad, adafactor)",
         "at 1e-5 a new head has hardly moved after ten epochs (measured below)",
         azure=1e-5,
         above=0,
     )
-    optimizer: str = _option("adamw", "what turns gradients into steps", choices=OPTIMIZERS)
-    learning_rate_scheduler: str = _option(
+    optimizer: str = option("adamw", "what turns gradients into steps", choices=OPTIMIZERS)
+    learning_rate_scheduler: str = option(
         "warmup_cosine",
         "how the learning rate runs; Hugging Face's names (cosine, linear, constant_with_warmup, ...) work too",
         choices=SCHEDULERS,
         aliases=SCHEDULER_ALIASES,
     )
-    warmup_steps: int | None = _option(
+    warmup_steps: int | None = option(
         None,
         f"steps in which the learning rate rises (default: a twentieth of all, at most {MOST_WARMUP_STEPS})",
         "meant to spare the trained layers a new head's first gradients; not measured",
         azure=1,
         least=0,
     )
-    weight_decay: float = _option(
+    weight_decay: float = option(
         0.01,
         "how much weights shrink; biases and norms never do",
         "AdamW's usual value; not measured",
         azure=1.468e-5,
         least=0,
     )
-    gradient_accumulation_step: int = _option(1, "batches whose gradients make one step", least=1)
-    max_grad_norm: float | None = _option(
+    gradient_accumulation_step: int = option(1, "batches whose gradients make one step", least=1)
+    max_grad_norm: float | None = option(
         10.0,
         "longest gradient; longer ones are scaled down; 0: never",
         "meant for outliers only: in our runs gradients mostly had norms of 3 to 10, all of which 1 scales down",
         azure=1.0,
         least=0,
     )
-    extra_optim_args: str = _option(
+    extra_optim_args: str = option(
         "", "further arguments of the optimiser, as in 'momentum=0.5; nesterov=True'; they take precedence"
     )
-    precision: str = _option(
+    precision: str = option(
         "32", "16: mixed precision on a GPU, in bfloat16 where it computes that natively", choices=("32", "16")
     )
-    image_min_size: int | None = _option(
+    image_min_size: int | None = option(
         None, "short side that images are resized to fit, in pixels (default: the detector's own)", least=32
     )
-    image_max_size: int | None = _option(
+    image_max_size: int | None = option(
         None, "long side that images are resized to fit, in pixels (default: the detector's own)", least=32
     )
-    apply_augmentations: bool = _option(True, "flip, crop and expand training images at random")
-    box_score_threshold: float | None = _option(
+    apply_augmentations: bool = option(True, "flip, crop and expand training images at random")
+    box_score_threshold: float | None = option(
         None,
         "score from which the trained detector keeps boxes (default: the detector's own)",
         "average precision counts low scores too, and a client can always cut higher",
@@ -134,7 +134,7 @@ class TrainingOptions:
         least=0,
         most=1,
     )
-    iou_threshold: float | None = _option(
+    iou_threshold: float | None = option(
         None,
         "of boxes of one class that overlap more, the trained detector keeps the best (default: the detector's own)",
         "it was chosen for the detector",
@@ -142,18 +142,18 @@ class TrainingOptions:
         least=0,
         most=1,
     )
-    metric_for_best_model: str = _option(
+    metric_for_best_model: str = option(
         "mean_average_precision", "validation figure by which the best epoch is chosen", choices=METRICS
     )
-    early_stopping: bool = _option(False, "stop when that figure no longer gets better")
-    early_stopping_patience: int = _option(
+    early_stopping: bool = option(False, "stop when that figure no longer gets better")
+    early_stopping_patience: int = option(
         5,
         "validations in a row without a better figure after which to stop",
         "with few validation images a figure may dip for an epoch; not measured",
         azure=1,
         least=1,
     )
-    save_total_limit: int = _option(
+    save_total_limit: int = option(
         1,
         "checkpoints of epochs to keep beside the best weights; -1: all",
         "one of YOLOF-R50 takes about 0.5 GB",
@@ -161,7 +161,7 @@ class TrainingOptions:
         least=-1,
         affects=False,
     )
-    save_steps: int | None = _option(
+    save_steps: int | None = option(
         None,
         "steps between checkpoints within an epoch (default: about a minute)",
         "a lost minute is soon made good, whatever a step takes",
@@ -169,7 +169,7 @@ class TrainingOptions:
         least=1,
         affects=False,
     )
-    resume_from_checkpoint: bool = _option(
+    resume_from_checkpoint: bool = option(
         True,
         "go on with the unfinished training in the out folder; false: begin anew",
         "the same command again is what one types after an interruption; `--azure-defaults` keeps `true` too, or that "
@@ -178,10 +178,10 @@ class TrainingOptions:
         affects=False,
         kept=True,
     )
-    auto_find_batch_size: bool = _option(
+    auto_find_batch_size: bool = option(
         True, "halve the batch while it does not fit into memory", "a smaller batch is better than none", azure=False
     )
-    number_of_workers: int | None = _option(
+    number_of_workers: int | None = option(
         None,
         "processes that prepare images (default: 1, with a GPU up to 4)",
         "eight would be more than many machines have processors; not measured",
@@ -189,11 +189,11 @@ class TrainingOptions:
         least=0,
         affects=False,
     )
-    random_seed: int = _option(42, "seed of new weights, of the order of images and of augmentations", least=0)
+    random_seed: int = option(42, "seed of new weights, of the order of images and of augmentations", least=0)
 
     def __post_init__(self) -> None:
         for one in fields(self):
-            object.__setattr__(self, one.name, _checked(one, getattr(self, one.name)))
+            object.__setattr__(self, one.name, checked(one, getattr(self, one.name)))
         if self.image_min_size and self.image_max_size and self.image_min_size > self.image_max_size:
             raise OptionError(
                 f"image_min_size: expected at most image_max_size ({self.image_max_size}), found {self.image_min_size}"
@@ -237,19 +237,19 @@ class TrainingOptions:
         return {one.name: getattr(self, one.name) for one in fields(self) if one.metadata["affects"]}
 
 
-def _checked(option: Field[Any], value: Any) -> Any:
+def checked(one: Field[Any], value: Any) -> Any:
     """The value as it is used. Raises OptionError."""
-    limits = option.metadata
+    limits = one.metadata
     if value is None:
-        if option.default is None or option.name == "max_grad_norm":
+        if one.default is None or one.name == "max_grad_norm":
             return None
-        raise OptionError(f"{option.name}: expected a value, found none")
-    kind = str(option.type).split(" |")[0]
+        raise OptionError(f"{one.name}: expected a value, found none")
+    kind = str(one.type).split(" |")[0]
     if kind in ("int", "float"):
         number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
         if not number or (kind == "int" and value != int(value)):
             raise OptionError(
-                f"{option.name}: expected {'a whole number' if kind == 'int' else 'a number'}, found {value!r}"
+                f"{one.name}: expected {'a whole number' if kind == 'int' else 'a number'}, found {value!r}"
             )
         for name, wrong in (
             ("least", lambda limit: value < limit),
@@ -258,14 +258,14 @@ def _checked(option: Field[Any], value: Any) -> Any:
         ):
             if name in limits and wrong(limits[name]):
                 words = {"least": "at least", "above": "more than", "most": "at most"}
-                raise OptionError(f"{option.name}: expected {words[name]} {limits[name]}, found {value!r}")
+                raise OptionError(f"{one.name}: expected {words[name]} {limits[name]}, found {value!r}")
         return int(value) if kind == "int" else float(value)
     if kind == "bool" and not isinstance(value, bool):
-        raise OptionError(f"{option.name}: expected true or false, found {value!r}")
+        raise OptionError(f"{one.name}: expected true or false, found {value!r}")
     if "choices" in limits:
         value = limits.get("aliases", {}).get(str(value), str(value))
         if value not in limits["choices"]:
-            raise OptionError(f"{option.name}: expected one of {', '.join(limits['choices'])}, found {value!r}")
+            raise OptionError(f"{one.name}: expected one of {', '.join(limits['choices'])}, found {value!r}")
     return value
 
 

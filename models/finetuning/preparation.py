@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 from models.data import Dataset
 from models.finetuning import images
-from models.finetuning.checkpointing import TrainingError
+from models.finetuning.checkpoint_files import TrainingError
 from models.finetuning.options import MASK_METRIC
+from models.finetuning.photos import check
 from models.finetuning.start import Start, Take
 from models.images.notes import PhotoNotes
 from models.model_errors import Say
@@ -28,7 +28,7 @@ def prepared(
     for dataset, use in ((training, "training"), (validation, "validation")):
         if not any(not one.crowd for _, one in dataset.annotations()):
             raise TrainingError(f"the {use} data has no object in its {len(dataset)} images")
-        images.check(dataset, notes)
+        check(dataset, notes)
     for line in notes.lines():
         say(line)
     begun = Start.read(start, take, student)
@@ -74,12 +74,3 @@ def _count(dataset: Dataset) -> str:
     crowds = sum(one.crowd for _, one in dataset.annotations())
     objects = sum(1 for _ in dataset.annotations()) - crowds
     return f"{len(dataset)} images with {objects} objects" + (f" and {crowds} crowds" if crowds else "")
-
-
-def files(dataset: Dataset) -> Iterator[Path]:
-    """Of the data set, all those on this machine."""
-    for image in dataset.images:
-        if isinstance(image.path, Path):
-            yield image.path
-        if image.place is not None:
-            yield image.place.file

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from models.finetuning.checkpointing import LATEST, TrainingError
+from models.finetuning.checkpoint_files import LATEST, TrainingError
 
 FILE = "training.json"
 _PART = FILE + ".part"

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from models.detector.files import candidates, forget_downloads
-from models.finetuning.checkpointing import TrainingError, install
+from models.finetuning.checkpoint_files import TrainingError, install
 from models.finetuning.options import TrainingOptions
 from models.finetuning.start import Start, pipeline_steps
 from models.model_errors import Say

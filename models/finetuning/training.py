@@ -21,11 +21,13 @@ from models.data import DataError, Dataset, data_hash
 from models.detector import mmcv_ops
 from models.detector.pipelines import unknown
 from models.finetuning import curve, images, result
-from models.finetuning.checkpointing import BEST, LATEST, Checkpointing, OutOfTime, TrainingError
+from models.finetuning.checkpoint_files import BEST, LATEST, OutOfTime, TrainingError
+from models.finetuning.checkpointing import Checkpointing
 from models.finetuning.history import History
 from models.finetuning.loop import RejoinableLoop
 from models.finetuning.options import OptionError, TrainingOptions
-from models.finetuning.preparation import files, prepared
+from models.finetuning.photos import files
+from models.finetuning.preparation import prepared
 from models.finetuning.processes import joined
 from models.finetuning.progress import Progress
 from models.finetuning.record import Record, check_apart

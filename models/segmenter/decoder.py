@@ -83,6 +83,7 @@ def predict_masks(
     wanted: slice = slice(None),
     window: Window = WHOLE,
     dense: Tensor | None = None,
+    images_class: type[Images] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Logits (P, M, 4h, 4w) and predicted IoU (P, M) of P prompts, each on one of B images.
 
@@ -92,11 +93,12 @@ def predict_masks(
     wanted: which of the masks, the single one first, then the multimask three.
     window: the part of the grid that `features` are of; prompts are in pixels of the whole input all the same.
     dense: (B, C, h, w) what mask prompts add to the images, see `Images`; None: no prompt has one.
+    images_class: that of the model's family; None: SAM's.
     """
     if image_of is None:
         image_of = torch.arange(len(features), device=features.device)
     projected = len(image_of) >= PROJECT_FROM * len(features)
-    images = Images(model, features, PlaceTables(model, window), dense, projected=projected)
+    images = (images_class or Images)(model, features, PlaceTables(model, window), dense, projected=projected)
     return images.decode(prompts, image_of, present, wanted)
 
 
@@ -317,7 +319,9 @@ class PromptedImages:
         scale = self.scale.transpose(1, 2).to(rows.dtype)
 
         prompts, (height, width) = len(self.rows), self.images.size_hw
-        lines = height if rows.is_cuda else max(1, UPSCALED_AT_ONCE // (prompts * width))
+        # All of them on a GPU, and where a gradient is wanted, for which all of it is kept anyway.
+        at_once = rows.is_cuda or (torch.is_grad_enabled() and rows.requires_grad)
+        lines = height if at_once else max(1, UPSCALED_AT_ONCE // (prompts * width))
         for first in range(0, height, lines):
             places = slice(first * width, (first + lines) * width)
             image = torch.baddbmm(base[:, places], self.weights[..., places].transpose(1, 2), rows)

@@ -47,7 +47,7 @@ class EdgeTam(Sam2):
     model_class: ClassVar[Any] = EdgeTamNetwork
 
     @classmethod
-    def _network(cls, path: Path, folder: Path) -> Any:
+    def network(cls, path: Path, folder: Path) -> Any:
         return sam_folder.load_network(path, folder, cls.config_class, cls.model_class, part=_sam2_config)
 
     def _fast_features(self) -> Encode:

@@ -74,12 +74,16 @@ class SamHQImages(Images):
         return torch.cat([super().output_tokens(), self.model.mask_decoder.hq_token.weight])
 
     def masks(self, image: PromptedImages, queries: Tensor, wanted: slice) -> tuple[Tensor, Tensor]:
-        """As in `Images`: SAM's masks, the best of several first, each plus the one of high quality."""
+        """As in `Images`: SAM's masks, the best of several first, each plus the one of high quality.
+
+        All four of them, as training wants them, stay in their own order.
+        """
         decoder = self.model.mask_decoder
         scores = decoder.iou_prediction_head(queries[:, 0])[:, wanted]
-        scores, order = scores.sort(dim=1, descending=True)
         filters = self.filters(queries[:, 1:], wanted)
-        filters = filters.gather(1, order.unsqueeze(-1).expand_as(filters))
+        if wanted != slice(None):
+            scores, order = scores.sort(dim=1, descending=True)
+            filters = filters.gather(1, order.unsqueeze(-1).expand_as(filters))
         upscaled = torch.cat(list(image.upscaled()), dim=1)  # (P, hw * 16, C / 8)
         fine_filter = decoder.hq_mask_mlp(queries[:, 1 + len(decoder.mask_tokens.weight)])  # (P, C / 8)
         details = self.details if len(self.details) == 1 else self.details[image.image_of]

@@ -141,15 +141,20 @@ class Sam:
         CheckpointError if the weights are unsafe or do not fit.
         """
         folder = cls.find(Path(path))
-        model = cls._network(Path(path), folder)
+        model = cls.network(Path(path), folder)
         size = model.prompt_encoder.input_image_size
         mean, std = normalization(folder, size, stretched=cls.stretches, default=cls.mean_std)
         return cls(model, mean, std, device, dtype, fast=fast)
 
     @classmethod
-    def _network(cls, path: Path, folder: Path) -> Any:
+    def network(cls, path: Path, folder: Path) -> Any:
         """See `models.segmenter.sam_folder.load_network`."""
         return sam_folder.load_network(path, folder, cls.config_class, cls.model_class)
+
+    @property
+    def model(self) -> Any:
+        """Its network, of `model_class`. Training alone may change it, of a segmenter that never decodes."""
+        return self._model
 
     def preprocess(self, image: np.ndarray) -> Sample:
         """(H, W, 3) uint8 RGB -> Sample, as Hugging Face's SamImageProcessor with Pillow makes it."""
@@ -172,12 +177,12 @@ class Sam:
         if self._encode is not None:
             features = self._encode(samples, between)  # (B, C, h, w)
         else:
-            features = self._published_features(self.pixels(samples))
+            features = self.published_features(self.pixels(samples))
         return [
             Embedding(one, sample.size_hw, sample.resized_hw) for one, sample in zip(features, samples, strict=True)
         ]
 
-    def _published_features(self, pixels: Tensor) -> Tensor:
+    def published_features(self, pixels: Tensor) -> Tensor:
         """(B, 3, S, S) -> (B, C, h, w) by Hugging Face's own modules: what embeddings hold."""
         return self._model.vision_encoder(pixels).last_hidden_state
 
@@ -189,7 +194,7 @@ class Sam:
         """See `Segmenter.graphs`."""
         # The shortest decimals of the float32 numbers.
         mean, std = ([float(str(one)) for one in values.cpu().numpy()] for values in (self._mean, self._std))
-        encoder = EncoderGraph(self._model, lambda x: self.named_features(self._published_features(x)), mean, std)
+        encoder = EncoderGraph(self._model, lambda x: self.named_features(self.published_features(x)), mean, std)
         return encoder, self.decoder_graph(self._model, stretched=self.stretches)
 
     def _fast_encoder(self, on_gpu: bool) -> Encode | None:
@@ -292,7 +297,7 @@ class Sam:
 
     def _decoder(self, requests: Sequence[DecodeRequest]) -> Callable[[Portion], tuple[Tensor, Tensor]]:
         """Decodes a portion by our own decoder: logits (P, M, S / 4, S / 4) and scores (P, M) on the device."""
-        points = [self._labelled_points(r) for r in requests]
+        points = [self.labelled_points(r) for r in requests]
 
         def decode(portion: Portion) -> tuple[Tensor, Tensor]:
             features = {id(requests[r].embedding.features): requests[r].embedding.features for r, _ in portion}
@@ -350,7 +355,8 @@ class Sam:
         """
         return self._model.mask_decoder(features, place, sparse, dense, multimask)
 
-    def _labelled_points(self, request: DecodeRequest) -> tuple[np.ndarray, np.ndarray]:
+    @classmethod
+    def labelled_points(cls, request: DecodeRequest) -> tuple[np.ndarray, np.ndarray]:
         """See `models.segmenter.prompt_points.labelled_points`."""
         return labelled_points(request.embedding, request.prompts)
 

@@ -40,7 +40,7 @@ class Sam2(Sam):
         encoder = HieraEncoder(self._model)
         return lambda samples, between: encoder(self.pixels(samples), between)
 
-    def _published_features(self, pixels: Tensor) -> Tensor:
+    def published_features(self, pixels: Tensor) -> Tensor:
         """(B, 3, S, S) -> (B, 4 * C, h, w): the coarsest grid, then what is twice and four times as fine."""
         model = self._model
         quarter, half, coarse = model.vision_encoder(pixels).fpn_hidden_states
@@ -66,7 +66,8 @@ class Sam2(Sam):
         masks, scores, _, _ = model.mask_decoder(coarse, place, sparse.to(self.dtype), dense, multimask, fine)
         return masks, scores
 
-    def _labelled_points(self, request: DecodeRequest) -> tuple[np.ndarray, np.ndarray]:
+    @classmethod
+    def labelled_points(cls, request: DecodeRequest) -> tuple[np.ndarray, np.ndarray]:
         """As in `Sam`, but a box ends with a point that is none as well, and no prompt at all is two of them."""
         points, labels = labelled_points(request.embedding, request.prompts)
         if request.prompts.boxes_xyxy is not None or not labels.shape[1]:

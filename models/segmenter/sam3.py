@@ -53,7 +53,7 @@ class Sam3(Sam2):
         set_places(model.vision_encoder.backbone)
 
     @classmethod
-    def _network(cls, path: Path, folder: Path) -> Any:
+    def network(cls, path: Path, folder: Path) -> Any:
         def tracker(config: dict[str, Any]) -> dict[str, Any]:
             own = _tracker_config(config)
             scales = (own.get("vision_config") or {}).get("scale_factors") or _SCALES

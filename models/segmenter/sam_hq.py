@@ -43,7 +43,7 @@ class SamHQ(Sam):
 
         return encode
 
-    def _published_features(self, pixels: Tensor) -> Tensor:
+    def published_features(self, pixels: Tensor) -> Tensor:
         seen = self._model.vision_encoder(pixels)
         early = seen.intermediate_embeddings
         return self._with_details(seen.last_hidden_state, early[0] if early else None)

@@ -33,7 +33,8 @@ from tests.models.images.upright import UPRIGHT
 with warnings.catch_warnings():  # torch deprecates what MMEngine imports
     warnings.simplefilter("ignore")
     mmcv_ops.install()
-    from models.finetuning.images import LoadImage, check
+    from models.finetuning.images import LoadImage
+    from models.finetuning.photos import check
 
 as_served = pytest.mark.filterwarnings("ignore")  # Pillow's own, of damaged metadata
 

@@ -15,11 +15,11 @@ from models.finetuning.images import (
     LoadImage,
     RejoinableSampler,
     TrainingImages,
-    check,
     too_thin,
     training_pipeline,
     without_mask,
 )
+from models.finetuning.photos import check
 
 STEPS = [
     {"type": "LoadImageFromFile"},

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from models.finetuning.checkpointing import TrainingError
+from models.finetuning.checkpoint_files import TrainingError
 from models.finetuning.record import FILE, Record, check_apart
 
 

@@ -8,8 +8,9 @@ import pytest
 import torch
 import transformers
 
+from models.finetuning.learning_rates import factor
 from models.finetuning.options import OptionError, TrainingOptions
-from models.finetuning.schedule import Schedule, factor, optimizer_config, schedule_config
+from models.finetuning.schedule import Schedule, optimizer_config, schedule_config
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from models.data import Annotation, DataError, Dataset, LabelledImage, data_hash
 from models.demo.things import CLASS_NAMES
 from models.detector.mmdetection import MMDetector
 from models.finetuning import checkpointing, curve, training
-from models.finetuning.checkpointing import TrainingError
+from models.finetuning.checkpoint_files import TrainingError
 from models.finetuning.options import TrainingOptions
 from models.finetuning.start import Start
 from models.finetuning.training import Finetuned, finetune

@@ -17,7 +17,7 @@ from models.demo.scenes import render_scene
 from models.demo.things import CLASS_NAMES
 from models.detector.mmdetection import MMDetector
 from models.finetuning import curve
-from models.finetuning.checkpointing import TrainingError
+from models.finetuning.checkpoint_files import TrainingError
 from models.finetuning.options import TrainingOptions
 from models.finetuning.start import Start
 from models.finetuning.training import finetune

@@ -31,7 +31,7 @@ def random_pixels(batch: int = 1, size: int = 128) -> Tensor:
 def plain(model: Sam2Model, pixels: Tensor) -> Tensor:
     """What the plain twin's embeddings hold: transformers' own backbone, neck and first convolutions."""
     with torch.no_grad():
-        return Sam2(model, dtype=model.dtype, fast=False)._published_features(pixels)
+        return Sam2(model, dtype=model.dtype, fast=False).published_features(pixels)
 
 
 def relative_error(got: Tensor, expected: Tensor) -> float:
