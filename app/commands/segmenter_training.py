@@ -1,0 +1,101 @@
+"""`box2mask finetune --segmenter`: its options, and which of a detector's it has no use for."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+
+from app.commands.arguments import failed, read_data
+from models.finetuning.options import OptionError, TrainingOptions
+from models.finetuning.segmenter.options import SegmenterOptions
+
+# The command's own options that are a detector's alone: what they are called, and where argparse puts them.
+_DETECTORS = {
+    "--from": "start",
+    "--backbone-only": "backbone_only",
+    "--from-scratch": "from_scratch",
+    "--student": "student",
+    "--name": "name",
+    "--azure-defaults": "azure_defaults",
+}
+
+
+def own_options() -> list[dataclasses.Field[object]]:
+    """Those of a segmenter that no detector has."""
+    shared = {one.name for one in dataclasses.fields(TrainingOptions)}
+    return [one for one in dataclasses.fields(SegmenterOptions) if one.name not in shared]
+
+
+def description() -> str:
+    """What the help says of the options that detectors have too."""
+    shared = {one.name for one in dataclasses.fields(TrainingOptions)}
+    told = [
+        f"{one.name} ({'-' if one.default is None else str(one.default).lower()})"
+        for one in dataclasses.fields(SegmenterOptions)
+        if one.name in shared
+    ]
+    return textwrap.fill(f"and of the options above, with these defaults: {', '.join(told)}", 78)
+
+
+def refuse_segmenters(args: argparse.Namespace) -> None:
+    """Raises OptionError for an option that --segmenter alone has, of a command without it."""
+    for one in own_options():
+        if hasattr(args, one.name):
+            raise OptionError(f"{one.name}: expected --segmenter with it, as detectors have no such option")
+
+
+def chosen(args: argparse.Namespace) -> SegmenterOptions:
+    """The options that are given. Raises OptionError for a detector's, and for values that cannot be used."""
+    known = {one.name for one in dataclasses.fields(SegmenterOptions)}
+    given = [flag for flag, name in _DETECTORS.items() if getattr(args, name)]
+    others = (one.name for one in dataclasses.fields(TrainingOptions) if one.name not in known)
+    given += [name for name in others if hasattr(args, name)]
+    if given:
+        raise OptionError(f"{', '.join(given)}: expected without --segmenter, as only detectors have such options")
+    return SegmenterOptions(**{name: getattr(args, name) for name in sorted(known) if hasattr(args, name)})
+
+
+def run(args: argparse.Namespace, start: Path, options: SegmenterOptions, say: Callable[[str], None]) -> int:
+    """Train, and say what came out."""
+    from app.settings import Settings, SettingsError
+    from models.checkpoints import ModelFilesError
+    from models.data import DataError, split
+    from models.devices import fastest_dtype, usable_device
+    from models.finetuning.checkpoint_files import TrainingError
+    from models.finetuning.segmenter.training import finetune_segmenter
+
+    try:
+        device = usable_device(Settings.from_environment().device.split(",")[0])
+        training = read_data(args, args.data)
+        validation = None if args.validation is None else read_data(args, args.validation)
+        if validation is None:
+            if len(training) < 2:
+                raise TrainingError(
+                    f"{args.data}: expected at least 2 images, one of them to validate on, found {len(training)}"
+                )
+            training, validation = split(training, every=args.every or 5)
+        done = finetune_segmenter(
+            training,
+            validation,
+            start,
+            args.out,
+            options,
+            device=device,
+            dtype=fastest_dtype(device),
+            minutes=args.minutes,
+            say=say,
+            stream=None if args.quiet else sys.stderr,
+        )
+    except (OptionError, SettingsError, DataError, ModelFilesError, TrainingError, OSError, ValueError) as error:
+        return failed(error)
+    best = done.figures
+    which = f"of epoch {best['epoch']:g}" if best["step"] else "as it was before, which no epoch has bettered"
+    metric = options.metric_for_best_model
+    say(f"{done.folder}: the segmenter {which}, {metric} {best[metric]:.4f}")
+    if not done.finished:
+        say("time is over before the last epoch; the same command goes on")
+    return 0
