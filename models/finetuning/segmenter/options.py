@@ -38,7 +38,7 @@ class SegmenterOptions:
     )
     weight_decay: float = option(0.01, "how much weights shrink; biases and norms never do", least=0)
     max_grad_norm: float | None = option(1.0, "longest gradient; longer ones are scaled down; 0: never", least=0)
-    clicks: int = option(2, "clicks on errors that follow the first box or click on an object", least=0)
+    clicks: int = option(1, "clicks on errors that follow the first box or click on an object", least=0)
     keep_old: float = option(
         1.0,
         "weight of staying with the segmenter's old answers to boxes and clicks anywhere in the images; 0: new masks "

@@ -64,11 +64,11 @@ def add_gradients(learner: Learner, old: Learner, batch: Batch, rules: Rules, rn
             prompts.click(rng, fed.cpu().numpy(), batch.truths)
     if rules.keep:
         anywhere = SimulatedPrompts(learner.square, learner.family)
-        anywhere.begin_anywhere(rng, [batch.sizes_hw[image] for image in batch.image_of.tolist()])
-        points = anywhere.points(device)
+        anywhere.begin_anywhere(rng, batch.sizes_hw)
+        points, image_of = anywhere.points(device), torch.arange(len(leaf), device=device)
         with torch.no_grad():
-            before = old(batch.old_features, batch.image_of, points)
-        kept = rules.keep * distance(*learner(leaf, batch.image_of, points), *before)
+            before = old(batch.old_features, image_of, points)
+        kept = rules.keep * distance(*learner(leaf, image_of, points), *before)
         kept.backward()
         total += float(kept.detach())
     if leaf.grad is not None:
