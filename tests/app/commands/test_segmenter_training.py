@@ -73,8 +73,15 @@ def test_it_trains(
     ],
 )
 def test_options_that_do_not_fit_are_refused_by_name(
-    data: Path, tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], said: str
+    data: Path,
+    tiny: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    more: list[str],
+    said: str,
 ) -> None:
+    monkeypatch.setenv("BOX2MASK_DEVICE", "cpu")
     command = ["finetune", str(data), "--segmenter", str(tiny), "--out", str(tmp_path / "out")]
     assert main([*command, *more]) == 1
     assert said in capsys.readouterr().err
