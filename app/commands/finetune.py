@@ -34,7 +34,7 @@ examples:
   box2mask finetune photos/ --out azure --azure-defaults
   box2mask run photos/images --prompts photos/annotations.json --formats coco --out masks    # masks by SAM, and then
   box2mask finetune masks/coco.json --images-root photos/images --from fridge --student rtmdet-ins --out student
-  box2mask finetune corrected/ --segmenter sam_base --out my-sam
+  box2mask finetune corrected/ --segmenter sam-base --out my-sam
   torchrun --nproc-per-node 4 --no-python box2mask finetune photos/ --out fridge
 """
 
