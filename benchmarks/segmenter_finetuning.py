@@ -71,6 +71,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--epochs", type=int, help="(default: the command's)")
     parser.add_argument("--steps", type=int, default=3, help="of ViT-B on each side, after one that is not counted")
     parser.add_argument("--skip-pace", action="store_true", help="leave ViT-B out")
+    parser.add_argument("--work", type=Path, metavar="DIR", help="folder for what is trained, which stays")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/segmenter-finetuning.md")
     args = parser.parse_args(argv)
     machine = Machine.this()
@@ -78,7 +79,7 @@ def main(argv: list[str] | None = None) -> int:
     options = SegmenterOptions(**({} if args.epochs is None else {"number_of_epochs": args.epochs}))
     torch.set_num_threads(args.threads)
     with tempfile.TemporaryDirectory() as folder:
-        work = Path(folder)
+        work = args.work or Path(folder)
         trained = {count: train(work, count, options) for count in (20, 100)}
         sets = measured_sets(args.scenes, [one for one in found if one.is_dir()])
         folders = {"before": DEMO_SEGMENTER, **{str(count): one.folder for count, one in trained.items()}}

@@ -27,18 +27,23 @@ class SegmenterOptions:
         "attention too, which takes a GPU",
         choices=TRAINED,
     )
-    number_of_epochs: int = option(20, "how often the training sees every image", least=1)
+    number_of_epochs: int = option(24, "how often the training sees every image", least=1)
     training_batch_size: int = option(4, "images per step", least=1)
     objects_per_image: int = option(4, "objects of each image in a step, drawn at random", least=1)
     learning_rate: float | None = option(
-        None, "highest learning rate (default: 0.0003; 0.0001 with encoder-lora)", above=0
+        None, "highest learning rate (default: 0.001; 0.0001 with encoder-lora)", above=0
     )
     warmup_steps: int | None = option(
         None, "steps in which the learning rate rises (default: a twentieth of all)", least=0
     )
     weight_decay: float = option(0.01, "how much weights shrink; biases and norms never do", least=0)
     max_grad_norm: float | None = option(1.0, "longest gradient; longer ones are scaled down; 0: never", least=0)
-    clicks: int = option(1, "clicks on errors that follow the first box or click on an object", least=0)
+    clicks: int = option(
+        1, "clicks on errors that follow the first box or click on an object, in every third step", least=0
+    )
+    old_share: float = option(
+        0.5, "share of the old weights in the result, which are mixed with the new ones", least=0, most=1
+    )
     keep_old: float = option(
         1.0,
         "weight of staying with the segmenter's old answers to boxes and clicks anywhere in the images; 0: new masks "
@@ -63,7 +68,7 @@ class SegmenterOptions:
     )
     early_stopping: bool = option(True, "stop when that figure no longer gets better")
     early_stopping_patience: int = option(
-        6, "validations in a row without a better figure after which to stop", least=1
+        8, "validations in a row without a better figure after which to stop", least=1
     )
     save_steps: int | None = option(
         None, "steps between checkpoints within an epoch (default: about a minute)", least=1, affects=False
@@ -80,7 +85,7 @@ class SegmenterOptions:
     @property
     def highest_learning_rate(self) -> float:
         """The chosen one, or what suits what is trained."""
-        return self.learning_rate or (3e-4 if self.train == "decoder" else 1e-4)
+        return self.learning_rate or (1e-3 if self.train == "decoder" else 1e-4)
 
     def plain(self) -> dict[str, Any]:
         """By name, as JSON has it."""

@@ -13,6 +13,8 @@ from models.finetuning.segmenter.learner import Learner
 from models.finetuning.segmenter.losses import distance, prompt_loss
 from models.finetuning.segmenter.prompts import SimulatedPrompts
 
+TURNS = 3  # steps, of which one has clicks on errors, and one has old answers
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -38,6 +40,12 @@ class Rules:
 
     clicks: int
     keep: float
+
+
+def rules_of_step(step: int, clicks: int, keep: float) -> Rules:
+    """First prompts are in every step; clicks on errors and old answers take turns, so that a step stays cheap."""
+    turn = step % TURNS
+    return Rules(clicks if turn == 1 else 0, TURNS * keep if turn == 2 else 0.0)
 
 
 def add_gradients(learner: Learner, old: Learner, batch: Batch, rules: Rules, rng: np.random.Generator) -> float:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -55,6 +56,16 @@ class Trainee(nn.Module):
     def restore(self, state: dict[str, Tensor]) -> None:
         for name, one in self.learnt().items():
             one.copy_(state[name])
+
+    @contextmanager
+    def with_weights(self, state: dict[str, Tensor]) -> Iterator[None]:
+        """Other weights for a while."""
+        own = self.state()
+        self.restore(state)
+        try:
+            yield
+        finally:
+            self.restore(own)
 
     def groups(self, weight_decay: float) -> list[dict[str, object]]:
         """For an optimiser: what shrinks, and what does not."""

@@ -24,12 +24,13 @@ from models.finetuning.options import OptionError
 from models.finetuning.photos import files
 from models.finetuning.record import Record, check_apart
 from models.finetuning.segmenter import result
+from models.finetuning.segmenter.averaging import AveragedWeights
 from models.finetuning.segmenter.embeddings import KeptView
 from models.finetuning.segmenter.encoding import Encoding
 from models.finetuning.segmenter.examples import Example, examples
 from models.finetuning.segmenter.options import SegmenterOptions
 from models.finetuning.segmenter.report import Report
-from models.finetuning.segmenter.steps import Batch, Rules, add_gradients
+from models.finetuning.segmenter.steps import Batch, add_gradients, rules_of_step
 from models.finetuning.segmenter.trainee import Trainee
 from models.finetuning.segmenter.validation import asked, figures, filled_box_iou, ious
 from models.model_errors import Say
@@ -149,14 +150,15 @@ class _Run:
         self._steps = options.number_of_epochs * self._epoch_steps
         self._optimizer = torch.optim.AdamW(trainee.groups(options.weight_decay), lr=options.highest_learning_rate)
         self._warmup = self._steps // 20 if options.warmup_steps is None else options.warmup_steps
-        self._rules = Rules(options.clicks, options.keep_old)
         self._history = History(options.metric_for_best_model)
+        self._average = AveragedWeights(trainee.state(), options.old_share)
         self._step = 0
         self._saved = time.monotonic()
         latest = self._checkpoints / LATEST
         if latest.is_file():
             state = torch.load(latest, map_location="cpu", weights_only=True)
             trainee.restore(state["weights"])
+            self._average.mean = state["average"]
             self._optimizer.load_state_dict(state["optimizer"])
             self._step = state["step"]
             self._history = _history(folder, options.metric_for_best_model)
@@ -188,12 +190,14 @@ class _Run:
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         self._optimizer.zero_grad(set_to_none=True)
-        loss = add_gradients(self._trainee.learner, self._trainee.old, self._batch(rng), self._rules, rng)
+        rules = rules_of_step(self._step, options.clicks, options.keep_old)
+        loss = add_gradients(self._trainee.learner, self._trainee.old, self._batch(rng), rules, rng)
         if not math.isfinite(loss):
             raise TrainingError(f"the loss is {loss} at step {self._step + 1}: choose a lower learning_rate")
         if options.max_grad_norm:
             nn.utils.clip_grad_norm_(self._trainee.learnt().values(), options.max_grad_norm)
         self._optimizer.step()
+        self._average.add(self._trainee.state(), self._step + 1)
         self._history.add_loss(self._step + 1, loss, self._steps)
         self._report.step(self._history.recent_loss())
 
@@ -227,17 +231,9 @@ class _Run:
         """Measure and save, unless that is done."""
         if any(one["step"] == self._step for one in self._history.epochs):
             return
-        found = []
-        for number, one in enumerate(self._asked):
-            views = self._encoding.validation
-            if views.count(number):
-                view = views.view(number, 0)
-                with torch.no_grad():
-                    (features,) = self._trainee.features([view])
-                embedding = Embedding(features, view.size_hw, view.resized_hw)
-                found.append(ious(self._trainee.learner, embedding, one))
-        if not found:
-            raise TrainingError("all objects of the validation data are too small for the segmenter to see")
+        weights = self._average.result()
+        with self._trainee.with_weights(weights):
+            found = self._ious()
         since = max((one["step"] for one in self._history.epochs), default=0)
         told: dict[str, Any] = {
             "epoch": round(self._step / self._epoch_steps, 3),
@@ -248,16 +244,32 @@ class _Run:
         }
         if self._history.add_epoch(told):
             part = self._checkpoints / (BEST + ".part")
-            save_file(self._trainee.state(), part)
+            save_file(weights, part)
             install(part, self._checkpoints / BEST)
         self._save()
         self._report.validated(self._history, self._options.number_of_epochs)
+
+    def _ious(self) -> list[np.ndarray]:
+        """Of each image to validate on."""
+        found = []
+        views = self._encoding.validation
+        for number, one in enumerate(self._asked):
+            if views.count(number):
+                view = views.view(number, 0)
+                with torch.no_grad():
+                    (features,) = self._trainee.features([view])
+                embedding = Embedding(features, view.size_hw, view.resized_hw)
+                found.append(ious(self._trainee.learner, embedding, one))
+        if not found:
+            raise TrainingError("all objects of the validation data are too small for the segmenter to see")
+        return found
 
     def _save(self) -> None:
         part = self._checkpoints / (LATEST + ".part")
         state = {
             "step": self._step,
             "weights": self._trainee.state(),
+            "average": self._average.mean,
             "optimizer": self._optimizer.state_dict(),
             "history": self._history.plain(),
         }

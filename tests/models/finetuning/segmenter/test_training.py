@@ -97,7 +97,8 @@ def learnt(rings: Dataset, tmp_path_factory: pytest.TempPathFactory) -> tuple[Fi
     """The demo segmenter, which has learnt that a ring's hole is no part of it."""
     lines: list[str] = []
     options = {
-        "number_of_epochs": 8, "views_per_image": 1, "clicks": 0, "keep_old": 0.0, "learning_rate": 2e-3,
+        "number_of_epochs": 8, "views_per_image": 1, "clicks": 0, "keep_old": 0.0, "old_share": 0.0,
+        "learning_rate": 2e-3,
     }  # fmt: skip
     return trained(rings, DEMO, tmp_path_factory.mktemp("learnt") / "out", options, lines.append), lines
 
@@ -246,14 +247,21 @@ def test_an_encoder_learns_and_is_served_merged(rings: Dataset, tiny: Path, tmp_
     if family != "sam":
         start = tmp_path / "start"
         (random_sam_hq if family == "sam_hq" else random_sam2)().save_pretrained(start)
-    options = {**QUICK, "train": "encoder-lora", "encoder_on_cpu": True, "lora_rank": 2, "learning_rate": 1e-2}
+    options = {
+        **QUICK,
+        "train": "encoder-lora",
+        "encoder_on_cpu": True,
+        "lora_rank": 2,
+        "learning_rate": 1e-2,
+        "old_share": 0.0,
+    }
     done = trained(rings, start, tmp_path / "out", {**options, "metric_for_best_model": "click_iou"})
     assert done.finished
     state = torch.load(tmp_path / "out" / "training" / "checkpoints" / "latest.pth", weights_only=True)
     assert any(one.abs().max() > 0 for name, one in state["weights"].items() if name.endswith(".up"))
     # The last epoch's weights, whether or not they are the best, as they would be written.
     trainee = training.Trainee(SEGMENTERS.of(start), start, SegmenterOptions(**options), CPU)
-    trainee.restore(state["weights"])
+    trainee.restore(state["average"])
     training.result.write(tmp_path / "out", SEGMENTERS.of(start), start, trainee.weights(), {})
     before, after = (load_file(one / "model.safetensors") for one in (start, tmp_path / "out"))
     assert before.keys() == after.keys()
