@@ -213,7 +213,9 @@ def pace_lines(theirs: Pace, ours: Pace, steps: int) -> list[str]:
         made = count * epochs / theirs.images
         return made * theirs.step_s / 3600, (count * views * ours.encode_s + made * ours.step_s) / 3600
 
-    plain, own = whole(100, 20, 4)
+    options = SegmenterOptions()
+    epochs, views = options.number_of_epochs, options.views_per_image
+    plain, own = whole(80, epochs, views)
     return [
         "## A step at the size of ViT-B",
         "",
@@ -227,10 +229,10 @@ def pace_lines(theirs: Pace, ours: Pace, steps: int) -> list[str]:
         f"| transformers' plain loop | {theirs.step_s:.2f} | {theirs.encode_s:.2f} |",
         f"| here, the same prompts | {ours.step_s:.2f} | {ours.encode_s:.2f} |",
         f"| ratio | {theirs.step_s / ours.step_s:.1f} | {theirs.encode_s / ours.encode_s:.1f} |",
-        f"| here, with a click, its mask fed back, and old answers kept | {ours.full_step_s:.2f} | |",
+        f"| here, all in one step: a click, its mask fed back, and old answers kept | {ours.full_step_s:.2f} | |",
         "",
-        f"A whole training of 100 images in 20 epochs would take the plain loop {plain:.1f} hours; here, with 4 views",
-        f"of each image encoded once, {own:.1f} hours, most of which is encoding.",
+        f"{epochs} epochs of 80 images would take the plain loop {plain:.1f} hours; here, with {views} views of",
+        f"each image encoded once, {own:.1f} hours.",
     ]
 
 
