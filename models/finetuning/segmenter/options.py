@@ -27,7 +27,11 @@ class SegmenterOptions:
         "attention too, which takes a GPU",
         choices=TRAINED,
     )
-    number_of_epochs: int = option(24, "how often the training sees every image", least=1)
+    number_of_epochs: int | None = option(
+        None,
+        "how often the training sees every image (default: as often as 500 steps take, at least 10 times)",
+        least=1,
+    )
     training_batch_size: int = option(4, "images per step", least=1)
     objects_per_image: int = option(4, "objects of each image in a step, drawn at random", least=1)
     learning_rate: float | None = option(

@@ -49,7 +49,7 @@ def rules_of_step(step: int, clicks: int, keep: float) -> Rules:
 
 
 def add_gradients(learner: Learner, old: Learner, batch: Batch, rules: Rules, rng: np.random.Generator) -> float:
-    """Add the gradients of one step to the learner's, and to those of the features if they want any; its loss.
+    """Add the gradients of one step to the learner's, and to those of the features if they want any; its loss of masks.
 
     Round by round, so that no more than one round is in memory. old: the learner as it was at the beginning.
     """
@@ -78,7 +78,8 @@ def add_gradients(learner: Learner, old: Learner, batch: Batch, rules: Rules, rn
             before = old(batch.old_features, image_of, points)
         kept = rules.keep * distance(*learner(leaf, image_of, points), *before)
         kept.backward()
-        total += float(kept.detach())
+        if not bool(kept.detach().isfinite()):
+            return float(kept.detach())
     if leaf.grad is not None:
         batch.features.backward(leaf.grad)
     return total

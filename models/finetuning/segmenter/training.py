@@ -40,6 +40,10 @@ from models.segmenter.sam3 import Sam3
 from models.training_process import prepare_process
 from models.types import Embedding
 
+# Where nobody says how many epochs: so many steps, and of many images so many epochs.
+USUAL_STEPS, LEAST_EPOCHS = 500, 10
+LEAST_STEPS = 20  # between validations
+
 
 @dataclass(frozen=True)
 class FinetunedSegmenter:
@@ -147,7 +151,10 @@ class _Run:
         if not self._images:
             raise TrainingError("all objects of the training data are too small for the segmenter to see")
         self._epoch_steps = math.ceil(len(self._images) / options.training_batch_size)
-        self._steps = options.number_of_epochs * self._epoch_steps
+        self._epochs = options.number_of_epochs or max(LEAST_EPOCHS, math.ceil(USUAL_STEPS / self._epoch_steps))
+        self._steps = self._epochs * self._epoch_steps
+        # Of few images, epochs are too short to measure after each.
+        self._validation_steps = self._epoch_steps * math.ceil(LEAST_STEPS / self._epoch_steps)
         self._optimizer = torch.optim.AdamW(trainee.groups(options.weight_decay), lr=options.highest_learning_rate)
         self._warmup = self._steps // 20 if options.warmup_steps is None else options.warmup_steps
         self._history = History(options.metric_for_best_model)
@@ -173,7 +180,7 @@ class _Run:
         every = self._options.save_steps
         while True:
             is_over = time.monotonic() > ends and self._step > 0
-            if self._step % self._epoch_steps == 0 or is_over:
+            if self._step % self._validation_steps == 0 or self._step == self._steps or is_over:
                 self._validate()
             if self._step == self._steps or (patience is not None and self._history.stalled(patience)):
                 return True
@@ -247,7 +254,7 @@ class _Run:
             save_file(weights, part)
             install(part, self._checkpoints / BEST)
         self._save()
-        self._report.validated(self._history, self._options.number_of_epochs)
+        self._report.validated(self._history, self._epochs)
 
     def _ious(self) -> list[np.ndarray]:
         """Of each image to validate on."""

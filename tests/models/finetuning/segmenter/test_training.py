@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,7 @@ def dying(self):
         os.kill(os.getpid(), signal.SIGKILL)
     learn(self)
 training._Run._learn = dying
+training.LEAST_STEPS = 1
 
 data, start, out, options = sys.argv[1:]
 dataset = load(Path(data))
@@ -90,6 +91,14 @@ def box_ious(folder: Path, dataset: Dataset) -> list[float]:
 def no_picture(monkeypatch: pytest.MonkeyPatch) -> None:
     """Curves take longer to draw than a tiny training to run; `learnt`, made before, has its picture."""
     monkeypatch.setattr(curve, "draw", lambda history, path: None)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def after_every_epoch() -> Iterator[None]:
+    """Epochs of four steps are measured too."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(training, "LEAST_STEPS", 1)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -206,6 +215,16 @@ def test_it_stops_early(rings: Dataset, tiny: Path, tmp_path: Path) -> None:
     options = {**QUICK, "number_of_epochs": 30, "learning_rate": 1e-9, "early_stopping_patience": 2}
     done = trained(rings, tiny, tmp_path, options)
     assert done.finished and len(history(tmp_path)["epochs"]) == 4
+
+
+def test_epochs_of_few_steps_are_measured_together(
+    rings: Dataset, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "LEAST_STEPS", 5)
+    monkeypatch.setattr(training, "USUAL_STEPS", 9)
+    monkeypatch.setattr(training, "LEAST_EPOCHS", 1)
+    done = trained(rings, tiny, tmp_path, {**QUICK, "number_of_epochs": None})
+    assert done.finished and [one["step"] for one in history(tmp_path)["epochs"]] == [0, 8, 12]
 
 
 def test_another_training_in_the_folder_is_not_mixed_with_this_one(
