@@ -12,6 +12,7 @@ from typing import Any
 from models.finetuning.checkpoint_files import LATEST, TrainingError
 
 FILE = "training.json"
+EMBEDDINGS = "embeddings"  # of a segmenter's training, which are work done before there is a checkpoint
 _PART = FILE + ".part"
 
 
@@ -33,7 +34,8 @@ class Record:
         """
         file = folder / FILE
         asked = json.loads(json.dumps(asked))
-        if resume and file.is_file() and (folder / "checkpoints" / LATEST).is_file():
+        begun = (folder / "checkpoints" / LATEST).is_file() or (folder / EMBEDDINGS).is_dir()
+        if resume and file.is_file() and begun:
             try:
                 content = json.loads(file.read_bytes())
                 there = content["asked"]

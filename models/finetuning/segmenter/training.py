@@ -22,7 +22,7 @@ from models.finetuning.history import History
 from models.finetuning.learning_rates import factor
 from models.finetuning.options import OptionError
 from models.finetuning.photos import files
-from models.finetuning.record import Record, check_apart
+from models.finetuning.record import EMBEDDINGS, Record, check_apart
 from models.finetuning.segmenter import result
 from models.finetuning.segmenter.averaging import AveragedWeights
 from models.finetuning.segmenter.embeddings import KeptView
@@ -94,7 +94,7 @@ def finetune_segmenter(
         say(f"{out} is finished already; --resume_from_checkpoint false would train it anew")
     else:
         try:
-            encoding = Encoding(record.folder / "embeddings", learnt, measured, options)
+            encoding = Encoding(record.folder / EMBEDDINGS, learnt, measured, options)
             encoding.run(family, start, device, dtype, report)
             run = _Run(
                 record.folder, Trainee(family, start, options, device), encoding, learnt, measured, options, report
@@ -110,7 +110,7 @@ def finetune_segmenter(
     curve.draw(history, record.folder / "curve.png")
     result.write(out, family, start, trainee.weights(), _metadata(record, history, learnt, measured, options, family))
     if record.finished:
-        shutil.rmtree(record.folder / "embeddings", ignore_errors=True)
+        shutil.rmtree(record.folder / EMBEDDINGS, ignore_errors=True)
     return FinetunedSegmenter(out, history.best, record.finished)
 
 
