@@ -69,33 +69,48 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--scenes", type=int, default=100, help="to measure on, of each kind")
     parser.add_argument("--photos", type=Path, nargs="*", help="annotated photos to measure on (default: those shared)")
     parser.add_argument("--threads", type=int, default=2, help="of torch, while the demo segmenter learns")
-    parser.add_argument("--epochs", type=int, help="(default: the command's)")
     parser.add_argument("--steps", type=int, default=3, help="of ViT-B on each side, after one that is not counted")
-    parser.add_argument("--skip-pace", action="store_true", help="leave ViT-B out")
+    parser.add_argument("--only", choices=["masks", "pace"], help="the demo segmenter's masks, or ViT-B's pace")
     parser.add_argument("--work", type=Path, metavar="DIR", help="folder for what is trained, which stays")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/segmenter-finetuning.md")
     args = parser.parse_args(argv)
     machine = Machine.this()
-    found = sorted(SHARED.iterdir()) if args.photos is None and SHARED.is_dir() else args.photos or []
-    options = SegmenterOptions(**({} if args.epochs is None else {"number_of_epochs": args.epochs}))
-    torch.set_num_threads(args.threads)
+    lines = ["# Fine-tuning of a segmenter", "", *machine.lines()]
+    lines.append(f"- `python -m benchmarks.segmenter_finetuning --threads {args.threads}`, float32")
+    failures: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
-        work = args.work or Path(folder)
-        trained = {count: train(work, count, options) for count in (20, 100)}
-        sets = measured_sets(args.scenes, [one for one in found if one.is_dir()])
-        folders = {"before": DEMO_SEGMENTER, **{str(count): one.folder for count, one in trained.items()}}
-        results = {name: measure(one, sets) for name, one in folders.items()}
-        paces = None
-        if not args.skip_pace:
-            torch.set_num_threads(1)
-            make_sam(work / "base", "base")
-            paces = (plain_pace(work / "base", args.steps), our_pace(work / "base", args.steps))
-    lines, failures = report(machine, options, args, trained, sets, results, paces)
+        for part in (masks_part, pace_part) if args.only is None else (PARTS[args.only],):
+            told, failed = part(args, args.work or Path(folder))
+            lines += ["", *told]
+            failures += failed
     args.out.write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
     for one in failures:
         print(f"FAILED: {one}")
     return bool(failures)
+
+
+def masks_part(args: argparse.Namespace, work: Path) -> tuple[list[str], list[str]]:
+    """What is learnt and what is forgotten: lines, and what is not as it should be."""
+    torch.set_num_threads(args.threads)
+    found = sorted(SHARED.iterdir()) if args.photos is None and SHARED.is_dir() else args.photos or []
+    trained = {count: train(work, count, SegmenterOptions()) for count in (20, 100)}
+    sets = measured_sets(args.scenes, [one for one in found if one.is_dir()])
+    folders = {"before": DEMO_SEGMENTER, **{str(count): one.folder for count, one in trained.items()}}
+    return mask_lines(args.threads, trained, sets, {name: measure(one, sets) for name, one in folders.items()})
+
+
+def pace_part(args: argparse.Namespace, work: Path) -> tuple[list[str], list[str]]:
+    """Seconds of a step at the size of ViT-B."""
+    torch.set_num_threads(1)
+    make_sam(work / "base", "base")
+    theirs, ours = plain_pace(work / "base", args.steps), our_pace(work / "base", args.steps)
+    ratio = theirs.step_s / ours.step_s
+    slow = [f"a step is {ratio:.1f} times as fast as the plain loop's"] if ratio < LEAST_RATIO else []
+    return pace_lines(theirs, ours, args.steps), slow
+
+
+PARTS = {"masks": masks_part, "pace": pace_part}
 
 
 def train(work: Path, count: int, options: SegmenterOptions) -> Trained:
@@ -157,16 +172,12 @@ def measure(folder: Path, sets: Sequence[Measured]) -> list[dict[str, float]]:
     return told
 
 
-def report(
-    machine: Machine,
-    options: SegmenterOptions,
-    args: argparse.Namespace,
+def mask_lines(
+    threads: int,
     trained: dict[int, Trained],
     sets: Sequence[Measured],
     results: dict[str, list[dict[str, float]]],
-    paces: tuple[Pace, Pace] | None,
 ) -> tuple[list[str], list[str]]:
-    """The lines of the document, and what of it is not as it should be."""
     rows, failures = [], []
     for index, one in enumerate(sets):
         told = {name: found[index] for name, found in results.items()}
@@ -185,11 +196,6 @@ def report(
         if np.mean(gains) <= 0:
             failures.append(f"nothing is learnt from {count} images")
     lines = [
-        "# Fine-tuning of a segmenter",
-        "",
-        *machine.lines(),
-        f"- `python -m benchmarks.segmenter_finetuning --threads {args.threads}`, demo weights, float32",
-        "",
         "Mean IoU of single masks with the drawn or annotated ones, by the object's box and by a click in its middle,",
         "in the size of the image, before and after a training on 20 and on 100 images with thin, holed and",
         "see-through things (500 steps at most, every fifth image validates).",
@@ -204,16 +210,10 @@ def report(
             for count, one in trained.items()
         ),
         "",
-        f"Minutes are those of the whole command, with {args.threads} threads, encoding included.",
+        f"Minutes are those of the whole command, with {threads} threads, encoding included.",
     ]
     if trained[100].minutes >= MOST_MINUTES:
         failures.append(f"100 images took {trained[100].minutes:.1f} minutes")
-    if paces is not None:
-        theirs, ours = paces
-        ratio = theirs.step_s / ours.step_s
-        lines += ["", *pace_lines(theirs, ours, args.steps)]
-        if ratio < LEAST_RATIO:
-            failures.append(f"a step is {ratio:.1f} times as fast as the plain loop's")
     return lines, failures
 
 
