@@ -105,7 +105,7 @@ def pace_part(args: argparse.Namespace, work: Path) -> tuple[list[str], list[str
     torch.set_num_threads(1)
     make_sam(work / "base", "base")
     theirs, ours = plain_pace(work / "base", args.steps), our_pace(work / "base", args.steps)
-    ratio = theirs.step_s / ours.step_s
+    ratio = theirs.step_s / max(ours.step_s, ours.head_step_s)
     slow = [f"a step is {ratio:.1f} times as fast as the plain loop's"] if ratio < LEAST_RATIO else []
     return pace_lines(theirs, ours, args.steps), slow
 
@@ -221,7 +221,7 @@ def pace_lines(theirs: Pace, ours: Pace, steps: int) -> list[str]:
     def whole(count: int, epochs: int, views: int) -> tuple[float, float]:
         """Hours of a whole training by the plain loop, and by ours with its encoding."""
         made = count * epochs / theirs.images
-        return made * theirs.step_s / 3600, (count * views * ours.encode_s + made * ours.step_s) / 3600
+        return made * theirs.step_s / 3600, (count * views * ours.encode_s + made * ours.head_step_s) / 3600
 
     options = SegmenterOptions()
     epochs, views = 25, options.views_per_image  # 500 steps of 4 images
@@ -237,10 +237,11 @@ def pace_lines(theirs: Pace, ours: Pace, steps: int) -> list[str]:
         "| | seconds per step | seconds to encode an image |",
         "|---|---|---|",
         f"| transformers' plain loop | {theirs.step_s:.2f} | {theirs.encode_s:.2f} |",
-        f"| here, the same prompts | {ours.step_s:.2f} | {ours.encode_s:.2f} |",
-        f"| ratio | {theirs.step_s / ours.step_s:.1f} | {theirs.encode_s / ours.encode_s:.1f} |",
-        f"| here, all in one step: a click, its mask fed back, and old answers kept | {ours.full_step_s:.2f} | |",
+        f"| here, the whole decoder, the same prompts | {ours.step_s:.2f} | {ours.encode_s:.2f} |",
+        f"| here, the decoder after its layers, as by default | {ours.head_step_s:.2f} | |",
+        f"| here, the same with a click, its mask fed back and old answers kept, all in one step | {ours.full_step_s:.2f} | |",
         "",
+        f"A step is {theirs.step_s / ours.step_s:.0f} and {theirs.step_s / ours.head_step_s:.0f} times as fast.",
         f"{epochs} epochs of 80 images would take the plain loop {plain:.1f} hours; here, with {views} views of",
         f"each image encoded once, {own:.1f} hours.",
     ]

@@ -12,6 +12,15 @@ from models.segmenter.decoder import encode_prompts, predict_masks
 from models.segmenter.sam import Sam
 
 PARTS = ("shared_image_embedding", "prompt_encoder", "mask_decoder")
+# What makes masks and scores of what the decoder's layers have read: the last attention, the upscaled image, and what
+# that is multiplied by; of SAM-HQ the finer mask too.
+HEAD = tuple(
+    f"mask_decoder.{name}"
+    for name in (
+        "transformer.final_attn_token_to_image", "transformer.layer_norm_final_attn", "upscale", "iou_prediction_head",
+        "output_hypernetworks_mlps", "hq_mask_mlp", "mask_conv", "mask_norm",
+    )
+)  # fmt: skip
 ALL = slice(None)  # of a prompt's masks: the single one, then the three
 
 
@@ -22,8 +31,9 @@ class Learner(nn.Module):
     SAM 2's details) has no part in a prompt's masks, and so never gets a gradient here.
     """
 
-    def __init__(self, network: Any, family: type[Sam]) -> None:
-        """network: of `family`, as its `network` reads it."""
+    def __init__(self, network: Any, family: type[Sam], *, head_only: bool = False) -> None:
+        """network: of `family`, as its `network` reads it. head_only: whether HEAD alone learns, for which no gradient
+        passes the layers before: a step takes a third of the time."""
         super().__init__()
         self.family = family
         parts: dict[str, Any] = {name: copy.deepcopy(getattr(network, name)).float() for name in PARTS}
@@ -33,7 +43,7 @@ class Learner(nn.Module):
         self.side: int = 4 * network.prompt_encoder.image_embedding_size[0]  # of the logits' grid, in cells
         self.requires_grad_(True)
         for name, parameter in self.named_parameters():
-            if name.endswith("positional_embedding"):
+            if name.endswith("positional_embedding") or (head_only and not name.startswith(HEAD)):
                 parameter.requires_grad_(False)
 
     def forward(

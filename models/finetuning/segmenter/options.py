@@ -10,7 +10,8 @@ from typing import Any
 
 from models.finetuning.options import checked, option
 
-TRAINED = ("decoder", "encoder-lora")
+TRAINED = ("decoder", "whole-decoder", "encoder-lora")
+RATES = {"decoder": 1e-3, "whole-decoder": 4e-4, "encoder-lora": 1e-4}
 MASK_METRICS = ("mask_iou", "box_iou", "click_iou")
 
 
@@ -23,8 +24,9 @@ class SegmenterOptions:
 
     train: str = option(
         "decoder",
-        "what learns: the mask decoder, on embeddings that are made once; or small matrices beside the image encoder's "
-        "attention too, which takes a GPU",
+        "what learns, on embeddings that are made once: the mask decoder after its layers, or all of it and the prompt "
+        "encoder, which takes three times as long; or with that small matrices beside the image encoder's attention, "
+        "which takes a GPU",
         choices=TRAINED,
     )
     number_of_epochs: int | None = option(
@@ -35,7 +37,7 @@ class SegmenterOptions:
     training_batch_size: int = option(4, "images per step", least=1)
     objects_per_image: int = option(4, "objects of each image in a step, drawn at random", least=1)
     learning_rate: float | None = option(
-        None, "highest learning rate (default: 0.001; 0.0001 with encoder-lora)", above=0
+        None, "highest learning rate (default: 0.001; 0.0004 with whole-decoder, 0.0001 with encoder-lora)", above=0
     )
     warmup_steps: int | None = option(
         None, "steps in which the learning rate rises (default: a twentieth of all)", least=0
@@ -89,7 +91,7 @@ class SegmenterOptions:
     @property
     def highest_learning_rate(self) -> float:
         """The chosen one, or what suits what is trained."""
-        return self.learning_rate or (1e-3 if self.train == "decoder" else 1e-4)
+        return self.learning_rate or RATES[self.train]
 
     def plain(self) -> dict[str, Any]:
         """By name, as JSON has it."""

@@ -26,7 +26,7 @@ class Trainee(nn.Module):
         """Raises ModelFilesError, and TrainingError for an encoder that cannot learn so."""
         super().__init__()
         network = family.network(start, family.find(start))
-        self.learner = Learner(network, family).to(device)
+        self.learner = Learner(network, family, head_only=options.train == "decoder").to(device)
         self.old = Learner(network, family).to(device).requires_grad_(False)
         self.encoder: LoraEncoder | None = None
         if options.train == "encoder-lora":

@@ -65,7 +65,7 @@ def test_it_trains(
         (["--student", "mask-rcnn"], "--student: expected without --segmenter"),
         (["--from", "yolof", "--backbone-only"], "--from, --backbone-only: expected without --segmenter"),
         (["--azure-defaults"], "--azure-defaults: expected without --segmenter"),
-        (["--train", "all"], "train: expected one of decoder, encoder-lora, found 'all'"),
+        (["--train", "all"], "train: expected one of decoder, whole-decoder, encoder-lora, found 'all'"),
         (["--clicks", "-1"], "clicks: expected at least 0, found -1"),
         (["--metric_for_best_model", "recall"], "metric_for_best_model: expected one of mask_iou, box_iou, click_iou"),
         (["--train", "encoder-lora"], "train: encoder-lora runs the whole encoder"),

@@ -14,7 +14,7 @@ from models.finetuning.segmenter.options import SegmenterOptions, table
 @pytest.mark.parametrize(
     ("name", "value", "expected"),
     [
-        ("train", "everything", "train: expected one of decoder, encoder-lora, found 'everything'"),
+        ("train", "everything", "train: expected one of decoder, whole-decoder, encoder-lora, found 'everything'"),
         ("old_share", 1.5, "old_share: expected at most 1, found 1.5"),
         ("views_per_image", 0, "views_per_image: expected at least 1, found 0"),
         ("embeddings_gb", 0, "embeddings_gb: expected more than 0, found 0"),

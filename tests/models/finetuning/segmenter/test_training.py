@@ -258,6 +258,20 @@ def test_other_families_learn_by_the_same_decoder(rings: Dataset, tmp_path: Path
     assert done.figures["step"] == 0 or np.mean(ious) == pytest.approx(done.figures["box_iou"], abs=0.02)
 
 
+def test_the_head_alone_learns_unless_more_is_asked_for(rings: Dataset, tiny: Path, tmp_path: Path) -> None:
+    before = load_file(tiny / "model.safetensors")
+    changed = {}
+    for train in ("decoder", "whole-decoder"):
+        trained(rings, tiny, tmp_path / train, {**SHORT, "train": train})
+        state = torch.load(tmp_path / train / "training" / "checkpoints" / "latest.pth", weights_only=True)["weights"]
+        own = {name.removeprefix("learner."): one for name, one in state.items()}
+        changed[train] = {name for name, one in own.items() if not torch.equal(one, before[name])}
+    assert "mask_decoder.upscale_conv1.weight" in changed["decoder"]
+    assert not any("transformer.layers" in name or name.startswith("prompt_encoder.") for name in changed["decoder"])
+    more = changed["whole-decoder"] - changed["decoder"]
+    assert "mask_decoder.transformer.layers.0.mlp.lin1.weight" in more and "prompt_encoder.no_mask_embed.weight" in more
+
+
 def test_sam_3_is_refused(rings: Dataset, tmp_path: Path) -> None:
     random_sam3_tracker().save_pretrained(tmp_path / "start")
     with pytest.raises(TrainingError, match="Sam3 has no training here: expected a SAM, SAM-HQ, SAM 2 or EdgeTAM"):
