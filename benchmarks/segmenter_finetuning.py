@@ -239,7 +239,7 @@ def pace_lines(theirs: Pace, ours: Pace, steps: int) -> list[str]:
         f"| transformers' plain loop | {theirs.step_s:.2f} | {theirs.encode_s:.2f} |",
         f"| here, the whole decoder, the same prompts | {ours.step_s:.2f} | {ours.encode_s:.2f} |",
         f"| here, the decoder after its layers, as by default | {ours.head_step_s:.2f} | |",
-        f"| here, the same with a click, its mask fed back and old answers kept, all in one step | {ours.full_step_s:.2f} | |",
+        f"| here, also a click, its mask fed back and old answers, all in one step | {ours.full_step_s:.2f} | |",
         "",
         f"A step is {theirs.step_s / ours.step_s:.0f} and {theirs.step_s / ours.head_step_s:.0f} times as fast.",
         f"{epochs} epochs of 80 images would take the plain loop {plain:.1f} hours; here, with {views} views of",
