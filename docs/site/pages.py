@@ -43,6 +43,7 @@ _LOADED_FROM_ELSEWHERE = re.compile(
     r"<(?:script|img|iframe|source|link(?=[^>]*(?:stylesheet|preload|icon)))\b[^>]*\b(?:src|href)="
     r"[\"']?(?:https?:)?//[^\"'>\s]*"
 )
+_OTHERS = "repository/"  # where the site has what is not in docs/
 _LINK = re.compile(r"(!?\[[^\]]*\]\()([^)\s#]*)(#[^)\s]*)?(\))")
 
 
@@ -55,17 +56,24 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     text = _translated((REPOSITORY / README).read_text(encoding="utf-8"), REPOSITORY)
     files.append(File.generated(config, "index.md", content=text))
-    for document in (REPOSITORY / README, *sorted(DOCS.glob("*.md"))):
+    documents = [REPOSITORY / README, *sorted(DOCS.glob("*.md"))]
+    for document in documents:
         for path in _linked_files(document):
-            source = f"repository/{path.as_posix()}"
+            source = f"{_OTHERS}{path.as_posix()}"
             if files.get_file_from_path(source) is None:
                 copy = {"abs_src_path": str(REPOSITORY / path), "inclusion": InclusionLevel.NOT_IN_NAV}
                 files.append(File.generated(config, source, **copy))
+                documents += [REPOSITORY / path] if path.suffix == ".md" else []  # whose own links are on the site too
     return files
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    return markdown if page.file.src_uri == "index.md" else _translated(markdown, DOCS)
+    source = page.file.src_uri
+    if source == "index.md":
+        return markdown
+    if not source.startswith(_OTHERS):
+        return _translated(markdown, DOCS)
+    return _translated(markdown, (REPOSITORY / source.removeprefix(_OTHERS)).parent, os.path.dirname(source))
 
 
 def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
@@ -89,17 +97,22 @@ def _linked_files(document: Path) -> list[Path]:
     return found
 
 
-def _translated(text: str, base: Path) -> str:
-    """The text with links as they are on the site, whose pages lie side by side. base: where its own links start."""
+def _translated(text: str, base: Path, folder: str = "") -> str:
+    """The text with links as they are on the site, where the documents lie side by side.
+
+    base: where its own links start. folder: of the site, in which the page is.
+    """
 
     def translate(target: str) -> str:
         path = _in_repository(target, base)
         if path is None:
             return target
-        if path.as_posix() == README:
-            return "index.md"
         absolute = REPOSITORY / path
-        return absolute.relative_to(DOCS).as_posix() if DOCS in absolute.parents else f"repository/{path.as_posix()}"
+        if path.as_posix() == README:
+            place = "index.md"
+        else:
+            place = absolute.relative_to(DOCS).as_posix() if DOCS in absolute.parents else f"{_OTHERS}{path.as_posix()}"
+        return os.path.relpath(place, folder or ".")
 
     return _each_link(text, translate)
 
