@@ -43,11 +43,12 @@ class Batches:
     """How much a device computes at once; see `for_device`.
 
     pixels: of all images that the detector or SAM's encoder sees, 1024 x 1024 for one at SAM's full size. prompts: that
-    the decoder sees, and the most that a click has to wait for.
+    the decoder sees, and the most that a click has to wait for. shared: whether prompts may be of several images.
     """
 
     pixels: int
     prompts: int
+    shared: bool = True
 
     @classmethod
     def for_device(cls, device: torch.device) -> Batches:
@@ -56,7 +57,7 @@ class Batches:
 
     def of_one(self) -> Batches:
         """With one image in each, so that an image's numbers are the same to the last digit, whatever else there is."""
-        return replace(self, pixels=1)
+        return replace(self, pixels=1, shared=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -253,7 +254,7 @@ class _Device:
         )
         self.decoding: Work[DecodeRequest, RawMasks] = Work(
             self._decode,
-            at_once=batches.prompts,
+            at_once=batches.prompts if batches.shared else 1,
             cost=lambda request: len(request.prompts),
             urgent=True,
             split=_halves,
