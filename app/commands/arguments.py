@@ -210,3 +210,21 @@ def failed(reason: Exception | str) -> int:
         text = "\n  ".join([f"{len(problems):,} problems:", *_lines(problems, skipped="")])
     print(f"box2mask: {text}", file=sys.stderr)
     return 1
+
+
+def read_parts(args: argparse.Namespace) -> tuple[Dataset, Dataset]:
+    """What a training learns from and what it is validated on: `args.validation`, or every `args.every`th image.
+
+    Raises as `read_data`, and TrainingError where there is nothing to validate on.
+    """
+    from models.data import split
+    from models.finetuning.checkpoint_files import TrainingError
+
+    training = read_data(args, args.data)
+    if args.validation is not None:
+        return training, read_data(args, args.validation)
+    if len(training) < 2:
+        raise TrainingError(
+            f"{args.data}: expected at least 2 images, one of them to validate on, found {len(training)}"
+        )
+    return split(training, every=args.every or 5)

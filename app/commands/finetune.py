@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from app.commands import segmenter_training
-from app.commands.arguments import add_data_arguments, failed, read_data
+from app.commands.arguments import add_data_arguments, failed, read_parts
 from models.finetuning.options import STUDENTS, OptionError, TrainingOptions
 
 # Where training starts if nothing is said: the best weights that are here.
@@ -166,7 +166,7 @@ def _train_detector(args: argparse.Namespace) -> int:
     mmcv_ops.install()
 
     from models.checkpoints import ModelFilesError
-    from models.data import DataError, split
+    from models.data import DataError
     from models.finetuning.checkpoint_files import TrainingError
     from models.finetuning.processes import is_first
     from models.finetuning.training import finetune
@@ -174,14 +174,7 @@ def _train_detector(args: argparse.Namespace) -> int:
     speaks = is_first()
     try:
         with nullcontext() if speaks else redirect_stderr(io.StringIO()):  # errors are raised, and said by all
-            training = read_data(args, args.data)
-            validation = None if args.validation is None else read_data(args, args.validation)
-        if validation is None:
-            if len(training) < 2:
-                raise TrainingError(
-                    f"{args.data}: expected at least 2 images, one of them to validate on, found {len(training)}"
-                )
-            training, validation = split(training, every=args.every or 5)
+            training, validation = read_parts(args)
         done = finetune(
             training,
             validation,

@@ -9,7 +9,7 @@ import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
-from app.commands.arguments import failed, read_data
+from app.commands.arguments import failed, read_parts
 from models.finetuning.options import OptionError, TrainingOptions
 from models.finetuning.segmenter.options import SegmenterOptions
 
@@ -63,21 +63,14 @@ def run(args: argparse.Namespace, start: Path, options: SegmenterOptions, say: C
     """Train, and say what came out."""
     from app.settings import Settings, SettingsError
     from models.checkpoints import ModelFilesError
-    from models.data import DataError, split
+    from models.data import DataError
     from models.devices import fastest_dtype, usable_device
     from models.finetuning.checkpoint_files import TrainingError
     from models.finetuning.segmenter.training import finetune_segmenter
 
     try:
         device = usable_device(Settings.from_environment().device.split(",")[0])
-        training = read_data(args, args.data)
-        validation = None if args.validation is None else read_data(args, args.validation)
-        if validation is None:
-            if len(training) < 2:
-                raise TrainingError(
-                    f"{args.data}: expected at least 2 images, one of them to validate on, found {len(training)}"
-                )
-            training, validation = split(training, every=args.every or 5)
+        training, validation = read_parts(args)
         done = finetune_segmenter(
             training,
             validation,
