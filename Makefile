@@ -1,12 +1,13 @@
 # Everything runs in .venv, which is made and kept up to date as it is needed: `install` has what serving needs, `setup`
-# what development needs besides. Only the tests of what is for Azure, CVAT and Label Studio need environments of
-# their own too: .venv-azureml, .venv-cvat and .venv-label-studio.
-.PHONY: install setup serve test test-bfloat16 label-studio-test lint bench peers soak load docs lock sbom audit image-test fresh-test clean
+# what development needs besides. Only the tests of what is for Azure, CVAT, Label Studio and S3 need environments of
+# their own too: .venv-azureml, .venv-cvat, .venv-label-studio and .venv-s3.
+.PHONY: install setup serve test test-bfloat16 label-studio-test ray-test lint bench peers soak load docs lock sbom audit image-test fresh-test clean
 
 VENV := .venv
 AZUREML := .venv-azureml
 CVAT := .venv-cvat
 LABEL_STUDIO := .venv-label-studio
+S3 := .venv-s3
 AUDIT := .venv-audit
 PEERS := .venv-peers
 
@@ -31,6 +32,7 @@ DEVELOPMENT := $(VENV)/.development
 AZUREML_STAMP := $(AZUREML)/.installed
 CVAT_STAMP := $(CVAT)/.installed
 LABEL_STUDIO_STAMP := $(LABEL_STUDIO)/.installed
+S3_STAMP := $(S3)/.installed
 
 install: $(STAMP)
 
@@ -99,6 +101,13 @@ $(LABEL_STUDIO_STAMP): $(STAMP) tests/label_studio/constraints.txt
 			--password label-studio-tests >$(LABEL_STUDIO)/init.log 2>&1 && touch $(LABEL_STUDIO_STAMP); \
 	else echo "Label Studio is not installed on Python 3.14: its tests are skipped"; fi
 
+# An S3 server for the tests, whose pins exclude ours.
+$(S3_STAMP): $(STAMP) tests/s3_requirements.txt
+	@echo "Installing an S3 server into $(S3), for the tests"
+	@$(VENV)/bin/python -m venv --clear $(S3)
+	@$(S3)/bin/python -m pip --quiet --quiet --disable-pip-version-check install --requirement tests/s3_requirements.txt
+	@touch $(S3_STAMP)
+
 serve: install
 	@exec $(VENV)/bin/box2mask serve
 
@@ -109,12 +118,16 @@ lint: setup
 
 # A thread for each process: with torch's default of one per core in each, they spend more than half of the cores on
 # waiting for one another.
-test: lint $(AZUREML_STAMP) $(CVAT_STAMP) $(LABEL_STUDIO_STAMP)
+test: lint $(AZUREML_STAMP) $(CVAT_STAMP) $(LABEL_STUDIO_STAMP) $(S3_STAMP)
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses $(or $(PROCESSES),2) --dist loadfile --no-loadscope-reorder
 
 # All tests with a real Label Studio; `make test` has those that take under two minutes.
 label-studio-test: setup $(LABEL_STUDIO_STAMP)
 	LABEL_STUDIO_TESTS=all OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest tests/label_studio tests/app/label_studio
+
+# All tests on a real Ray cluster of several nodes; `make test` has those that take under two minutes.
+ray-test: setup $(S3_STAMP)
+	RAY_TESTS=all OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest tests/ray
 
 # The tests that hold in any number format, in bfloat16: meant for processors that multiply it, as others take six times as long.
 test-bfloat16: setup
@@ -171,4 +184,4 @@ fresh-test: install
 	$(VENV)/bin/python docker/fresh_test.py $(FRESH_TEST)
 
 clean:
-	rm -rf $(VENV) $(AZUREML) $(CVAT) $(LABEL_STUDIO) $(AUDIT) $(PEERS) site build dist .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	rm -rf $(VENV) $(AZUREML) $(CVAT) $(LABEL_STUDIO) $(S3) $(AUDIT) $(PEERS) site build dist .pytest_cache .mypy_cache .ruff_cache *.egg-info

@@ -80,6 +80,8 @@ def serve(settings: Settings) -> int:
         # Its words go the way of all others; requests are logged by the application.
         uvicorn.Config(
             application,
+            # Whatever else is installed: uvloop comes with some extras, and nothing was measured with it.
+            loop="asyncio",
             http=ItsConnection,
             log_config=None,
             ws="none",

@@ -29,10 +29,10 @@ INSTALLED_AS = {"opencv-python": "opencv-python-headless"}
 
 
 def pins(text: str) -> dict[str, Version]:
-    """Versions by canonical name, of lines that begin with `name==version`."""
+    """Versions by canonical name, of lines that begin with `name==version`, or `name[extra]==version`."""
     return {
         str(canonicalize_name(name)): Version(version)
-        for name, version in re.findall(r"^([\w.-]+)==(\S+)", text, re.MULTILINE)
+        for name, version in re.findall(r"^([\w.-]+)(?:\[[\w,]+\])?==(\S+)", text, re.MULTILINE)
     }
 
 
