@@ -1,0 +1,153 @@
+"""A real Ray cluster on this machine: a head and workers as processes of their own, which a test may kill."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+REPOSITORY = Path(__file__).parents[2]
+RAY = Path(sys.executable).with_name("ray")
+STARTS_WITHIN_S = 120
+
+
+@dataclass
+class Node:
+    """What `ray start --block` runs: one raylet, and on the head the GCS too. log: what it has printed."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def raylet(self) -> psutil.Process:
+        """The process whose end is that of a machine. Raises LookupError where it has ended."""
+        return self._child("raylet")
+
+    def gcs(self) -> psutil.Process:
+        """The head's store of what the cluster knows. Raises LookupError where it has ended."""
+        return self._child("gcs_server")
+
+    def workers(self) -> list[psutil.Process]:
+        """The processes in which tasks and actors run."""
+        return [one for one in _descendants(self.process.pid) if _name(one).startswith("ray::")]
+
+    def kill(self) -> None:
+        """As a machine that loses its power: SIGKILL to the raylet and to all that runs under it."""
+        everything = _descendants(self.process.pid)
+        for one in everything:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                one.kill()
+        psutil.wait_procs(everything, timeout=30)
+        self.process.wait(30)
+
+    def _child(self, name: str) -> psutil.Process:
+        for one in _descendants(self.process.pid):
+            if _name(one) == name:
+                return one
+        raise LookupError(f"no {name} under {self.process.pid}")
+
+
+@dataclass
+class Cluster:
+    """A head at `address` (host:port) and workers.
+
+    head: also runs tasks where `head_cpus` is not 0. folder: Ray's own files; a short path, as sockets lie in it.
+    """
+
+    folder: Path
+    address: str
+    head: Node
+    workers: list[Node] = field(default_factory=list)
+
+    def add(self, *, cpus: float = 1, memory_mb: int = 200, resources: str = "{}") -> Node:
+        """One more machine. memory_mb: of its object store. resources: JSON, Ray's custom resources."""
+        node = _start(
+            self.folder,
+            f"worker{len(self.workers)}",
+            ["--address", self.address, *_size(cpus, memory_mb), "--resources", resources],
+        )
+        self.workers.append(node)
+        return node
+
+
+@contextlib.contextmanager
+def cluster(*, head_cpus: float = 1, head_memory_mb: int = 200, workers: int = 0, cpus: float = 1) -> Iterator[Cluster]:
+    """A cluster of a head and so many workers, which ends with all its processes.
+
+    Ports are free ones, so that several clusters can be there at once.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="ray", dir="/tmp"))
+    address = f"127.0.0.1:{_free_port()}"
+    started: Cluster | None = None
+    head = None
+    try:
+        asked = ["--head", "--port", address.rpartition(":")[2], *_size(head_cpus, head_memory_mb)]
+        asked += ["--include-dashboard=false", "--ray-client-server-port", str(_free_port())]
+        head = _start(folder, "head", [*asked, "--temp-dir", str(folder / "ray")])
+        started = Cluster(folder, address, head)
+        for _ in range(workers):
+            started.add(cpus=cpus)
+        yield started
+    finally:
+        for node in [*(started.workers if started else []), *([head] if head else [])]:
+            node.kill()
+
+
+def _start(folder: Path, name: str, options: list[str]) -> Node:
+    log = folder / f"{name}.log"
+    command = [str(RAY), "start", "--block", "--disable-usage-stats", "--node-ip-address", "127.0.0.1"]
+    command += ["--dashboard-agent-listen-port", str(_free_port()), "--dashboard-agent-grpc-port", str(_free_port())]
+    # What tasks import is this checkout, wherever they run.
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [*command, *options],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            env=environment,
+            cwd=REPOSITORY,
+            start_new_session=True,
+        )
+    node = Node(process, log)
+    end = time.monotonic() + STARTS_WITHIN_S
+    while b"Ray runtime started" not in log.read_bytes():
+        if process.poll() is not None or time.monotonic() > end:
+            node.kill()
+            raise RuntimeError(f"{name} did not start: {log.read_text(errors='replace')}")
+        time.sleep(0.1)
+    return node
+
+
+def _size(cpus: float, memory_mb: int) -> list[str]:
+    return ["--num-cpus", f"{cpus:g}", "--num-gpus", "0", "--object-store-memory", str(memory_mb * 2**20)]
+
+
+def _descendants(pid: int) -> list[psutil.Process]:
+    """A process, and all that it has started."""
+    try:
+        process = psutil.Process(pid)
+        return [process, *process.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _name(process: psutil.Process) -> str:
+    with contextlib.suppress(psutil.NoSuchProcess, IndexError):
+        title = process.cmdline()[0]
+        return title if title.startswith("ray::") else os.path.basename(title)
+    return ""
+
+
+def _free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
