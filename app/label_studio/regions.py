@@ -12,7 +12,7 @@ from app.label_studio.labeling_config import POLYGON_TOLERANCE, Control, Interfa
 from app.prediction import PredictedObject
 from app.results.image_result import Corners, mask_of
 from models.data.formats.label_studio.writing import brush, rectangle, region
-from models.masks.cleaning import box_around
+from models.masks.boxes import box_around
 
 
 def controls_for(interface: Interface, image: str, label: str) -> tuple[Control | None, Control | None]:

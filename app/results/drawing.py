@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw
 
-from models.masks.cleaning import box_around
+from models.masks.boxes import box_around
 
 COLORS = [(230, 57, 70), (29, 137, 228), (46, 178, 92), (244, 162, 40), (140, 82, 200), (0, 170, 170)]
 _TINT = 0.55  # of a mask's colour; the rest is the image's own

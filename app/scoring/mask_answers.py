@@ -16,7 +16,8 @@ from app.contract.schemas import Params
 from app.engine.engine import Engine
 from app.scoring.cost import AnswerCost
 from app.scoring.waiting import together
-from models.masks.cleaning import box_around, owners, rotated_box_around
+from models.masks.boxes import box_around, rotated_box_around
+from models.masks.cleaning import owners
 from models.rle import Rle, decode_rle, encode_rle
 
 

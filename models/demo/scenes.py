@@ -15,6 +15,7 @@ import numpy as np
 from models.demo.cutouts import system_cutouts
 from models.demo.textures import random_texture, smooth_noise
 from models.demo.things import CLUTTER, Sprite, clutter_sprite, container_sprite
+from models.masks.boxes import box_around
 
 # Things that lie are a quarter of all and are told apart worst: so often a scene is shown to a training on its side,
 # which makes them half.
@@ -94,8 +95,7 @@ def tight_boxes(masks: np.ndarray) -> np.ndarray:
     """Boxes (N, 4) float32 x1, y1, x2, y2 around masks (N, H, W), none of which may be empty."""
     boxes = np.zeros((len(masks), 4), np.float32)
     for i, mask in enumerate(masks):
-        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-        boxes[i] = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
+        boxes[i] = box_around(mask)
     return boxes
 
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from models.masks.boxes import box_around
+
 # How pixels hang together. Parts are joined by sides and holes by corners too, as in the polygons of an answer, so that
 # a mask without holes and of one part is one ring.
 _BY_SIDES, _BY_CORNERS = 4, 8
@@ -96,36 +98,6 @@ def owners(mask_of: Callable[[int], np.ndarray], scores: Sequence[float], size_h
         x1, y1, x2, y2 = box_around(mask) or (0, 0, 0, 0)
         owner[y1:y2, x1:x2][mask[y1:y2, x1:x2]] = number
     return owner
-
-
-def box_around(mask: np.ndarray) -> tuple[int, int, int, int] | None:
-    """x1, y1, x2, y2 of the mask's pixels, from edge to edge; None for an empty mask."""
-    x, y, width, height = cv2.boundingRect(mask.view(np.uint8))
-    return (x, y, x + width, y + height) if width else None
-
-
-def rotated_box_around(mask: np.ndarray) -> np.ndarray | None:
-    """(4, 2) float64: the corners x, y of the smallest rectangle around the mask's pixels, turned as it may be.
-
-    Clockwise on the screen from the highest one, of two the left one. They may lie outside the image. None for an empty
-    mask.
-    """
-    box = box_around(mask)
-    if box is None:
-        return None
-    x1, y1, x2, y2 = box
-    inside = mask[y1:y2, x1:x2]
-    rows = np.flatnonzero(inside.any(axis=1))
-    left = inside[rows].argmax(axis=1)
-    right = inside.shape[1] - inside[rows, ::-1].argmax(axis=1)
-    edges = [np.stack((xs, ys), axis=1) for xs in (left, right) for ys in (rows, rows + 1)]
-    found = cv2.boxPoints(cv2.minAreaRect(np.concatenate(edges).astype(np.float32))).astype(np.float64)
-    corners = np.round(found, 3)
-    (ax, ay), (bx, by), (cx, cy) = corners[:3]
-    if (bx - ax) * (cy - ay) < (by - ay) * (cx - ax):
-        corners = corners[::-1]
-    first = min(range(4), key=lambda at: (corners[at][1], corners[at][0]))
-    return np.roll(corners, -first, axis=0) + (x1, y1)
 
 
 def _regions(mask: np.ndarray, connectivity: int) -> tuple[np.ndarray, np.ndarray]:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from models.masks.boxes import box_around
+
 
 @dataclass(frozen=True, eq=False)
 class Outline:
@@ -42,10 +44,8 @@ def outlines_of(mask: np.ndarray, apart: float) -> list[Outline]:
 
     apart: where an outline passes a point twice, or two share one, each is so far from it in x and y.
     """
-    box = cv2.boundingRect(mask.view(np.uint8))
-    left, top, width, height = box
-    ones = np.ascontiguousarray(mask[top : top + height, left : left + width]).view(np.uint8)
-    walk = _walked(ones) if ones.size else None
+    ones, (left, top) = _around_object(mask.view(np.uint8))
+    walk = _walked(ones)
     if walk is None:
         return []
     _, labels = cv2.connectedComponents(ones, connectivity=4, ltype=cv2.CV_32S)
@@ -69,13 +69,24 @@ def outlines_of(mask: np.ndarray, apart: float) -> list[Outline]:
 def spliced_outlines(mask: np.ndarray) -> list[list[tuple[int, int]]]:
     """The closed outline of every part of `mask` (uint8, 0 and 1), as corners (x, y) on the pixel grid, its holes
     joined to it by cuts of no width."""
-    walk = _walked(mask)
+    ones, (left, top) = _around_object(mask)
+    walk = _walked(ones)
     if walk is None:
         return []
     holes = [start for start, is_part in zip(walk.starts, walk.is_part, strict=True) if not is_part]
     skipped = _splice(holes, walk.following, walk.xy, walk.keys, walk.padded)
     parts = (start for start, is_part in zip(walk.starts, walk.is_part, strict=True) if is_part)
-    return [_ring(start, walk.following, walk.xy, skipped) for start in parts]
+    rings = (_ring(start, walk.following, walk.xy, skipped) for start in parts)
+    return [[(x + left, y + top) for x, y in ring] for ring in rings]
+
+
+def _around_object(mask: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:
+    """The part of `mask` (uint8, 0 and 1) that has all of its ones, row by row in memory, and its left and top.
+
+    Most of a photo is no part of the object.
+    """
+    left, top, right, bottom = box_around(mask) or (0, 0, 0, 0)
+    return np.ascontiguousarray(mask[top:bottom, left:right]), (left, top)
 
 
 def _walked(mask: np.ndarray) -> _Walk | None:
@@ -90,7 +101,7 @@ def _walked(mask: np.ndarray) -> _Walk | None:
     nw, ne, sw, se = padded[:-1, :-1], padded[:-1, 1:], padded[1:, :-1], padded[1:, 1:]
     touching = (nw ^ ne) & (nw ^ sw) & (sw ^ se)
     corners_at = ((nw ^ ne ^ sw ^ se) + 2 * touching).ravel()  # 0, 1 or 2, (H + 1) * (W + 1)
-    points = np.flatnonzero(corners_at)
+    points = np.flatnonzero(corners_at != 0)  # numpy finds ones among bools faster than numbers among numbers
     if not len(points):
         return None
     keys = np.repeat(points, corners_at[points])

@@ -39,6 +39,7 @@ from models.data.parsing.values import (
     stated_size_hw,
     text,
 )
+from models.masks.boxes import box_around
 
 LISTS = ("classes.txt", "labels.txt")
 LEFT_OUT = ("point", "points", "line", "linestrip")
@@ -260,12 +261,11 @@ def _shapes(one: Annotation, number: int, size_hw: tuple[int, int]) -> Iterator[
         x1, y1, x2, y2 = map(plain, one.box_xyxy)
         yield {**common, "points": [[x1, y1], [x2, y2]], "group_id": None, "shape_type": "rectangle"}
         return
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    top, left, bottom, right = int(rows[0]), int(columns[0]), int(rows[-1]), int(columns[-1])
+    left, top, right, bottom = box_around(mask) or (0, 0, 0, 0)
     file = BytesIO()
-    Image.fromarray(mask[top : bottom + 1, left : right + 1]).save(file, format="PNG")
+    Image.fromarray(mask[top:bottom, left:right]).save(file, format="PNG")
     picture = base64.b64encode(file.getvalue()).decode("ascii")
-    points = [[left, top], [right, bottom]]
+    points = [[left, top], [right - 1, bottom - 1]]
     yield {**common, "points": points, "group_id": None, "shape_type": "mask", "mask": picture}
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from models.data.parsing.values import BadValueError, shown
+from models.masks.boxes import box_around
 
 _WORD_BITS = 8
 _LENGTH_BITS = (3, 4, 8, 16)
@@ -46,13 +47,13 @@ def _runs(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     Only the box around the object is gone through, whatever the order in memory is.
     """
-    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
-    if not len(rows):
+    around = box_around(mask)
+    if around is None:
         return np.zeros(1, np.int64), np.zeros(1, bool)
-    (height, width), top, left = mask.shape, int(rows[0]), int(columns[0])
+    (height, width), (left, top, right, bottom) = mask.shape, around
     # With nothing on both sides, each row begins and ends for itself.
-    box = np.zeros((rows[-1] + 1 - top, columns[-1] + 3 - left), bool)
-    box[:, 1:-1] = mask[top : rows[-1] + 1, left : columns[-1] + 1]
+    box = np.zeros((bottom - top, right - left + 2), bool)
+    box[:, 1:-1] = mask[top:bottom, left:right]
     row, column = np.nonzero(box[:, 1:] != box[:, :-1])
     places = (row + top) * width + column + left
     # A row that ends where the next one begins goes on.

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from models.masks.boxes import box_around
 from models.rle import Rle
 from models.segmenter.mask_prompts import cell_coverage
 from models.square_images import Sample
@@ -108,5 +109,4 @@ def _scale(sample: Sample) -> np.ndarray:
 
 
 def _tight_box(mask: np.ndarray) -> np.ndarray:
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    return np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], np.float64)
+    return np.array(box_around(mask), np.float64)

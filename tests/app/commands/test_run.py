@@ -42,7 +42,8 @@ from app.settings import Settings
 from models import uncertainty
 from models.data import load
 from models.demo.scenes import render_scene
-from models.masks.cleaning import Cleaning, box_around
+from models.masks.boxes import box_around
+from models.masks.cleaning import Cleaning
 from models.rle import decode_rle
 from models.segmenter.everything import Grid
 from tests.app.same_answers import FLOAT32, bounds

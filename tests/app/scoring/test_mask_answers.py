@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from models.masks.cleaning import Cleaning, box_around
+from models.masks.boxes import box_around
+from models.masks.cleaning import Cleaning
 from tests.app.scoring_requests import (
     OTHER,
     PICTURE,

@@ -7,15 +7,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from models.masks.cleaning import (
-    Cleaning,
-    box_around,
-    filled,
-    largest_part,
-    owners,
-    rotated_box_around,
-    without_small_regions,
-)
+from models.masks.boxes import box_around, rotated_box_around
+from models.masks.cleaning import Cleaning, filled, largest_part, owners, without_small_regions
 
 BY_SIDES, BY_CORNERS = ndimage.generate_binary_structure(2, 1), np.ones((3, 3))
 

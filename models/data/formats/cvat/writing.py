@@ -12,6 +12,7 @@ from models.data.dataset import Annotation, Dataset
 from models.data.formats.protocol import Outline, Target
 from models.data.parsing.shapes import is_around, mask_of, ring_of
 from models.data.parsing.values import shortest
+from models.masks.boxes import box_around
 
 SIDES = ("xtl", "ytl", "xbr", "ybr")
 
@@ -77,8 +78,7 @@ def write_image(
 
 def mask_shape(mask: np.ndarray) -> dict[str, str]:
     """A mask (H, W) bool that is not empty, of its own extent."""
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    top, left, bottom, right = int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1
+    left, top, right, bottom = box_around(mask) or (0, 0, 0, 0)
     flat = mask[top:bottom, left:right].ravel()
     changes = np.flatnonzero(np.diff(flat, prepend=False))  # a mask that begins at its corner begins with a run of 0
     runs = np.diff(changes, prepend=0, append=len(flat))
