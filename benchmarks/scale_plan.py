@@ -123,15 +123,15 @@ ASSUMED = f"""
 The time of a photo's networks (YOLOF and SAM, in bfloat16) is **not measured** for a GPU. With SAM ViT-H it is taken to
 be 0.06 s on an H100 and 0.38 s on an A10: Meta's page gives 0.15 s on an A100 for the encoder in plain PyTorch, and the
 others are that by the ratio of peak speeds (312 TFLOPS; H100 NVL about 800, A10 125). ViT-B is a seventh of ViT-H, by
-its weights. Processors: 20 s on two cores with AMX or AVX512-BF16, as docs/performance.md has it. Dollars are rounded
-list prices of large clouds, to be replaced by yours (`--node NAME,SECONDS,CORES,GBIT,DOLLARS`), those of the store's
-requests too: {PUT_PER_1000} for a thousand written objects, {GET_PER_1000} for a thousand read ones.
+its weights. Processors: 36 s of a core with AVX512-BF16, of which ViT-H's encoder takes 34 (measured). Dollars are
+rounded list prices of large clouds, to be replaced by yours (`--node NAME,SECONDS,CORES,GBIT,DOLLARS`); so are those of
+the store's requests: {PUT_PER_1000} for a thousand written objects, {GET_PER_1000} for a thousand read ones.
 """
 NODES = (
     Node("H100, 40 cores", 0.06, 40, 40, 7.0),
     Node("H100, 40 cores, ViT-B", 0.06 / 7, 40, 40, 7.0),
     Node("A10, 36 cores", 0.38, 36, 40, 3.2),
-    Node("64 cores, no GPU", 20 * 2 / 64, 64, 20, 3.0, on_cores=True),
+    Node("64 cores, no GPU", 36 / 64, 64, 20, 3.0, on_cores=True),
 )
 
 
