@@ -24,9 +24,9 @@ from app.label_studio.labeling_config import ImageTag, Interface, parse
 from app.label_studio.project import Project, ProjectError, Task
 from app.label_studio.regions import pre_labels
 from app.label_studio.task_images import TaskImages, image_address
-from app.results.image_result import ImageResult
 from app.settings import Settings
 from models import atomic_files
+from models.data.formats.label_studio.writing import prediction
 from models.data.parsing.suffixes import IMAGE_SUFFIXES
 from models.images.decoding import ImageError, image_size_hw
 
@@ -120,11 +120,12 @@ def push(project: Project, results: Path, say: Say) -> Pushed:
                 already += 1
                 continue
             priority = order.priority(result.name) if order else None
-            prediction, without = _prediction(result, interface, tag, priority)
+            named = [one for one in result.objects if one.label is not None]
+            regions, without = pre_labels(named, interface, tag.name, result.size_hw)
             if priority is not None:  # before the prediction, by whose presence a task counts as done
                 project.set_data(task, priority=priority)
-            project.predict(task, prediction | {"model_version": version})
-            stored, nowhere = stored + 1, nowhere + without
+            project.predict(task, prediction(regions, version, priority))
+            stored, nowhere = stored + 1, nowhere + without + len(result.objects) - len(named)
     finally:
         journal.close()
     if nowhere:
@@ -132,21 +133,6 @@ def push(project: Project, results: Path, say: Say) -> Pushed:
     if stored:
         project.show_predictions(version)
     return Pushed(stored, already)
-
-
-def _prediction(
-    result: ImageResult, interface: Interface, tag: ImageTag, priority: float | None
-) -> tuple[dict[str, Any], int]:
-    """The prediction, and how many objects there is no label for."""
-    named = [one for one in result.objects if one.label is not None]
-    regions, nowhere = pre_labels(named, interface, tag.name, result.size_hw)
-    prediction: dict[str, Any] = {"result": regions}
-    scores = [one.score for one in named if one.score is not None]
-    if priority is not None:
-        prediction["score"] = round(1 - priority, 4)
-    elif scores:
-        prediction["score"] = sum(scores) / len(scores)
-    return prediction, nowhere + len(result.objects) - len(named)
 
 
 def _photo(out: Path, task: Task, tag: ImageTag, images: TaskImages, limits: ImageLimits, *, corrected: bool) -> str:
