@@ -45,10 +45,11 @@ class Pulled:
 
 @dataclass(frozen=True)
 class Pushed:
-    """Predictions that were stored, and those that were there."""
+    """Predictions that were stored, those that were there, and tasks that somebody has labelled since."""
 
     stored: int
     already: int
+    labelled: int
 
 
 def pull(project: Project, settings: Settings, out: Path, say: Say) -> Pulled:
@@ -93,8 +94,8 @@ def push(project: Project, results: Path, say: Say) -> Pushed:
     """Store what `box2mask run` found in a round's open photos as predictions of their tasks, in the project's own
     controls; the least certain first, with their `data.priority`, where the run has an order.
 
-    A task that has a prediction of these models is passed over, so that the same call goes on where it was stopped.
-    Raises ProjectError, JournalError, and OSError.
+    A task that has a prediction of these models is passed over, so that the same call goes on where it was stopped;
+    one that somebody has labelled since the pull stays as it is. Raises ProjectError, JournalError, and OSError.
     """
     try:
         with (results / JOURNAL).open("rb") as file:
@@ -107,7 +108,8 @@ def push(project: Project, results: Path, say: Say) -> Pushed:
     interface = _parsed(project.labelling_config())
     tag = _image_of(interface)
     version = " + ".join(settings[kind] for kind in ("detector", "segmenter") if settings.get(kind))
-    stored = already = nowhere = 0
+    labelled = {task.number for task in project.tasks() if task.is_labelled}
+    stored = already = since = nowhere = 0
     journal = Journal(results, header, (), restart=False)
     try:
         order = ByUncertainty(journal) if settings.get("order") else None
@@ -115,6 +117,9 @@ def push(project: Project, results: Path, say: Say) -> Pushed:
             task = tasks.get(result.name)
             if task is None:
                 say(f"{result.name}: no photo of project {project.number}; left out")
+                continue
+            if task in labelled:
+                since += 1
                 continue
             if project.has_prediction(task, version):
                 already += 1
@@ -132,7 +137,7 @@ def push(project: Project, results: Path, say: Say) -> Pushed:
         say(f"{nowhere} objects are left out: the project's labelling interface has no label for their classes")
     if stored:
         project.show_predictions(version)
-    return Pushed(stored, already)
+    return Pushed(stored, already, since)
 
 
 def _photo(out: Path, task: Task, tag: ImageTag, images: TaskImages, limits: ImageLimits, *, corrected: bool) -> str:
