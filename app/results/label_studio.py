@@ -13,7 +13,16 @@ from typing import Any, TextIO
 
 from app.prediction import PredictedObject
 from app.results.image_result import EXACT, Corners, ImageResult, Results, label_of, mask_of
-from models.data.formats.label_studio.writing import BOX, MASK, POLYGON, brush, labeling_config, rectangle, region
+from models.data.formats.label_studio.writing import (
+    BOX,
+    MASK,
+    POLYGON,
+    brush,
+    labeling_config,
+    prediction,
+    rectangle,
+    region,
+)
 
 __all__ = ["labeling_config", "write"]
 
@@ -27,31 +36,20 @@ def write(
     priority: Callable[[str], float] | None = None,
 ) -> int:
     """Write the tasks. image_url: an image's name -> where Label Studio gets it. priority: an image's name -> 0..1, the
-    higher the sooner a person should look; as `data.priority`, and 1 minus it as the prediction's score, which Label
-    Studio takes the lowest of first. None: the score is the mean of the objects'.
+    higher the sooner a person should look; as `data.priority`, and in the prediction's score.
 
     Gives the number of objects left out: none; of one whose mask is empty there is the rectangle.
     """
     file.write("[")
     for number, result in enumerate(results):
         data: dict[str, Any] = {"image": image_url(result.name)}
-        prediction = _prediction(result, model_version, corners)
         if priority is not None:
             data["priority"] = priority(result.name)
-            prediction["score"] = round(1 - data["priority"], 4)
-        task = {"data": data, "predictions": [prediction]}
+        regions = [one for number, its in enumerate(result.objects) for one in _regions(result, number, its, corners)]
+        task = {"data": data, "predictions": [prediction(regions, model_version, data.get("priority"))]}
         file.write(("," if number else "") + "\n" + json.dumps(task, ensure_ascii=False))
     file.write("\n]\n")
     return 0
-
-
-def _prediction(result: ImageResult, model_version: str, corners: Corners) -> dict[str, Any]:
-    scores = [one.score for one in result.objects if one.score is not None]
-    regions = [one for number, its in enumerate(result.objects) for one in _regions(result, number, its, corners)]
-    prediction: dict[str, Any] = {"model_version": model_version, "result": regions}
-    if scores:
-        prediction["score"] = sum(scores) / len(scores)
-    return prediction
 
 
 def _regions(result: ImageResult, number: int, one: PredictedObject, corners: Corners) -> list[dict[str, Any]]:
