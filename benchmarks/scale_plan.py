@@ -23,7 +23,7 @@ import numpy as np
 from PIL import Image
 
 from app.prediction import PredictedObject
-from app.results import azureml_jsonl, coco, cvat, label_studio, mask_pngs, overlays
+from app.results import azureml_jsonl, coco, cvat, label_studio, mask_pngs, overlays, whole_file
 from app.results.image_result import ImageResult
 from benchmarks.machine import Machine
 from benchmarks.report import table
@@ -171,9 +171,9 @@ def measure(size_hw: tuple[int, int], repeats: int) -> Costs:
             formats[name] = Format(cost, sum(path.stat().st_size for path in files), len(files), on_driver=False)
         merged: dict[str, Callable[[TextIO], object]] = {
             "coco": lambda file: coco.write(file, again(), CLASS_NAMES),
-            "jsonl": lambda file: azureml_jsonl.write(file, again(), str),
-            "label-studio": lambda file: label_studio.write(file, again(), str, "sam"),
-            "cvat": lambda file: cvat.write(file, again(), CLASS_NAMES),
+            "jsonl": lambda file: whole_file.write(file, azureml_jsonl.Lines(str), again()),
+            "label-studio": lambda file: whole_file.write(file, label_studio.Tasks(str, "sam"), again()),
+            "cvat": lambda file: whole_file.write(file, cvat.Images(tuple(CLASS_NAMES)), again()),
         }
         for name, write in merged.items():
             with (out / f"{name}.txt").open("w+", encoding="utf-8") as file:

@@ -7,14 +7,16 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import TextIO
 from urllib.parse import quote
 
 from PIL import Image
 
 from app.folders.order import NAME as ORDER
 from app.folders.order import ByUncertainty
-from app.results import azureml_jsonl, coco, cvat, label_studio, mask_pngs, overlays, yolo_seg
+from app.results import azureml_jsonl, coco, cvat, label_studio, mask_pngs, overlays, whole_file, yolo_seg
 from app.results.image_result import EXACT, Corners, ImageResult, Results, classes_of
+from app.results.whole_file import Make
 from models import atomic_files
 from models.data.parsing.sources import address
 from models.images.decoding import decode_image
@@ -75,25 +77,28 @@ class Outputs:
         shutil.rmtree(self._path("masks") / name, ignore_errors=True)
         overlays.overlay_path(self._path("overlay"), name).unlink(missing_ok=True)
 
-    def write_all(self, results: Results, class_names: Sequence[str], order: ByUncertainty | None = None) -> list[str]:
+    def write_all(
+        self,
+        results: Results,
+        class_names: Sequence[str],
+        order: ByUncertainty | None = None,
+        make: Make | None = None,
+    ) -> list[str]:
         """Write the files that hold all images, and say of each format what it is called, and what it leaves out.
 
-        order: the same results in the order in which they are to be looked at, for the formats that have one.
+        order: the same results in the order in which they are to be looked at, for the formats that have one. make:
+        where the images' parts of the files are made; None: here, one after the other.
         """
         classes = classes_of(class_names, results)
         written = [NAMES[one] for one in self.formats if one in ("masks", "overlay")]
-        writers: dict[str, Callable[..., int]] = {
+        priority = None if order is None else order.priority
+        lines = azureml_jsonl.Lines(self._url_from_here, self.corners)
+        tasks = label_studio.Tasks(self._url_local_files, self.model_version, self.corners)
+        writers: dict[str, Callable[[TextIO], int]] = {
             "coco": lambda file: coco.write(file, results, classes, self.corners),
-            "jsonl": lambda file: azureml_jsonl.write(file, results, self._url_from_here, self.corners),
-            "label-studio": lambda file: label_studio.write(
-                file,
-                order or results,
-                self._url_local_files,
-                self.model_version,
-                self.corners,
-                order.priority if order else None,
-            ),
-            "cvat": lambda file: cvat.write(file, results, classes),
+            "jsonl": lambda file: whole_file.write(file, lines, results, make=make),
+            "label-studio": lambda file: whole_file.write(file, tasks, order or results, priority, make),
+            "cvat": lambda file: whole_file.write(file, cvat.Images(classes), results, make=make),
         }
         for name, write in writers.items():
             if name not in self.formats:
