@@ -1,0 +1,87 @@
+"""`box2mask serve --ray ADDRESS`: deploys the service on a cluster, or on one that it starts, and takes it down."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+
+import ray
+from ray import serve
+from ray.serve.config import HTTPOptions, ProxyLocation
+
+from app.cluster import proxy
+from app.cluster.deployment import NAME, Size, application
+from app.engine import loading
+from app.http import logs
+from app.server import announce, listen
+from app.settings import Settings, SettingsError
+
+log = logging.getLogger("box2mask")
+
+LOCAL = "local"
+STARTUP_FAILED = 3
+
+
+def serve_on(address: str, settings: Settings) -> int:
+    """Answer requests until SIGTERM or SIGINT; what has been begun by then is still answered.
+
+    address: `local` for a cluster of this machine alone, which ends with this process; `auto` for the one that runs
+    here; or host:port of one. Returns the status to end with. Raises one of `loading.EXPLAINED` where the settings
+    cannot be used, or no cluster is there.
+    """
+    logs.configure(settings.log_level, settings.log_format)
+    choice = loading.choose(settings)
+    with listen(settings) as listener:  # a port that is taken is known at once
+        port = listener.getsockname()[1]
+    os.environ[proxy.VARIABLE] = proxy.PATH
+    stop = threading.Event()
+    _join(address)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, frame: stop.set())
+    try:
+        announce(settings, choice, port)
+        serve.start(
+            proxy_location=ProxyLocation.HeadOnly if address == LOCAL else ProxyLocation.EveryNode,
+            http_options=HTTPOptions(
+                host=settings.host, port=port, keep_alive_timeout_s=int(settings.client_timeout_s)
+            ),
+        )
+        size = Size.of(settings, ray.cluster_resources())
+        try:
+            serve.run(application(settings, size), name=NAME, route_prefix="/")
+        except RuntimeError:
+            log.critical("the service has not started: %s", _reason())
+            return STARTUP_FAILED
+        log.info("ready")
+        stop.wait()
+        log.info("stopping: what has been begun is still answered")
+    finally:
+        serve.delete(NAME)  # returns when its last request is answered
+        if address == LOCAL:
+            serve.shutdown()
+        ray.shutdown()
+    return 0
+
+
+def _join(address: str) -> None:
+    """Start a cluster here, or become part of one. Raises SettingsError where there is none."""
+    try:
+        if address == LOCAL:
+            # Ray counts processors for its books alone, and an edge and a replica have to find a place on one.
+            cpus = max(2, os.cpu_count() or 1)
+            ray.init("local", num_cpus=cpus, include_dashboard=False, log_to_driver=True, configure_logging=False)
+        else:
+            ray.init(address, log_to_driver=False, configure_logging=False)
+    except ConnectionError as error:
+        raise SettingsError(f"--ray {address}: there is no such cluster: {error}") from error
+
+
+def _reason() -> str:
+    """What Ray Serve says of the deployments that have not started."""
+    found = serve.status().applications.get(NAME)
+    if found is None:
+        return "Ray Serve does not say why"
+    told = [one.message.strip() for one in found.deployments.values() if one.message.strip()]
+    return "; ".join(told) or found.message

@@ -1,0 +1,81 @@
+"""The service as an application of Ray Serve's: the edge, the replicas, and how many there are of each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ray import serve
+from ray.serve.config import AutoscalingConfig, RequestRouterConfig
+from ray.serve.deployment import Application
+
+from app.cluster.edge import Edge
+from app.cluster.replica import Replica
+from app.cluster.router import ByPhoto
+from app.serving.own import THEIRS, Source
+from app.settings import Settings
+
+NAME = "box2mask"
+# Seconds beyond the time that a request may take, for its answer to be sent.
+_FAREWELL_S = 10
+# Requests that the edge answers without letting them in: refusals, probes, files. They wait for none.
+_BESIDES = 4096
+
+
+@dataclass(frozen=True)
+class Size:
+    """How many replicas there are, and what Ray reserves for each of them."""
+
+    fewest: int
+    most: int
+    gpus: float
+    cpus: float
+
+    @classmethod
+    def of(cls, settings: Settings, cluster: dict[str, float]) -> Size:
+        """As the settings have it. cluster: the resources that there are, by Ray's names."""
+        there = cluster.get("GPU", 0)
+        gpus = settings.ray_replica_gpus
+        if gpus is None:
+            gpus = 1.0 if there else 0.0
+        most = settings.ray_max_replicas or (int(there / gpus) if gpus else 0)
+        return cls(settings.ray_min_replicas, max(most, settings.ray_min_replicas), gpus, settings.ray_replica_cpus)
+
+
+def application(settings: Settings, size: Size, source: Source = THEIRS) -> Application:
+    """What `serve.run` takes. source: where replicas have their models from; it is pickled."""
+    farewell = settings.request_timeout_s + _FAREWELL_S
+    # What may be in work is decided by our own admission, whose answer says when to come again; Serve's queues, whose
+    # answer does not, are never full.
+    most = settings.ray_edges * settings.max_requests
+    engine: Any = serve.deployment(
+        name="replica",
+        ray_actor_options={"num_cpus": size.cpus, "num_gpus": size.gpus},
+        autoscaling_config=AutoscalingConfig(
+            min_replicas=size.fewest,
+            max_replicas=size.most,
+            target_ongoing_requests=settings.ray_replica_requests,
+        ),
+        max_ongoing_requests=most + _BESIDES,
+        max_queued_requests=-1,
+        request_router_config=RequestRouterConfig(
+            request_router_class=ByPhoto, request_router_kwargs={"many": settings.ray_replica_requests}
+        ),
+        graceful_shutdown_timeout_s=farewell,
+        graceful_shutdown_wait_loop_s=0.5,
+        health_check_period_s=2,
+        max_constructor_retry_count=3,
+    )(Replica)
+    edge: Any = serve.deployment(
+        name="edge",
+        ray_actor_options={"num_cpus": 0},
+        num_replicas=settings.ray_edges,
+        max_ongoing_requests=settings.max_requests + _BESIDES,
+        max_queued_requests=-1,
+        graceful_shutdown_timeout_s=farewell,
+        graceful_shutdown_wait_loop_s=0.5,
+        health_check_period_s=2,
+        max_constructor_retry_count=3,
+    )(Edge)
+    bound: Application = edge.bind(settings, engine.bind(settings, source))
+    return bound
