@@ -70,7 +70,7 @@ def create_app(
         settings.max_requests,
         most_per_client=lambda: settings.max_requests_per_key or _share(settings.max_requests, keys.count),
     )
-    metrics = Metrics(admission)
+    metrics = Metrics(admission, with_engine=answering is None)
     tracing = Tracing.of(settings)
     own = None
     if answering is None:
@@ -266,8 +266,12 @@ def create_app(
     if settings.metrics_port is None:
 
         @app.get("/metrics")
-        def scrape(http: HttpRequest) -> Response:
-            content, content_type = metrics.text(http.headers.get("accept", ""))
+        async def scrape(http: HttpRequest) -> Response:
+            accept = http.headers.get("accept", "")
+            found = await answering.metrics_text(accept)
+            if found is None:
+                found = await anyio.to_thread.run_sync(metrics.text, accept)
+            content, content_type = found
             return Response(content, headers={"content-type": content_type})
 
     @app.get("/version")

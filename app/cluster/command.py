@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
 import threading
@@ -12,7 +13,8 @@ from ray import serve
 from ray.serve.config import HTTPOptions, ProxyLocation
 
 from app.cluster import proxy
-from app.cluster.deployment import NAME, Size, application
+from app.cluster.deployment import NAME, SERVES_LOG, Size, application, farewell
+from app.cluster.replicas import EDGE
 from app.engine import loading
 from app.http import logs
 from app.server import announce, listen
@@ -32,6 +34,8 @@ def serve_on(address: str, settings: Settings) -> int:
     cannot be used, or no cluster is there.
     """
     logs.configure(settings.log_level, settings.log_format)
+    if settings.metrics_port is not None:
+        raise SettingsError("BOX2MASK_METRICS_PORT: expected none with --ray: /metrics has what all processes count")
     choice = loading.choose(settings)
     with listen(settings) as listener:  # a port that is taken is known at once
         port = listener.getsockname()[1]
@@ -45,8 +49,9 @@ def serve_on(address: str, settings: Settings) -> int:
         serve.start(
             proxy_location=ProxyLocation.HeadOnly if address == LOCAL else ProxyLocation.EveryNode,
             http_options=HTTPOptions(
-                host=settings.host, port=port, keep_alive_timeout_s=int(settings.client_timeout_s)
+                host=settings.host, port=port, keep_alive_timeout_s=math.ceil(settings.client_timeout_s)
             ),
+            logging_config=SERVES_LOG,
         )
         size = Size.of(settings, ray.cluster_resources())
         try:
@@ -57,8 +62,9 @@ def serve_on(address: str, settings: Settings) -> int:
         log.info("ready")
         stop.wait()
         log.info("stopping: what has been begun is still answered")
+        serve.get_deployment_handle(EDGE, NAME).broadcast("drain").results(timeout_s=farewell(settings))
     finally:
-        serve.delete(NAME)  # returns when its last request is answered
+        serve.delete(NAME)
         if address == LOCAL:
             serve.shutdown()
         ray.shutdown()

@@ -8,14 +8,18 @@ from typing import Any
 from ray import serve
 from ray.serve.config import AutoscalingConfig, RequestRouterConfig
 from ray.serve.deployment import Application
+from ray.serve.schema import LoggingConfig
 
 from app.cluster.edge import Edge
 from app.cluster.replica import Replica
+from app.cluster.replicas import EDGE
 from app.cluster.router import ByPhoto
 from app.serving.own import THEIRS, Source
 from app.settings import Settings
 
 NAME = "box2mask"
+# Ray Serve's own words; each request has its line in the application's log.
+SERVES_LOG = LoggingConfig(log_level="WARNING", enable_access_log=False)
 # Seconds beyond the time that a request may take, for its answer to be sent.
 _FAREWELL_S = 10
 # Requests that the edge answers without letting them in: refusals, probes, files. They wait for none.
@@ -44,7 +48,7 @@ class Size:
 
 def application(settings: Settings, size: Size, source: Source = THEIRS) -> Application:
     """What `serve.run` takes. source: where replicas have their models from; it is pickled."""
-    farewell = settings.request_timeout_s + _FAREWELL_S
+    seconds = farewell(settings)
     # What may be in work is decided by our own admission, whose answer says when to come again; Serve's queues, whose
     # answer does not, are never full.
     most = settings.ray_edges * settings.max_requests
@@ -61,21 +65,28 @@ def application(settings: Settings, size: Size, source: Source = THEIRS) -> Appl
         request_router_config=RequestRouterConfig(
             request_router_class=ByPhoto, request_router_kwargs={"many": settings.ray_replica_requests}
         ),
-        graceful_shutdown_timeout_s=farewell,
+        graceful_shutdown_timeout_s=seconds,
         graceful_shutdown_wait_loop_s=0.5,
         health_check_period_s=2,
         max_constructor_retry_count=3,
+        logging_config=SERVES_LOG,
     )(Replica)
     edge: Any = serve.deployment(
-        name="edge",
+        name=EDGE,
         ray_actor_options={"num_cpus": 0},
         num_replicas=settings.ray_edges,
         max_ongoing_requests=settings.max_requests + _BESIDES,
         max_queued_requests=-1,
-        graceful_shutdown_timeout_s=farewell,
+        graceful_shutdown_timeout_s=seconds,
         graceful_shutdown_wait_loop_s=0.5,
         health_check_period_s=2,
         max_constructor_retry_count=3,
+        logging_config=SERVES_LOG,
     )(Edge)
     bound: Application = edge.bind(settings, engine.bind(settings, source))
     return bound
+
+
+def farewell(settings: Settings) -> float:
+    """Seconds in which what is in work is answered before it is dropped."""
+    return settings.request_timeout_s + _FAREWELL_S

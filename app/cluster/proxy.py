@@ -16,6 +16,8 @@ VARIABLE, PATH = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH", "app.cluster.proxy
 _OURS = b"x-ms-server-version"
 # What Ray Serve would take from any client: whether its deadline and its going away count.
 _SERVES_OWN = (b"x-request-timeout-seconds", b"x-request-disconnect-disabled")
+# The edge's own comes first; Ray Serve adds it once more.
+_ID = b"x-request-id"
 _MESSAGE = "no process of this service could answer; try again"
 
 
@@ -41,10 +43,14 @@ class OwnForm:
             nonlocal began, replaced
             if message["type"] == "http.response.start" and not began:
                 began = True
-                if not any(name.lower() == _OURS for name, _ in message.get("headers", ())):
+                headers = list(message.get("headers", ()))
+                if not any(name.lower() == _OURS for name, _ in headers):
                     replaced = True
                     await _refuse(send)
                     return
+                first = next((place for place, (name, _) in enumerate(headers) if name.lower() == _ID), -1)
+                rest = [one for one in headers[first + 1 :] if one[0].lower() != _ID]
+                message["headers"] = headers[: first + 1] + rest
             if not replaced:
                 await send(message)
 

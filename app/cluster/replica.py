@@ -7,10 +7,11 @@ import os
 import threading
 from typing import Any
 
+from ray import serve
+
 from app.engine import fairness
 from app.errors import ServiceError, Unavailable
 from app.http import logs
-from app.http.admission import Admission
 from app.http.metrics import Metrics
 from app.serving.own import OwnModels, Source
 from app.settings import Settings
@@ -37,7 +38,7 @@ class Replica:
     async def __init__(self, settings: Settings, source: Source) -> None:  # type: ignore[misc]
         """Return when the models answer. Raises what loading them raises."""
         logs.configure(settings.log_level, settings.log_format)
-        self._metrics = Metrics(Admission(settings.max_requests))
+        self._metrics = Metrics(None)
         self._own = OwnModels(
             settings, self._end, lambda served: self._metrics.watch(served.scorer.engine, served.choice), source
         )
@@ -63,9 +64,9 @@ class Replica:
         stages = {name: [(a - began, b - began) for a, b in times] for name, times in timings.stretches().items()}
         return found, stages
 
-    async def metrics(self) -> bytes:
-        """This process's figures, as Prometheus has them."""
-        return self._metrics.text()[0]
+    async def figures(self) -> tuple[str, bytes]:
+        """This process's name and its figures, as Prometheus has them."""
+        return process_name(), self._metrics.text()[0]
 
     async def check_health(self) -> None:
         """Asked by Ray Serve. Raises RuntimeError where only a restart helps."""
@@ -81,3 +82,9 @@ class Replica:
         last_resort = threading.Timer(_LAST_WORDS_S, os._exit, [DEVICE_FAILED])
         last_resort.daemon = True
         last_resort.start()
+
+
+def process_name() -> str:
+    """Of the replica that this is called in: its deployment's name and its own."""
+    identity = serve.get_replica_context().replica_id
+    return f"{identity.deployment_id.name}-{identity.unique_id}"

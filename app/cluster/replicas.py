@@ -11,12 +11,14 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any, ParamSpec, TypeVar
 
+from ray import serve
 from ray.exceptions import RayError, RayTaskError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from app import timings
 from app.cluster import keys
+from app.cluster.figures import merged
 from app.cluster.replica import Lost
 from app.cluster.router import STAY
 from app.contract.amount import LITTLE
@@ -37,6 +39,8 @@ T = TypeVar("T")
 
 log = logging.getLogger("box2mask")
 
+# The edge's name among the deployments.
+EDGE = "edge"
 # A request is asked of so many replicas before its client is told to come again.
 _TRIES = 5
 # Seconds in which a replica says that it is there, when somebody asks whether any is.
@@ -149,6 +153,14 @@ class Replicas:
 
     async def label_studio_predict(self, asked: Asked, client: str) -> bytes:
         return bytes(await self._ask(keys.of_label_studio(asked), "label_studio_predict", client, asked, client))
+
+    async def metrics_text(self, accept: str) -> tuple[bytes, str] | None:
+        texts: dict[str, bytes] = {}
+        for deployment in (serve.get_deployment_handle(EDGE), self._engine):
+            with suppress(TimeoutError, RayServeException):  # the others' are worth having
+                found = deployment.broadcast("figures").results_async(timeout_s=_PROBE_S, return_exceptions=True)
+                texts |= dict(one for one in await found if not isinstance(one, BaseException))
+        return await call_in(self._pool, merged, texts, accept)
 
     async def _of(self, large: bool, key: Callable[P, str], *args: P.args, **kwargs: P.kwargs) -> str:
         with timings.stage("parse"):

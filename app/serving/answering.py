@@ -72,5 +72,8 @@ class Answering(Protocol):
     async def label_studio_versions(self) -> list[str]:
         """Those that projects were told, newest first."""
 
+    async def metrics_text(self, accept: str) -> tuple[bytes, str] | None:
+        """All processes' figures and their content type, in the form that `Accept` asks for; None of this one alone."""
+
     async def label_studio_predict(self, asked: Asked, client: str) -> bytes:
         """Predictions, or what a smart tool has drawn, as JSON."""

@@ -131,6 +131,9 @@ class OwnModels:
     async def label_studio_versions(self) -> list[str]:
         return self._backend(self.serving.scorer, self.serving.choice).versions
 
+    async def metrics_text(self, accept: str) -> tuple[bytes, str] | None:
+        return None
+
     async def label_studio_predict(self, asked: Asked, client: str) -> bytes:
         with self.serving.use() as served:
             return await self._backend(served.scorer, served.choice).predict(asked, client)
