@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import signal
 import threading
 
 import ray
 from ray import serve
-from ray.serve.config import HTTPOptions, ProxyLocation
+from ray.serve.config import ProxyLocation
 
 from app.cluster import proxy
-from app.cluster.deployment import NAME, SERVES_LOG, Size, application, farewell
-from app.cluster.replicas import EDGE
+from app.cluster.deployment import NAME, Size, deploy, drain, start_proxies
 from app.engine import loading
 from app.http import logs
 from app.server import announce, listen
@@ -46,23 +44,16 @@ def serve_on(address: str, settings: Settings) -> int:
         signal.signal(number, lambda number, frame: stop.set())
     try:
         announce(settings, choice, port)
-        serve.start(
-            proxy_location=ProxyLocation.HeadOnly if address == LOCAL else ProxyLocation.EveryNode,
-            http_options=HTTPOptions(
-                host=settings.host, port=port, keep_alive_timeout_s=math.ceil(settings.client_timeout_s)
-            ),
-            logging_config=SERVES_LOG,
-        )
-        size = Size.of(settings, ray.cluster_resources())
+        start_proxies(settings, port, ProxyLocation.HeadOnly if address == LOCAL else ProxyLocation.EveryNode)
         try:
-            serve.run(application(settings, size), name=NAME, route_prefix="/")
+            deploy(settings, Size.of(settings, ray.cluster_resources()))
         except RuntimeError:
             log.critical("the service has not started: %s", _reason())
             return STARTUP_FAILED
         log.info("ready")
         stop.wait()
         log.info("stopping: what has been begun is still answered")
-        serve.get_deployment_handle(EDGE, NAME).broadcast("drain").results(timeout_s=farewell(settings))
+        drain(settings)
     finally:
         serve.delete(NAME)
         if address == LOCAL:

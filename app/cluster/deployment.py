@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 from ray import serve
-from ray.serve.config import AutoscalingConfig, RequestRouterConfig
+from ray.serve.config import AutoscalingConfig, HTTPOptions, ProxyLocation, RequestRouterConfig
 from ray.serve.deployment import Application
 from ray.serve.schema import LoggingConfig
 
@@ -48,7 +49,7 @@ class Size:
 
 def application(settings: Settings, size: Size, source: Source = THEIRS) -> Application:
     """What `serve.run` takes. source: where replicas have their models from; it is pickled."""
-    seconds = farewell(settings)
+    seconds = _farewell(settings)
     # What may be in work is decided by our own admission, whose answer says when to come again; Serve's queues, whose
     # answer does not, are never full.
     most = settings.ray_edges * settings.max_requests
@@ -87,6 +88,27 @@ def application(settings: Settings, size: Size, source: Source = THEIRS) -> Appl
     return bound
 
 
-def farewell(settings: Settings) -> float:
+def start_proxies(settings: Settings, port: int, location: ProxyLocation) -> None:
+    """Have Ray Serve take requests on this port; where it does so already, it goes on as it is."""
+    serve.start(
+        proxy_location=location,
+        http_options=HTTPOptions(
+            host=settings.host, port=port, keep_alive_timeout_s=math.ceil(settings.client_timeout_s)
+        ),
+        logging_config=SERVES_LOG,
+    )
+
+
+def deploy(settings: Settings, size: Size, source: Source = THEIRS) -> None:
+    """Return when the service answers. Raises RuntimeError where it does not come to that."""
+    serve.run(application(settings, size, source), name=NAME, route_prefix="/")
+
+
+def drain(settings: Settings) -> None:
+    """Have the edges take no more requests, and return when all that they have taken are answered."""
+    serve.get_deployment_handle(EDGE, NAME).broadcast("drain").results(timeout_s=_farewell(settings))
+
+
+def _farewell(settings: Settings) -> float:
     """Seconds in which what is in work is answered before it is dropped."""
     return settings.request_timeout_s + _FAREWELL_S

@@ -41,8 +41,9 @@ log = logging.getLogger("box2mask")
 
 # The edge's name among the deployments.
 EDGE = "edge"
-# A request is asked of so many replicas before its client is told to come again.
-_TRIES = 5
+# A request is asked of so many replicas before its client is told to come again: one that ends whoever takes it must
+# not end them all.
+_TRIES = 3
 # Seconds in which a replica says that it is there, when somebody asks whether any is.
 _PROBE_S = 5.0
 # Seconds between two tries: for Ray to find out that a replica has gone.

@@ -119,13 +119,12 @@ def ready_url(process: subprocess.Popen[bytes], log_file: Path) -> str:
     raise AssertionError(f"the service did not start; it ended with {process.poll()}: {log_file.read_text()}")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """On Ray, only what is asked of a service over HTTP."""
     if ON_RAY:
-        reason = "asks no service over HTTP"
-        for item in items:
-            if not {"service", "serve", "start"} & set(getattr(item, "fixturenames", ())):
-                item.add_marker(pytest.mark.skip(reason=reason))
+        asking = [item for item in items if {"service", "serve", "start"} & set(getattr(item, "fixturenames", ()))]
+        config.hook.pytest_deselected(items=[item for item in items if item not in asking])
+        items[:] = asking
 
 
 @pytest.fixture
