@@ -10,6 +10,7 @@ import threading
 import ray
 from ray import serve
 from ray.serve.config import ProxyLocation
+from ray.serve.context import _get_global_client
 
 from app.cluster import proxy
 from app.cluster.deployment import NAME, Size, deploy, drain, start_proxies
@@ -35,11 +36,11 @@ def serve_on(address: str, settings: Settings) -> int:
     if settings.metrics_port is not None:
         raise SettingsError("BOX2MASK_METRICS_PORT: expected none with --ray: /metrics has what all processes count")
     choice = loading.choose(settings)
-    with listen(settings) as listener:  # a port that is taken is known at once
-        port = listener.getsockname()[1]
     os.environ[proxy.VARIABLE] = proxy.PATH
     stop = threading.Event()
     _join(address)
+    running = _get_global_client(raise_if_no_controller_running=False)
+    port = _free_port(settings) if running is None else _its_port(settings, running.http_config.port)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, frame: stop.set())
     try:
@@ -56,10 +57,25 @@ def serve_on(address: str, settings: Settings) -> int:
         drain(settings)
     finally:
         serve.delete(NAME)
-        if address == LOCAL:
+        if running is None:
             serve.shutdown()
         ray.shutdown()
     return 0
+
+
+def _free_port(settings: Settings) -> int:
+    """That of the settings, or any; one that is taken is known at once. Raises SettingsError."""
+    with listen(settings) as listener:
+        return int(listener.getsockname()[1])
+
+
+def _its_port(settings: Settings, port: int) -> int:
+    """The port on which Ray Serve takes requests already. Raises SettingsError where the settings have another."""
+    if settings.port not in (0, port):
+        raise SettingsError(
+            f"BOX2MASK_PORT: expected {port} or 0, got {settings.port}: Ray Serve runs on this cluster already"
+        )
+    return port
 
 
 def _join(address: str) -> None:

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import ray
 from ray import serve
 from ray.serve.config import AutoscalingConfig, HTTPOptions, ProxyLocation, RequestRouterConfig
 from ray.serve.deployment import Application
@@ -16,7 +17,7 @@ from app.cluster.replica import Replica
 from app.cluster.replicas import EDGE
 from app.cluster.router import ByPhoto
 from app.serving.own import THEIRS, Source
-from app.settings import Settings
+from app.settings import Settings, SettingsError
 
 NAME = "box2mask"
 # Ray Serve's own words; each request has its line in the application's log.
@@ -86,6 +87,17 @@ def application(settings: Settings, size: Size, source: Source = THEIRS) -> Appl
     )(Edge)
     bound: Application = edge.bind(settings, engine.bind(settings, source))
     return bound
+
+
+def build(args: dict[str, str]) -> Application:
+    """What `import_path` names in docker/ray/serve.yaml. The settings are the environment's, as everywhere.
+
+    args: none. Raises SettingsError.
+    """
+    if args:
+        raise SettingsError(f"args: expected none, as settings are environment variables, got {', '.join(args)}")
+    settings = Settings.from_environment()
+    return application(settings, Size.of(settings, ray.cluster_resources()))
 
 
 def start_proxies(settings: Settings, port: int, location: ProxyLocation) -> None:

@@ -19,7 +19,7 @@ from app.cluster import proxy
 from tests.ray.nodes import REPOSITORY, Cluster, Node, _free_port
 
 # Far more than anything here takes on a machine that has nothing else to do.
-PATIENCE_S = 300
+PATIENCE_S = 120
 REPLICA, EDGE, PROXY = "ray::ServeReplica:box2mask:replica", "ray::ServeReplica:box2mask:edge", "ray::ProxyActor"
 
 
@@ -54,34 +54,38 @@ def deployed(cluster: Cluster, **wanted: Any) -> Iterator[Deployed]:
     """See `benchmarks.ray_service.deployed` for what is wanted."""
     port = _free_port()
     command = [sys.executable, "-m", "benchmarks.ray_service.deployed", cluster.address, str(port)]
-    process = subprocess.Popen(
-        [*command, json.dumps({"fewest": 1, "most": 1, **wanted})],
-        cwd=REPOSITORY,
-        env=os.environ | environment() | {"PYTHONPATH": str(REPOSITORY)},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=(cluster.folder / "deployed.log").open("w"),
-        text=True,
-    )
-    said: queue.Queue[str] = queue.Queue()
+    log = cluster.folder / "deployed.log"
+    with (
+        log.open("w") as errors,
+        subprocess.Popen(
+            [*command, json.dumps({"fewest": 1, "most": 1, **wanted})],
+            cwd=REPOSITORY,
+            env=os.environ | environment() | {"PYTHONPATH": str(REPOSITORY)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        ) as process,
+    ):
+        said: queue.Queue[str] = queue.Queue()
 
-    def read() -> None:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if line.strip() in ("ready", "stopped"):
-                said.put(line.strip())
-        said.put(f"it has ended: {(cluster.folder / 'deployed.log').read_text()[-2000:]}")
+        def read() -> None:
+            assert process.stdout is not None
+            for line in process.stdout:
+                if line.strip() in ("ready", "stopped"):
+                    said.put(line.strip())
+            said.put(f"it has ended: {log.read_text()[-2000:]}")
 
-    reader = threading.Thread(target=read, daemon=True)
-    reader.start()
-    service = Deployed(f"http://127.0.0.1:{port}", cluster, process, said)
-    try:
-        service.hear("ready")
-        yield service
-    finally:
-        process.kill()
-        process.wait()
-        reader.join()
+        reader = threading.Thread(target=read, daemon=True)
+        reader.start()
+        service = Deployed(f"http://127.0.0.1:{port}", cluster, process, said)
+        try:
+            service.hear("ready")
+            yield service
+        finally:
+            process.kill()
+            process.wait()
+            reader.join()
 
 
 def environment() -> dict[str, str]:

@@ -31,14 +31,14 @@ def machines() -> Iterator[Cluster]:
             yield started
 
 
-@pytest.fixture
-def fails_once(tmp_path: Path) -> Path:
-    return tmp_path / "fails"
+@pytest.fixture(scope="module")
+def fails_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("faults") / "fails"
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def service(machines: Cluster, fails_once: Path) -> Iterator[Deployed]:
-    """Two replicas, one on each worker."""
+    """Two replicas, one on each worker; each test leaves it so."""
     with deployed(machines, fewest=2, most=2, cpus=1.5, fails_once=str(fails_once)) as started:
         yield started
         started.tell("stop")
@@ -66,6 +66,7 @@ async def answered(clicks: Clicks, count: int) -> None:
     """Return when so many more clicks have been answered right."""
     goal = clicks.outcomes.counts[RIGHT] + count
     while clicks.outcomes.counts[RIGHT] < goal:
+        assert not clicks.outcomes.lost, clicks.outcomes.lost[:5]
         await asyncio.sleep(0.05)
 
 
@@ -138,6 +139,7 @@ def test_scaled_down_under_load(service: Deployed) -> None:
 
     outcomes = clicked(service, scale)
     assert outcomes.counts[LATER] == 0
+    service.tell("scale 2 2")
 
 
 @thorough
