@@ -20,7 +20,7 @@ from app import timings
 from app.cluster import keys
 from app.cluster.figures import merged
 from app.cluster.replica import Lost
-from app.cluster.router import STAY
+from app.cluster.router import STAY, session
 from app.contract.amount import LITTLE
 from app.contract.schemas import IMAGE, Request
 from app.engine.aside import call_in, guarded
@@ -169,12 +169,14 @@ class Replicas:
 
     async def _ask(self, key: str, what: str, client: str, *args: Any, **kwargs: Any) -> Any:
         """What a replica's models give. Raises the ServiceError that they raise, or Unavailable."""
-        reason = ""
+        reason, passed_over = "", 0
         for number in range(_TRIES):
             if number:
                 await asyncio.sleep(_BETWEEN_S * 2**number)
             began = time.perf_counter()
-            response = self._engine.options(session_id=key).do.remote(what, client, *args, **kwargs)
+            response = self._engine.options(session_id=session(key, passed_over)).do.remote(
+                what, client, *args, **kwargs
+            )
             try:
                 found, stages = await response
             except asyncio.CancelledError:
@@ -191,6 +193,7 @@ class Replicas:
                     timings.add(stage, began + a, began + b)
             if isinstance(found, Lost):
                 reason = "its device has stopped"
+                passed_over += 1  # it is still there for a second
                 log.warning("a replica was lost (%s); another one is asked", reason)
                 continue
             if isinstance(found, ServiceError):

@@ -18,8 +18,13 @@ from ray.serve.experimental.consistent_hash_router import ConsistentHashRouter
 STAY = "stay:"
 
 
+def session(key: str, passed_over: int = 0) -> str:
+    """What a request's `session_id` is. passed_over: replicas at the key's place on the ring that are not asked."""
+    return f"{passed_over},{key}" if key else ""
+
+
 class ByPhoto(ConsistentHashRouter):
-    """Chooses by `session_id`: a photo's key, after STAY where the request has to go where the photo is.
+    """Chooses by `session`'s key: a photo's, after STAY where the request has to go where the photo is.
 
     Others go on to the next on the ring, always the same ones in the same order, where a replica has as many requests
     in work as it is for; and where all have, to the first again.
@@ -39,9 +44,12 @@ class ByPhoto(ConsistentHashRouter):
             return [candidate_replicas]
         pending_request.routing_context.should_backoff = True
         self._num_fallback_replicas = len(self._replicas)
+        passed_over, _, key = key.rpartition(",")
         ranked = [
             self._replicas[one] for one in self._lookup_ranked_replicas(key.removeprefix(STAY)) if one in self._replicas
         ]
+        first = int(passed_over or 0) % len(ranked) if ranked else 0
+        ranked = ranked[first:] + ranked[:first]
         if key.startswith(STAY):
             return [[one] for one in ranked[:1]]
         free = [one for one in ranked if self._in_work(one.replica_id) < self._many]
