@@ -13,6 +13,7 @@ FROM ${BASE} AS builder
 ARG TORCH=cuda
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 ARG MMCV=lite
+ARG RAY=no
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /opt/box2mask
 RUN python -m venv /opt/installer && python -m venv --without-pip venv
@@ -25,6 +26,11 @@ RUN set -eu; \
         cuda) set -- "$@" -r /opt/locks/requirements-cuda.lock ;; \
         cpu) if [ -n "$TORCH_INDEX" ]; then set -- "$@" --extra-index-url "$TORCH_INDEX"; fi ;; \
         *) echo "TORCH: expected cuda or cpu, got $TORCH" >&2; exit 1 ;; \
+    esac; \
+    case "$RAY" in \
+        yes) set -- "$@" -r /opt/locks/requirements-ray.lock ;; \
+        no) ;; \
+        *) echo "RAY: expected yes or no, got $RAY" >&2; exit 1 ;; \
     esac; \
     /opt/installer/bin/pip --python venv/bin/python install "$@"; \
     venv/bin/python -c 'import torch'
@@ -107,7 +113,8 @@ ENV PATH=/opt/box2mask/venv/bin:$PATH \
     CC=/opt/box2mask/triton/triton-cc \
     CUDA_CACHE_PATH=/tmp/cuda \
     NVIDIA_VISIBLE_DEVICES=all \
-    NVIDIA_DRIVER_CAPABILITIES=compute,utility
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility \
+    RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=app.cluster.proxy:middlewares
 WORKDIR /opt/box2mask
 COPY --from=builder /opt/box2mask/venv venv/
 COPY --from=builder /opt/box2mask/triton triton/

@@ -20,7 +20,7 @@ ServiceError            500  something failed that the client could not have hel
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class ServiceError(Exception):
@@ -32,6 +32,16 @@ class ServiceError(Exception):
         super().__init__(message)
         self.message = message
         self.headers: dict[str, str] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """As it is, where it goes to another process: what it was made from is not kept."""
+        return _as_it_was, (type(self), self.message), self.__dict__
+
+
+def _as_it_was(kind: type[ServiceError], message: str) -> ServiceError:
+    error = kind.__new__(kind)
+    ServiceError.__init__(error, message)
+    return error
 
 
 class BadRequest(ServiceError):

@@ -23,10 +23,10 @@ from starlette.requests import Request as HttpRequest
 
 from app import timings
 from app.contract import schemas
-from app.contract.amount import LITTLE, is_little
+from app.contract.amount import LITTLE
 from app.contract.embedding_params import AheadParams
 from app.engine import fairness, freed_memory, loading
-from app.errors import BadRequest, ClientGone, ImageGone, MethodNotAllowed, NotFound, ServiceError, Stopping
+from app.errors import BadRequest, ClientGone, MethodNotAllowed, NotFound, ServiceError, Stopping
 from app.http import access, openapi
 from app.http.admission import Admission
 from app.http.ahead import Ahead
@@ -35,18 +35,13 @@ from app.http.intake import Intake
 from app.http.metrics import Metrics
 from app.http.middleware import RequestRecord, ScoringHeaders
 from app.http.tracing import Tracing
-from app.images.reading import is_url
-from app.images.store import ImageStore
+from app.images.reading import ImageLimits, is_url
 from app.label_studio import routes as label_studio_routes
-from app.label_studio.backend import Backends
 from app.playground import site
-from app.scoring.description import describe
-from app.scoring.image_embedding import embedding_file, wanted_embedding
-from app.scoring.kept_image import keep_image
-from app.scoring.scorer import Scorer
 from app.scoring.waiting import within
-from app.serving.reloading import NewModels, Reloader
-from app.serving.served import Served, Serving
+from app.serving.answering import Answering, Way
+from app.serving.own import OwnModels
+from app.serving.reloading import NewModels
 from app.settings import Settings
 from models.images.formats import media_type
 
@@ -60,36 +55,40 @@ EXPOSED_HEADERS = ("x-request-id", "x-ms-request-id", "x-ms-run-fn-exec-ms", "re
 # Bytes of one that names no images, and of one with a labelling interface.
 _SMALL_BODY, _INTERFACE_BODY = 2**16, 2**24
 
-Answer = Callable[[Scorer, schemas.Request], Awaitable[Any]]
 
-
-def create_app(settings: Settings, on_failure: Callable[[], object] = lambda: None) -> FastAPI:
+def create_app(
+    settings: Settings, on_failure: Callable[[], object] = lambda: None, answering: Answering | None = None
+) -> FastAPI:
     """The service as an ASGI application; its models are loaded as it starts, and a failure then is fatal.
 
     on_failure: called, in any thread, as soon as a device computes no more, of which only a restart helps.
+    answering: who has the models; None: this process.
     Raises SettingsError, or another of `loading.EXPLAINED`, where the settings name no model that is there.
     """
     keys = access.ApiKeys.of(settings)
-    choice = loading.choose(settings)
     admission = Admission(
         settings.max_requests,
         most_per_client=lambda: settings.max_requests_per_key or _share(settings.max_requests, keys.count),
     )
-    metrics = Metrics(admission)
+    metrics = Metrics(admission, with_engine=answering is None)
     tracing = Tracing.of(settings)
-    serving = Serving(choice, lambda served: metrics.watch(served.scorer.engine, served.choice))
-    store = ImageStore(int(settings.image_store_mb * 2**20))
+    own = None
+    if answering is None:
+        own = answering = OwnModels(
+            settings, on_failure, lambda served: metrics.watch(served.scorer.engine, served.choice)
+        )
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         try:
-            serving.begin(await load(settings, choice))
+            await answering.begin()
         except loading.EXPLAINED as error:
             app.state.startup_error = error  # says enough without a traceback
             raise
         trimming = asyncio.create_task(freed_memory.trim_regularly(lambda: admission.ended))
         loop = asyncio.get_running_loop()
-        app.state.reload_soon = lambda: asyncio.run_coroutine_threadsafe(app.state.reloader.on_signal(), loop)
+        if own is not None:
+            app.state.reload_soon = lambda: asyncio.run_coroutine_threadsafe(own.reloader.on_signal(), loop)
         log.info("ready")
         try:
             yield
@@ -98,19 +97,14 @@ def create_app(settings: Settings, on_failure: Callable[[], object] = lambda: No
             trimming.cancel()
             await app.state.ahead.aclose()
             metrics.watch(None)
-            await serving.aclose()
+            await answering.aclose()
             if tracing is not None:
                 await anyio.to_thread.run_sync(tracing.close)
 
-    async def load(settings: Settings, choice: loading.Choice) -> Served:
-        served = await Served.load(settings, choice, store)
-        served.scorer.engine.when_failed(on_failure)
-        return served
-
     app = FastAPI(title="box2mask", version=version("box2mask"), lifespan=lifespan, redoc_url=None)
     app.router.redirect_slashes = False  # posting megabytes twice is no favour
-    app.state.serving = serving
-    app.state.reloader = Reloader(settings, serving, load)
+    app.state.serving = None if own is None else own.serving
+    app.state.reloader = None if own is None else own.reloader
     app.state.reload_soon = None  # what a signal calls, once the models answer
     app.state.startup_error = None
     app.state.admission = admission
@@ -161,71 +155,65 @@ def create_app(settings: Settings, on_failure: Callable[[], object] = lambda: No
                 body = await read_body(http, most, held)
             yield body
 
-    async def score(http: HttpRequest, answer: Answer) -> Response:
+    async def score(http: HttpRequest, way: Way) -> Response:
         async with _let_in(http, int(settings.max_body_mb * 2**20)) as body:
-            with serving.use() as served:
-                content = await _while_connected(http, _score(http, served.scorer, body, answer))
+            content = await _while_connected(http, _score(http, body, way))
         return Response(content, media_type="application/json")
 
-    async def _score(http: HttpRequest, scorer: Scorer, body: bytearray | mmap, answer: Answer) -> bytes:
-        # Megabytes of base64 take a while to parse and to write; other requests are answered meanwhile. Parsed, the
-        # body is gone.
-        parse, aside_if = timings.stage("parse")(schemas.parse_request), scorer.engine.aside_if
-        with_inputs = answer is Scorer.by_columns
-        request = await aside_if(len(body) > LITTLE, parse, body, settings.max_rows, inputs=with_inputs)
+    async def _score(http: HttpRequest, body: bytearray | mmap, way: Way) -> bytes:
+        # Megabytes of base64 take a while to parse; other requests are answered meanwhile. Parsed, the body is gone.
+        parse, with_inputs = timings.stage("parse")(schemas.parse_request), way == "by_columns"
+        large = len(body) > LITTLE
+        request = await answering.aside_if(large, parse, body, settings.max_rows, inputs=with_inputs)
         http.scope["box2mask.rows"] = len(request.data)
         request = replace(request, client=http.scope[access.CLIENT])
         began = time.perf_counter()
-        answers = await answer(scorer, request)
+        content = await answering.answer(way, request)
         http.scope["box2mask.ms"] = 1000 * (time.perf_counter() - began)
-        return await aside_if(not is_little(answers), timings.stage("serialise")(_to_json), answers)
+        return content
 
-    for path, answer in (
-        ("/", Scorer.by_columns),
-        ("/score", Scorer.by_columns),
-        ("/yolof/score", Scorer.detect),
-        ("/sam/score", Scorer.segment),
-        ("/pipeline/score", Scorer.detect_and_segment),
-    ):
-        app.add_route(path, _route(partial(score, answer=answer)), methods=["POST"])
+    ways: dict[str, Way] = {
+        "/": "by_columns",
+        "/score": "by_columns",
+        "/yolof/score": "detect",
+        "/sam/score": "segment",
+        "/pipeline/score": "detect_and_segment",
+    }
+    for path, way in ways.items():
+        app.add_route(path, _route(partial(score, way=way)), methods=["POST"])
 
     async def images(http: HttpRequest) -> Response:
-        if not store.budget_bytes:
+        most_kept = int(settings.image_store_mb * 2**20)
+        if not most_kept:
             raise NotFound("this service keeps no images: start it with BOX2MASK_IMAGE_STORE_MB")
         ahead, client = AheadParams.read(http.query_params), http.scope[access.CLIENT]
-        most = min(serving.scorer.limits.max_bytes, store.budget_bytes)
-        async with _let_in(http, most) as body:
+        async with _let_in(http, min(ImageLimits.of(settings).max_bytes, most_kept)) as body:
             source = _image_or_url(http, bytes(body))
-            with serving.use() as served:
-                kept = await _while_connected(http, keep_image(served.scorer, client, source))
+            kept = await _while_connected(http, answering.keep_image(client, source))
         if ahead.embed:
-            app.state.ahead.begin(serving, client, kept["image"], exif_orientation=ahead.exif_orientation)
+            app.state.ahead.begin(answering, client, kept["image"], exif_orientation=ahead.exif_orientation)
         return JSONResponse(kept)
 
     async def kept_image(http: HttpRequest) -> Response:
-        reference = http.path_params["reference"]
-        image = store.get(http.scope[access.CLIENT], reference)
-        if image is None:
-            raise ImageGone(reference[:80])
+        file = await answering.kept_image(http.scope[access.CLIENT], http.path_params["reference"])
         # Shown by itself it must not be taken for anything but a picture.
         headers = {
             "content-security-policy": "default-src 'none'; sandbox",
             "x-content-type-options": "nosniff",
             "cache-control": "private, no-store",
         }
-        return Response(image.file, headers=headers, media_type=media_type(image.file))
+        return Response(file, headers=headers, media_type=media_type(file))
 
     async def embedding(http: HttpRequest) -> Response:
-        client, reference = http.scope[access.CLIENT], http.path_params["reference"]
-        with serving.use() as served:
-            wanted = wanted_embedding(served.scorer, served.choice, reference, http.query_params)
-            # The same content for as long as the service has the same model, which a browser asks by the tag.
-            headers = {"etag": wanted.tag, "cache-control": "private, no-cache"}
-            if store.get(client, reference) is not None and wanted.tag in http.headers.get("if-none-match", ""):
-                return Response(status_code=304, headers=headers)
-            async with _let_in(http, 0):
-                content = await _while_connected(http, embedding_file(served.scorer, client, wanted))
-        return Response(content, headers=headers, media_type="application/octet-stream")
+        asked = http.scope[access.CLIENT], http.path_params["reference"], dict(http.query_params)
+        tag, kept = await answering.embedding_tag(*asked)
+        # The same content for as long as the service has the same model, which a browser asks by the tag.
+        cached = {"cache-control": "private, no-cache"}
+        if kept and tag in http.headers.get("if-none-match", ""):
+            return Response(status_code=304, headers={"etag": tag} | cached)
+        async with _let_in(http, 0):
+            tag, content = await _while_connected(http, answering.embedding(*asked))
+        return Response(content, headers={"etag": tag} | cached, media_type="application/octet-stream")
 
     async def reload(http: HttpRequest) -> Response:
         if settings.admin_key is None:
@@ -233,12 +221,11 @@ def create_app(settings: Settings, on_failure: Callable[[], object] = lambda: No
         async with _small_body(http) as body:
             new = NewModels.read(bytes(body))
         # To its end, also where nobody waits for it any more.
-        await asyncio.shield(app.state.reloader.reload(new))
-        return JSONResponse(describe(serving.scorer, serving.choice, settings))
+        await asyncio.shield(answering.reload(new))
+        return JSONResponse(await answering.describe())
 
     label_studio = label_studio_routes.Routes(
-        backends=Backends(settings),
-        serving=serving,
+        answering=answering,
         let_in=lambda http: _let_in(http, int(settings.max_body_mb * 2**20)),
         read=lambda http: _small_body(http, _INTERFACE_BODY),
         in_time=app.state.intake.in_time,
@@ -263,14 +250,14 @@ def create_app(settings: Settings, on_failure: Callable[[], object] = lambda: No
     @app.api_route("/health/live", methods=["GET", "HEAD"])
     async def live() -> Response:
         # Where a restart may help; the process is about to end by itself.
-        if serving.ready and not serving.scorer.engine.healthy:
+        if not answering.alive:
             return PlainTextResponse("a device has stopped computing", 503)
         return PlainTextResponse("Healthy")
 
     @app.api_route("/health/ready", methods=["GET", "HEAD"])
     async def ready() -> Response:
         # The lifespan loads and tries the models before any request gets here.
-        if not serving.scorer.engine.healthy:
+        if not await answering.healthy():
             return PlainTextResponse("a device has stopped computing", 503)
         if app.state.stopping:
             return PlainTextResponse("stopping", 503)
@@ -279,13 +266,17 @@ def create_app(settings: Settings, on_failure: Callable[[], object] = lambda: No
     if settings.metrics_port is None:
 
         @app.get("/metrics")
-        def scrape(http: HttpRequest) -> Response:
-            content, content_type = metrics.text(http.headers.get("accept", ""))
+        async def scrape(http: HttpRequest) -> Response:
+            accept = http.headers.get("accept", "")
+            found = await answering.metrics_text(accept)
+            if found is None:
+                found = await anyio.to_thread.run_sync(metrics.text, accept)
+            content, content_type = found
             return Response(content, headers={"content-type": content_type})
 
     @app.get("/version")
     async def versions() -> dict[str, Any]:
-        return describe(serving.scorer, serving.choice, settings)
+        return await answering.describe()
 
     @app.get("/swagger.json")
     async def swagger(http: HttpRequest) -> JSONResponse:
@@ -344,10 +335,6 @@ async def _while_connected(http: HttpRequest, work: Coroutine[Any, Any, T]) -> T
 def _share(most: int, keys: int) -> int:
     """Of the requests that may be in work or wait: how many of one client's, so that there is room for the others."""
     return most if keys < 2 else max(1, most // 2)
-
-
-def _to_json(content: object) -> bytes:
-    return json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
 
 async def _answer_error(http: HttpRequest, error: Exception) -> Response:

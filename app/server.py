@@ -53,8 +53,8 @@ def serve(settings: Settings) -> int:
         server.should_exit = True
 
     app = create_app(settings, on_failure)
-    listener = _listen(settings)
-    _announce(settings, app.state.serving.choice, listener.getsockname()[1])
+    listener = listen(settings)
+    announce(settings, app.state.serving.choice, listener.getsockname()[1])
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
         async def send_plainly(message: Message) -> None:
@@ -115,7 +115,7 @@ def _reload(app: FastAPI) -> None:
         app.state.reload_soon()
 
 
-def _listen(settings: Settings) -> socket.socket:
+def listen(settings: Settings) -> socket.socket:
     """The port, taken before anything is loaded, so that one in use is known at once."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     # Without the protocol's name asyncio would leave Nagle's algorithm on, and answers would wait 40 ms for a client
@@ -132,7 +132,8 @@ def _listen(settings: Settings) -> socket.socket:
     return listener
 
 
-def _announce(settings: Settings, choice: Choice, port: int) -> None:
+def announce(settings: Settings, choice: Choice, port: int) -> None:
+    """Say where the service will be, and which models it is loading."""
     lines = [f"box2mask is loading its models; it will listen on {_url(settings, port)} (POST /score, docs at /docs)"]
     for kind, chosen in (("detector", choice.detector), ("segmenter", choice.segmenter)):
         if chosen is None:

@@ -217,6 +217,37 @@ class Settings(BaseSettings):
             " time is closed"
         ),
     )
+    ray_edges: int = Field(1, gt=0, description="With `serve --ray`: number of processes that take requests by HTTP")
+    ray_min_replicas: int = Field(
+        1, gt=0, description="With `serve --ray`: minimum number of replicas, which have the models"
+    )
+    ray_max_replicas: int = Field(
+        0,
+        ge=0,
+        description=(
+            "With `serve --ray`: maximum number of replicas; 0 means one for each GPU that the cluster has when the "
+            "service starts, or the minimum if it has none"
+        ),
+    )
+    ray_replica_requests: int = Field(
+        8,
+        gt=0,
+        description=(
+            "With `serve --ray`: number of requests in work that one replica is for; with more of them, photos go to "
+            "the next replica, and further replicas are started"
+        ),
+    )
+    ray_replica_gpus: float | None = Field(
+        None,
+        ge=0,
+        description=(
+            "With `serve --ray`: GPUs of a replica, such as 0.5; if it is not set, 1 where the cluster has GPUs, and 0 "
+            "elsewhere"
+        ),
+    )
+    ray_replica_cpus: float = Field(
+        1.0, ge=0, description="With `serve --ray`: processors that Ray keeps for each replica"
+    )
     workers: int = Field(
         0,
         ge=0,

@@ -55,6 +55,12 @@ def main() -> None:
         packages = _resolve(uv, wanted, constraints)
         _write("requirements", [_with_cpu_torch(block) for block in packages if not CUDA.match(block)])
         _write("requirements-cuda", [block for block in packages if CUDA.match(block)])
+        # What a node of a Ray cluster has besides.
+        base = {_name(block) for block in packages}
+        ray = [line for name in ("ray", "remote") for line in project["project"]["optional-dependencies"][name]]
+        ray = [line for line in ray if not line.startswith("box2mask[")]
+        blocks = _resolve(uv, [*wanted, *ray], constraints)
+        _write("requirements-ray", [block for block in blocks if _name(block) not in base])
         # Azure's own pins exclude some of the service's.
         azureml = (DOCKER / "azureml" / "constraints.txt").read_text().splitlines()
         _write("requirements-azureml", _resolve(uv, AZUREML, azureml))

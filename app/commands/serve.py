@@ -7,6 +7,10 @@ import logging
 import os
 import sys
 import textwrap
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from app.settings import Settings
 
 STARTUP_FAILED = 3  # as AzureML's scoring server ends when its init() fails
 
@@ -15,6 +19,7 @@ examples:
   box2mask serve
   BOX2MASK_PORT=8080 BOX2MASK_SEGMENTER=sam-base box2mask serve
   BOX2MASK_DETECTOR=/models/my-detector BOX2MASK_DEVICE=cuda:1 box2mask serve
+  BOX2MASK_RAY_MIN_REPLICAS=2 box2mask serve --ray local
 """
 
 
@@ -25,6 +30,12 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         description="Load the models and answer requests until stopped. Every setting is an environment variable.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="serve on a Ray cluster: local starts one on this machine, auto finds the one that runs here, and "
+        "host:port is any other's; see docs/scale.md",
     )
     command.set_defaults(run=_serve)
     # Only where that help is asked for: other commands need not wait for what reads the settings.
@@ -54,10 +65,9 @@ def _serve(args: argparse.Namespace) -> int:
         return _cannot_start(error)
 
     from app.engine.loading import EXPLAINED
-    from app.server import serve
 
     try:
-        status = serve(settings)
+        status = _serve_here_or_on(args.ray, settings)
     except EXPLAINED as error:
         return _cannot_start(error)
     except SystemExit as ended:
@@ -71,6 +81,25 @@ def _serve(args: argparse.Namespace) -> int:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
+
+
+def _serve_here_or_on(address: str | None, settings: Settings) -> int:
+    """Serve to the end, with the status to end with. address: a Ray cluster's; None for this process alone."""
+    if address is None:
+        from app.server import serve
+
+        return serve(settings)
+    from app.settings import SettingsError
+
+    try:
+        import ray.serve  # noqa: F401
+    except ImportError as error:
+        raise SettingsError(
+            f"--ray needs Ray, and {error.name} is not installed: pip install 'box2mask[ray]'"
+        ) from error
+    from app.cluster.command import serve_on
+
+    return serve_on(address, settings)
 
 
 def _cannot_start(reason: Exception) -> int:

@@ -11,7 +11,6 @@ import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from contextvars import copy_context
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
@@ -20,6 +19,7 @@ import numpy as np
 import torch
 
 from app import timings
+from app.engine.aside import call_in, guarded
 from app.engine.cache import EmbeddingCache, compact
 from app.engine.compute import Compute, Observer, Work
 from app.engine.fairness import FairSemaphore
@@ -163,15 +163,15 @@ class Engine:
     async def fetch(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a function that waits for others' servers, in threads that do nothing else; clients take turns."""
         async with self._fetches.place():
-            return await _call_in(self._fetchers, function, *args, **kwargs)
+            return await call_in(self._fetchers, function, *args, **kwargs)
 
     async def aside(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a function that takes a while in the pool, beside the event loop."""
-        return await _call_in(self._pool, function, *args, **kwargs)
+        return await call_in(self._pool, function, *args, **kwargs)
 
     async def aside_if(self, large: bool, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """`aside` where it is much work; what is little takes less time than its way to a thread and back."""
-        return await self.aside(function, *args, **kwargs) if large else _guarded(function, *args, **kwargs)
+        return await self.aside(function, *args, **kwargs) if large else guarded(function, *args, **kwargs)
 
     async def detect(self, sample: Sample) -> RawDetections:
         """Run the detector's network, where the queue is shortest."""
@@ -314,21 +314,6 @@ def _check_numbers(of_items: Iterable[object]) -> None:
     """Raises NotNumbers where one of a batch is none; the compute thread then runs them apart."""
     if not all(of_items):
         raise NotNumbers()
-
-
-async def _call_in(pool: ThreadPoolExecutor, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    context = copy_context()  # with the request that this is for
-    work = partial(context.run, partial(_guarded, function, *args, **kwargs))
-    return await asyncio.get_running_loop().run_in_executor(pool, work)
-
-
-def _guarded(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    try:
-        return function(*args, **kwargs)
-    except MemoryError as error:
-        raise Unavailable("the memory does not suffice for this request") from error
-    except (SystemExit, KeyboardInterrupt) as error:  # of a library's; they would end the event loop
-        raise RuntimeError(f"the work raised {error!r}") from error
 
 
 def _halves(request: DecodeRequest) -> list[DecodeRequest]:

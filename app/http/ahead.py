@@ -7,9 +7,8 @@ import logging
 
 from app.errors import ServiceError
 from app.http.admission import Admission
-from app.scoring.image_embedding import stored_embedding
 from app.scoring.waiting import within
-from app.serving.served import Serving
+from app.serving.answering import Answering
 
 log = logging.getLogger("box2mask")
 
@@ -27,11 +26,9 @@ class Ahead:
         self._seconds = seconds
         self.tasks: set[asyncio.Task[None]] = set()
 
-    def begin(self, serving: Serving, client: str, reference: str, *, exif_orientation: bool) -> None:
-        """Begin with an image that this client has sent, where there is a segmenter."""
-        if serving.scorer.engine.segmenter is None:
-            return
-        task = asyncio.create_task(self._embed(serving, client, reference, exif_orientation))
+    def begin(self, answering: Answering, client: str, reference: str, *, exif_orientation: bool) -> None:
+        """Begin with an image that this client has sent."""
+        task = asyncio.create_task(self._embed(answering, client, reference, exif_orientation))
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
 
@@ -41,15 +38,14 @@ class Ahead:
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
 
-    async def _embed(self, serving: Serving, client: str, reference: str, exif_orientation: bool) -> None:
-        image = serving.scorer.store.get(client, reference)
-        if image is None or not self._admission.has_two_places(client):
+    async def _embed(self, answering: Answering, client: str, reference: str, exif_orientation: bool) -> None:
+        if not self._admission.has_two_places(client):
             log.info("a photo was not encoded ahead: there was no room")
             return
         try:
-            with self._admission.admit(client), serving.use() as served:
+            with self._admission.admit(client):
                 async with within(self._seconds):
-                    await stored_embedding(served.scorer, image, exif_orientation=exif_orientation)
+                    await answering.embed_ahead(client, reference, exif_orientation=exif_orientation)
         except ServiceError as error:  # what its message quotes stays out of the log
             log.info("a photo was not encoded ahead: %s", type(error).__name__)
         except Exception as error:  # nobody waits for it, and the click that comes is told

@@ -48,13 +48,14 @@ class Metrics(Observer):
     It is told of a request's stages as its `timings.Listener`, and of the devices' work as their Observer.
     """
 
-    def __init__(self, admission: Admission) -> None:
+    def __init__(self, admission: Admission | None, *, with_engine: bool = True) -> None:
+        """admission: of the process that lets requests in. with_engine: whether this one has the models."""
         disable_created_metrics()  # twice as many series for what nobody asks
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
         PlatformCollector(registry=self._registry)
         GCCollector(registry=self._registry)
-        self._engine = _EngineCollector(admission)
+        self._engine = _EngineCollector(admission, with_engine)
         self._registry.register(self._engine)
 
         def counter(name: str, text: str, *labels: str) -> Counter:
@@ -135,24 +136,26 @@ class Metrics(Observer):
 class _EngineCollector(Collector):
     """What is asked for at the time of a scrape; without an engine yet, that the service is not ready."""
 
-    def __init__(self, admission: Admission) -> None:
+    def __init__(self, admission: Admission | None, with_engine: bool) -> None:
         self.engine: Engine | None = None
         self.choice = _NOTHING
         self._admission = admission
+        self._with_engine = with_engine
 
     def collect(self) -> Iterable[Metric]:
         engine = self.engine
-        ready = engine is not None and engine.healthy
-        yield GaugeMetricFamily("box2mask_ready", "1 if the models are loaded and every device computes", value=ready)
+        if self._with_engine:
+            ready = engine is not None and engine.healthy
+            text = "1 if the models are loaded and every device computes"
+            yield GaugeMetricFamily("box2mask_ready", text, value=ready)
         build = {"version": version("box2mask"), "python": platform.python_version(), "torch": version("torch")}
         yield _gauge("box2mask_build_info", "1, with the versions as labels", tuple(build), [(build.values(), 1)])
-        yield GaugeMetricFamily(
-            "box2mask_requests_in_work", "Requests in work or waiting", value=self._admission.inside
-        )
-        yield GaugeMetricFamily(
-            "box2mask_requests_limit", "Most of them; more are answered 429", value=self._admission.most
-        )
-        yield self._models(engine)
+        if self._admission is not None:
+            inside, most = self._admission.inside, self._admission.most
+            yield GaugeMetricFamily("box2mask_requests_in_work", "Requests in work or waiting", value=inside)
+            yield GaugeMetricFamily("box2mask_requests_limit", "Most of them; more are answered 429", value=most)
+        if self._with_engine:
+            yield self._models(engine)
         if engine is not None:
             yield from _devices(engine)
             yield from _cache(engine)

@@ -7,7 +7,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -103,10 +103,6 @@ class Backend:
         served = describe(scorer, choice, settings)
         self._identity = {name: served[name] for name in ("box2mask", "detector", "segmenter")}
         self._versions = versions
-
-    async def aside_if(self, large: bool, function: Callable[..., T], *args: Any) -> T:
-        """Call a function, beside the event loop where it is much work."""
-        return await self.scorer.engine.aside_if(large, function, *args)
 
     @property
     def versions(self) -> list[str]:

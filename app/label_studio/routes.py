@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from contextlib import AbstractAsyncContextManager, contextmanager
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from mmap import mmap
 from typing import Any
@@ -17,8 +17,8 @@ from app import timings
 from app.contract.amount import LITTLE
 from app.errors import BadRequest, Unavailable
 from app.http import access
-from app.label_studio.backend import Asked, Backend, Backends, read_request
-from app.serving.served import Serving
+from app.label_studio.backend import Asked, read_request
+from app.serving.answering import Answering
 
 PREFIX = "/label-studio"
 
@@ -31,13 +31,12 @@ Work = Coroutine[Any, Any, bytes]
 class Routes:
     """What Label Studio asks of an ML backend.
 
-    serving: the models that answer now. let_in: a request's body, and its place among those in work; read: its body
+    answering: by the models. let_in: a request's body, and its place among those in work; read: its body
     alone. in_time: for how long one may take to arrive. while_connected: awaits work that is dropped when nobody waits
     for it.
     """
 
-    backends: Backends
-    serving: Serving
+    answering: Answering
     let_in: Let
     read: Let
     in_time: Callable[[], AbstractAsyncContextManager[None]]
@@ -55,7 +54,7 @@ class Routes:
 
     async def health(self, http: HttpRequest) -> Response:
         """Label Studio waits a second for it, so it waits for nothing."""
-        if not self.serving.scorer.engine.healthy:
+        if not await self.answering.healthy():
             raise Unavailable("a device has stopped computing")
         return JSONResponse({"status": "UP", "model_class": "box2mask"})
 
@@ -66,20 +65,19 @@ class Routes:
         if not isinstance(content, dict):
             raise BadRequest("expected a JSON object with the project's schema, got another value")
         schema = content.get("schema")
-        with self._backend() as backend:
-            return JSONResponse({"model_version": backend.version(schema if isinstance(schema, str) else None)})
+        version = await self.answering.label_studio_version(schema if isinstance(schema, str) else None)
+        return JSONResponse({"model_version": version})
 
     async def predict(self, http: HttpRequest) -> Response:
         async with self.let_in(http) as body:
-            with self._backend() as backend:
-                content = await self.while_connected(http, self._predict(http, backend, body))
+            content = await self.while_connected(http, self._predict(http, body))
         return Response(content, media_type="application/json")
 
-    async def _predict(self, http: HttpRequest, backend: Backend, body: Body) -> bytes:
-        asked: Asked = await backend.aside_if(len(body) > LITTLE, timings.stage("parse")(_read), body)
+    async def _predict(self, http: HttpRequest, body: Body) -> bytes:
+        asked: Asked = await self.answering.aside_if(len(body) > LITTLE, timings.stage("parse")(_read), body)
         http.scope["box2mask.rows"] = len(asked.tasks)
         began = time.perf_counter()
-        answer = await backend.predict(asked, http.scope[access.CLIENT])
+        answer = await self.answering.label_studio_predict(asked, http.scope[access.CLIENT])
         http.scope["box2mask.ms"] = 1000 * (time.perf_counter() - began)
         return answer
 
@@ -91,14 +89,7 @@ class Routes:
         return JSONResponse({})
 
     async def versions(self, http: HttpRequest) -> Response:
-        with self._backend() as backend:
-            return JSONResponse({"versions": backend.versions})
-
-    @contextmanager
-    def _backend(self) -> Iterator[Backend]:
-        """By the models that answer now, which go on answering until this ends."""
-        with self.serving.use() as served:
-            yield self.backends.of(served.scorer, served.choice)
+        return JSONResponse({"versions": await self.answering.label_studio_versions()})
 
 
 def _read(body: Body) -> Asked:

@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import anyio.to_thread
 
@@ -21,7 +22,12 @@ from app.scoring.cost import AnswerLimits
 from app.scoring.scorer import Scorer
 from app.settings import Settings
 
+if TYPE_CHECKING:
+    from app.engine.engine import Engine
+
 log = logging.getLogger("box2mask")
+
+Load = Callable[[Settings, Choice], "Engine"]
 
 
 class Served:
@@ -38,12 +44,12 @@ class Served:
         self._unused.set()
 
     @classmethod
-    async def load(cls, settings: Settings, choice: Choice, store: ImageStore) -> Served:
+    async def load(cls, settings: Settings, choice: Choice, store: ImageStore, load: Load = loading.load) -> Served:
         """Load the models beside the event loop, and try them. store: the images that clients have sent.
 
         Raises one of `loading.EXPLAINED` where files make no model, or what the models raise.
         """
-        engine = await anyio.to_thread.run_sync(loading.load, settings, choice)
+        engine = await anyio.to_thread.run_sync(load, settings, choice)
         try:
             await engine.warm_up()
         except BaseException:

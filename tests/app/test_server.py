@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from app.server import _listen
+from app.server import listen
 from app.settings import Settings, SettingsError
 
 
@@ -22,7 +22,7 @@ def test_answers_are_sent_at_once() -> None:
             accepted.set_result(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
             writer.close()
 
-        listener = _listen(Settings(host="127.0.0.1", port=0))
+        listener = listen(Settings(host="127.0.0.1", port=0))
         async with asyncio.timeout(30), await asyncio.start_server(client_came, sock=listener):
             _, writer = await asyncio.open_connection("127.0.0.1", listener.getsockname()[1])
             assert await accepted
@@ -35,4 +35,4 @@ def test_a_port_in_use_is_refused_with_what_to_do() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(SettingsError, match=f"cannot listen on 127.0.0.1 port {port}: .*BOX2MASK_PORT"):
-            _listen(Settings(host="127.0.0.1", port=port))
+            listen(Settings(host="127.0.0.1", port=port))

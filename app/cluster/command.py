@@ -1,0 +1,100 @@
+"""`box2mask serve --ray ADDRESS`: deploys the service on a cluster, or on one that it starts, and takes it down."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+
+import ray
+from ray import serve
+from ray.serve.config import ProxyLocation
+from ray.serve.context import _get_global_client
+
+from app.cluster import proxy
+from app.cluster.deployment import NAME, Size, deploy, drain, start_proxies
+from app.engine import loading
+from app.http import logs
+from app.server import announce, listen
+from app.settings import Settings, SettingsError
+
+log = logging.getLogger("box2mask")
+
+LOCAL = "local"
+STARTUP_FAILED = 3
+
+
+def serve_on(address: str, settings: Settings) -> int:
+    """Answer requests until SIGTERM or SIGINT; what has been begun by then is still answered.
+
+    address: `local` for a cluster of this machine alone, which ends with this process; `auto` for the one that runs
+    here; or host:port of one. Returns the status to end with. Raises one of `loading.EXPLAINED` where the settings
+    cannot be used, or no cluster is there.
+    """
+    logs.configure(settings.log_level, settings.log_format)
+    if settings.metrics_port is not None:
+        raise SettingsError("BOX2MASK_METRICS_PORT: expected none with --ray: /metrics has what all processes count")
+    choice = loading.choose(settings)
+    os.environ[proxy.VARIABLE] = proxy.PATH
+    stop = threading.Event()
+    _join(address)
+    running = _get_global_client(raise_if_no_controller_running=False)
+    port = _free_port(settings) if running is None else _its_port(settings, running.http_config.port)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, frame: stop.set())
+    try:
+        announce(settings, choice, port)
+        start_proxies(settings, port, ProxyLocation.HeadOnly if address == LOCAL else ProxyLocation.EveryNode)
+        try:
+            deploy(settings, Size.of(settings, ray.cluster_resources()))
+        except RuntimeError:
+            log.critical("the service has not started: %s", _reason())
+            return STARTUP_FAILED
+        log.info("ready")
+        stop.wait()
+        log.info("stopping: what has been begun is still answered")
+        drain(settings)
+    finally:
+        serve.delete(NAME)
+        if running is None:
+            serve.shutdown()
+        ray.shutdown()
+    return 0
+
+
+def _free_port(settings: Settings) -> int:
+    """That of the settings, or any; one that is taken is known at once. Raises SettingsError."""
+    with listen(settings) as listener:
+        return int(listener.getsockname()[1])
+
+
+def _its_port(settings: Settings, port: int) -> int:
+    """The port on which Ray Serve takes requests already. Raises SettingsError where the settings have another."""
+    if settings.port not in (0, port):
+        raise SettingsError(
+            f"BOX2MASK_PORT: expected {port} or 0, got {settings.port}: Ray Serve runs on this cluster already"
+        )
+    return port
+
+
+def _join(address: str) -> None:
+    """Start a cluster here, or become part of one. Raises SettingsError where there is none."""
+    try:
+        if address == LOCAL:
+            # Ray counts processors for its books alone, and an edge and a replica have to find a place on one.
+            cpus = max(2, os.cpu_count() or 1)
+            ray.init("local", num_cpus=cpus, include_dashboard=False, log_to_driver=True, configure_logging=False)
+        else:
+            ray.init(address, log_to_driver=False, configure_logging=False)
+    except ConnectionError as error:
+        raise SettingsError(f"--ray {address}: there is no such cluster: {error}") from error
+
+
+def _reason() -> str:
+    """What Ray Serve says of the deployments that have not started."""
+    found = serve.status().applications.get(NAME)
+    if found is None:
+        return "Ray Serve does not say why"
+    told = [one.message.strip() for one in found.deployments.values() if one.message.strip()]
+    return "; ".join(told) or found.message

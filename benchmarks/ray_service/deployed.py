@@ -1,0 +1,56 @@
+"""A service with models that only take time, deployed on a Ray cluster by a process of its own, which is told to scale.
+
+    python -m benchmarks.ray_service.deployed ADDRESS PORT '{"fewest": 1, "most": 1, ...}'
+
+It writes `ready` when the service answers, and again after each line that it reads: `scale FEWEST MOST` or `stop`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import serve
+from ray.serve.config import ProxyLocation
+
+from app.cluster.deployment import NAME, Size, deploy, drain, start_proxies
+from app.settings import Settings
+from benchmarks.ray_service.sleeping import Costs, source
+
+
+def main(address: str, port: int, wanted: dict[str, Any]) -> None:
+    """Deploy, and do as told until `stop`."""
+    costs = Costs(wanted.get("encode_s", 0.05), wanted.get("decode_s", 0.002), _path(wanted.get("fails_once")))
+    settings = Settings(host="127.0.0.1", port=port, **wanted.get("settings", {}))
+
+    def size(fewest: int, most: int) -> Size:
+        return Size(fewest, most, 0.0, wanted.get("cpus", 0.01))
+
+    ray.init(address, log_to_driver=False, configure_logging=False)
+    start_proxies(settings, port, ProxyLocation.HeadOnly)
+    deploy(settings, size(wanted["fewest"], wanted["most"]), source(costs))
+    _say("ready")
+    for line in sys.stdin:
+        word, *numbers = line.split()
+        if word == "stop":
+            drain(settings)
+            serve.delete(NAME)
+            break
+        deploy(settings, size(*map(int, numbers)), source(costs))
+        _say("ready")
+    _say("stopped")
+
+
+def _path(name: str | None) -> Path | None:
+    return None if name is None else Path(name)
+
+
+def _say(word: str) -> None:
+    print(word, flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3]))

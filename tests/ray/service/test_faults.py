@@ -1,0 +1,159 @@
+"""A service on several machines, of which things break while clients click: each click is right, or comes again."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from benchmarks.ray_service.clicking import LATER, LOST, RIGHT, WRONG, Clicks, Outcomes
+from tests.ray.nodes import Cluster, cluster
+from tests.ray.service.deployed import EDGE, PATIENCE_S, REPLICA, Deployed, deployed, environment
+
+ALL = os.environ.get("RAY_TESTS") == "all"
+thorough = pytest.mark.skipif(not ALL, reason="takes minutes: `make ray-test`")
+CLIENTS = range(16)
+
+
+@pytest.fixture(scope="module")
+def machines() -> Iterator[Cluster]:
+    """A head without replicas of its own, and two workers."""
+    with pytest.MonkeyPatch.context() as patched:
+        for name, value in environment().items():
+            patched.setenv(name, value)
+        with cluster(head_cpus=0, workers=2, cpus=2) as started:
+            yield started
+
+
+@pytest.fixture(scope="module")
+def fails_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("faults") / "fails"
+
+
+@pytest.fixture(scope="module")
+def service(machines: Cluster, fails_once: Path) -> Iterator[Deployed]:
+    """Two replicas, one on each worker; each test leaves it so."""
+    with deployed(machines, fewest=2, most=2, cpus=1.5, fails_once=str(fails_once)) as started:
+        yield started
+        started.tell("stop")
+
+
+def clicked(service: Deployed, break_it: Callable[[Clicks], Awaitable[None]]) -> Outcomes:
+    """What becomes of clicks while something breaks. break_it: returns when what was broken is mended."""
+    clicks = Clicks(service.url)
+
+    async def run() -> None:
+        async with clicks.client, clicks.all_the_while(CLIENTS):
+            await answered(clicks, 100)
+            await break_it(clicks)
+            await answered(clicks, 100)
+
+    asyncio.run(asyncio.wait_for(run(), PATIENCE_S))
+    counts = clicks.outcomes.counts
+    print(f"{dict(counts)}, at most {max(clicks.outcomes.seconds):.1f} s for one")
+    assert counts[WRONG] == counts[LOST] == 0, clicks.outcomes.lost[:5]
+    assert counts[RIGHT] >= 200
+    return clicks.outcomes
+
+
+async def answered(clicks: Clicks, count: int) -> None:
+    """Return when so many more clicks have been answered right."""
+    goal = clicks.outcomes.counts[RIGHT] + count
+    while clicks.outcomes.counts[RIGHT] < goal:
+        assert not clicks.outcomes.lost, clicks.outcomes.lost[:5]
+        await asyncio.sleep(0.05)
+
+
+async def there_are(service: Deployed, title: str, count: int, without: psutil.Process) -> None:
+    """Return when so many processes of this title are there, and that one is not among them."""
+    while without in (found := service.processes(title)) or len(found) < count:
+        await asyncio.sleep(0.2)
+    await ready(service)
+
+
+async def ready(service: Deployed) -> None:
+    async with httpx.AsyncClient(base_url=service.url) as client:
+        while (await client.get("/health/ready")).status_code != 200:
+            await asyncio.sleep(0.2)
+
+
+def test_a_replica_is_killed(service: Deployed) -> None:
+    async def kill(clicks: Clicks) -> None:
+        victim = service.processes(REPLICA)[0]
+        victim.kill()
+        await there_are(service, REPLICA, 2, victim)
+
+    outcomes = clicked(service, kill)
+    assert outcomes.counts[LATER] == 0  # the other replica answers for it
+
+
+def test_a_device_stops(service: Deployed, fails_once: Path) -> None:
+    async def fail(clicks: Clicks) -> None:
+        before = service.processes(REPLICA)
+        fails_once.touch()
+        while all(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in before):
+            await asyncio.sleep(0.1)
+        (victim,) = [one for one in before if not one.is_running() or one.status() == psutil.STATUS_ZOMBIE]
+        await there_are(service, REPLICA, 2, victim)
+
+    outcomes = clicked(service, fail)
+    assert outcomes.counts[LATER] == 0
+
+
+def test_an_edge_is_killed(service: Deployed) -> None:
+    async def kill(clicks: Clicks) -> None:
+        victim = service.processes(EDGE)[0]
+        victim.kill()
+        await there_are(service, EDGE, 1, victim)
+
+    outcomes = clicked(service, kill)
+    assert outcomes.counts[LATER] > 0  # there is no other
+
+
+@thorough
+def test_a_machine_is_lost(machines: Cluster, service: Deployed) -> None:
+    async def kill(clicks: Clicks) -> None:
+        lost = next(node for node in machines.workers if service.processes(REPLICA, node))
+        machines.workers.remove(lost)
+        await asyncio.to_thread(lost.kill)
+        await asyncio.to_thread(machines.add, cpus=2)
+        while len(service.processes(REPLICA)) < 2:
+            await asyncio.sleep(0.5)
+        await ready(service)
+
+    clicked(service, kill)
+
+
+@thorough
+def test_scaled_down_under_load(service: Deployed) -> None:
+    async def scale(clicks: Clicks) -> None:
+        await asyncio.to_thread(service.tell, "scale 1 1")
+        while len(service.processes(REPLICA)) > 1:
+            await asyncio.sleep(0.2)
+
+    outcomes = clicked(service, scale)
+    assert outcomes.counts[LATER] == 0
+    service.tell("scale 2 2")
+
+
+@thorough
+def test_a_slow_machine(machines: Cluster, service: Deployed) -> None:
+    """One that stands still for a while: Ray takes it for lost after its own time, and another replica answers."""
+
+    async def stand_still(clicks: Clicks) -> None:
+        victim = service.processes(REPLICA)[0]
+        victim.suspend()
+        began = time.monotonic()
+        try:
+            await answered(clicks, 200)
+        finally:
+            victim.resume()
+        print(f"200 more clicks took {time.monotonic() - began:.1f} s")
+
+    clicked(service, stand_still)
