@@ -78,7 +78,6 @@ def connected(address: str, pools: Pools) -> Iterator[Pools]:
     address: `local`, `auto` or a head's HOST:PORT. Raises ClusterError.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # read when a cluster is started: nothing is told of its use
-    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
     try:
         import ray
     except ImportError as error:

@@ -40,7 +40,7 @@ class Destination:
     def open_journal(self, header: Mapping[str, Any], *, restart: bool) -> Journal:
         """As `Journal`, with what shards have too. Raises JournalError and OSError."""
         fetch = None if self.remote is None else lambda: self._fetch(restart)
-        journal = Journal(self.folder, header, _ALL, restart=restart, fetch=fetch, also=self._tell)
+        journal = Journal(self.folder, header, _ALL, restart=restart, fetch=fetch, also=self._tell, shown=self.place)
         try:
             self.gather(journal)
             if self.remote is not None:

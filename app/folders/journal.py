@@ -51,13 +51,14 @@ class Journal:
         restart: bool,
         fetch: Callable[[], None] | None = None,
         also: Callable[[bytes], None] | None = None,
+        shown: object = None,
     ) -> None:
         """Open the folder's journal or begin one.
 
         header: how the results are made, as JSON values; what is in `header["settings"]` must be the same as before.
         outputs: names of files and folders in there that a run may write. restart: forget what is there. fetch: brings
         into the folder what is to be gone on with, once no other run writes there. also: is told every line that a
-        result adds.
+        result adds. shown: what messages call the folder, if it stands for another place.
 
         Raises JournalError where another run is writing there, where the results there were made in another way or
         where there are outputs without a journal; and OSError.
@@ -65,12 +66,13 @@ class Journal:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.path = folder / NAME
+        self._shown = shown or folder
         self._lock = os.open(folder, os.O_RDONLY)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             os.close(self._lock)
-            raise JournalError(f"{folder}: another run is writing there") from error
+            raise JournalError(f"{self._shown}: another run is writing there") from error
         self._lines: dict[str, _Line] = {}
         self._also = also
         try:
@@ -82,7 +84,7 @@ class Journal:
                 else:
                     self._read(header)
             elif known := [name for name in outputs if (folder / name).exists()]:
-                raise no_journal(folder, known[0])
+                raise no_journal(self._shown, known[0])
             if not self.path.exists():
                 with atomic_files.text_file(self.path) as file:
                     file.write(json.dumps(header) + "\n")
@@ -164,12 +166,14 @@ class Journal:
                     if isinstance(error, JournalError):
                         raise
                     raise JournalError(
-                        f"{self.path}:{number}: expected a line of a run's journal, found another; "
+                        f"{self._shown}/{NAME}:{number}: expected a line of a run's journal, found another; "
                         "--restart begins again"
                     ) from error
                 offset += len(line)
         if not number:
-            raise JournalError(f"{self.path}: expected a run's journal, found an empty file; --restart begins again")
+            raise JournalError(
+                f"{self._shown}/{NAME}: expected a run's journal, found an empty file; --restart begins again"
+            )
 
     def _compare(self, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
         differences = [
@@ -179,7 +183,7 @@ class Journal:
         ]
         if differences:
             raise JournalError(
-                f"{self.folder}: the results there were made in another way ({'; '.join(differences)}): "
+                f"{self._shown}: the results there were made in another way ({'; '.join(differences)}): "
                 "give another folder with --out, or --restart to begin again"
             )
 
