@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from app.folders.outputs import Outputs
     from app.folders.prompts import BoxPrompts
     from app.folders.sources import Sources
+    from app.results.whole_file import Make
     from app.settings import Settings
     from models.images.notes import PhotoNotes
 
@@ -114,6 +115,7 @@ def _on_ray(
 
     try:
         with connected(args.ray, _pools(args)) as pools:
+            from app.cluster import texts
             from app.cluster.folder_run import FolderRun
             from app.cluster.models import OpenModels
 
@@ -123,13 +125,20 @@ def _on_ray(
             def walk(journal: Journal, outputs: Outputs, notes: PhotoNotes) -> Summary:
                 return run.process(sources, plan.asked, journal, outputs, prompts, notes, destination)
 
-            return _carry_out(args, sources, plan, destination, walk)
+            return _carry_out(args, sources, plan, destination, walk, texts.make)
     except ClusterError as error:
         return failed(error)
 
 
-def _carry_out(args: argparse.Namespace, sources: Sources, plan: Plan, destination: Destination, walk: Walk) -> int:
-    """From the journal's first line to the last file, and what is said of it."""
+def _carry_out(
+    args: argparse.Namespace,
+    sources: Sources,
+    plan: Plan,
+    destination: Destination,
+    walk: Walk,
+    make: Make | None = None,
+) -> int:
+    """From the journal's first line to the last file, and what is said of it. make: see `Outputs.write_all`."""
     from importlib.metadata import version
 
     from app.folders import outputs
@@ -155,7 +164,7 @@ def _carry_out(args: argparse.Namespace, sources: Sources, plan: Plan, destinati
         notes = PhotoNotes(args.page)
         summary = walk(journal, writing, notes)
         order = ByUncertainty(journal) if args.order is not None else None
-        written = writing.write_all(journal, plan.class_names, order)
+        written = writing.write_all(journal, plan.class_names, order, make)
         destination.finish(journal)
         objects = sum(len(result.objects) for result in journal)
         again = f", {summary.resumed} of them from before" if summary.resumed else ""
