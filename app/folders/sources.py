@@ -63,7 +63,7 @@ def find_images(paths: Sequence[Path], *, recursive: bool, leave_out: Path) -> S
                 others.append(path)
     if not found:
         where = ", ".join(map(str, paths))
-        hint = f"; --recursive looks into its {len(folders)} folders too" if folders else ""
+        hint = f"; --recursive looks into its {len(folders)} folder{'s' * (len(folders) > 1)} too" if folders else ""
         raise SourceError(f"{where}: expected images ({', '.join(SUFFIXES)}), found none{hint}")
     root = Path(os.path.commonpath([place if place.is_dir() else place.parent for place in places]))
     notes = []
