@@ -117,7 +117,8 @@ def find_images(places: Sequence[Place], *, recursive: bool, leave_out: Place) -
         raise SourceError(str(error)) from error
     if not found.images:
         where = ", ".join(map(str, places))
-        hint = f"; --recursive looks into its {len(found.folders)} folders too" if found.folders else ""
+        plural = "s" * (len(found.folders) > 1)
+        hint = f"; --recursive looks into its {len(found.folders)} folder{plural} too" if found.folders else ""
         raise SourceError(f"{where}: expected images ({', '.join(SUFFIXES)}), found none{hint}")
     images = sorted((SourceImage(path, name) for name, path in found.images.items()), key=lambda one: one.name)
     for image in images:
