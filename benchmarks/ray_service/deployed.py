@@ -29,7 +29,9 @@ def main(address: str, port: int, wanted: dict[str, Any]) -> None:
     def size(fewest: int, most: int) -> Size:
         return Size(fewest, most, 0.0, wanted.get("cpus", 0.01))
 
-    ray.init(address, log_to_driver=False, configure_logging=False)
+    # Of a cluster that is made here, Ray is told of as many processors as its books need.
+    cpus = {"num_cpus": 64, "include_dashboard": False} if address == "local" else {}
+    ray.init(address, log_to_driver=False, configure_logging=False, **cpus)
     start_proxies(settings, port, ProxyLocation.HeadOnly)
     deploy(settings, size(wanted["fewest"], wanted["most"]), source(costs))
     _say("ready")
