@@ -2,7 +2,8 @@
 
     python -m benchmarks.ray_service.deployed ADDRESS PORT '{"fewest": 1, "most": 1, ...}'
 
-It writes `ready` when the service answers, and again after each line that it reads: `scale FEWEST MOST` or `stop`.
+It writes `ready` when the service answers, and again after each line that it reads: `scale FEWEST MOST IDLE_S`, or
+`stop`.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ def main(address: str, port: int, wanted: dict[str, Any]) -> None:
     costs = Costs(wanted.get("encode_s", 0.05), wanted.get("decode_s", 0.002), _path(wanted.get("fails_once")))
     settings = Settings(host="127.0.0.1", port=port, **wanted.get("settings", {}))
 
-    def size(fewest: int, most: int) -> Size:
-        return Size(fewest, most, 0.0, wanted.get("cpus", 0.01))
+    def size(fewest: int, most: int, idle_s: float = 600) -> Size:
+        return Size(fewest, most, 0.0, wanted.get("cpus", 0.01), idle_s)
 
     # Of a cluster that is made here, Ray is told of as many processors as its books need.
     cpus = {"num_cpus": 64, "include_dashboard": False} if address == "local" else {}

@@ -17,7 +17,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.app.conftest import ModelFolders, Service, answer, http, model_folders, serving
+from tests.app.conftest import ModelFolders, Service, model_folders, serving
 from tests.app.contract.test_bad_input import test_every_scoring_route_explains_bad_input
 from tests.app.http.test_routes import (
     test_every_answer_has_the_scoring_servers_headers,
@@ -25,6 +25,7 @@ from tests.app.http.test_routes import (
     test_the_routers_errors_have_the_same_form,
     test_version_says_what_is_served,
 )
+from tests.app.same_answers import assert_same
 from tests.app.scoring_requests import OTHER, PICTURE, encoded, picture, row, to_sam, to_yolof
 from tests.app.test_service import (
     test_boxes_are_azures,
@@ -34,8 +35,6 @@ from tests.app.test_service import (
 )
 
 __all__ = [
-    "answer",
-    "http",
     "model_folders",
     "test_boxes_are_azures",
     "test_concurrent_requests_get_their_own_answers",
@@ -63,6 +62,24 @@ def service(model_folders: ModelFolders, tmp_path_factory: pytest.TempPathFactor
     }
     with serving(tmp_path_factory.mktemp("service") / "service.log", settings, on_ray=True) as started:
         yield started
+
+
+@pytest.fixture(scope="module")
+def http(service: Service) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=service.url, timeout=60) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def answer(http: httpx.Client) -> Callable[..., Any]:
+    """The JSON that a request is answered with, which must be a 200."""
+
+    def post(content: dict[str, Any], path: str = "/score") -> Any:
+        response = http.post(path, json=content)
+        assert response.status_code == 200, response.text
+        return response.json()
+
+    return post
 
 
 def in_work(figures: str) -> float:
@@ -106,7 +123,7 @@ def test_a_request_may_name_photos_that_different_replicas_have(
     references = [http.post("/images", content=photo).json()["image"] for photo in photos]
     rows = [row(reference, points="[[[20, 20]]]") for reference in references]
     together = answer(to_sam(*rows))
-    assert together == [answer(to_sam(one))[0] for one in rows]
+    assert_same(together, [answer(to_sam(one))[0] for one in rows])
     gone = "sha256:" + 64 * "0"
     response = http.post("/score", json=to_sam(rows[0], row(gone, points="[[[20, 20]]]")))
     assert response.status_code == 410 and response.json()["message"].startswith("row 1, image: ")

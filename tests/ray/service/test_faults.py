@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 
 import httpx
@@ -44,12 +44,14 @@ def service(machines: Cluster, fails_once: Path) -> Iterator[Deployed]:
         started.tell("stop")
 
 
-def clicked(service: Deployed, break_it: Callable[[Clicks], Awaitable[None]]) -> Outcomes:
+def clicked(
+    service: Deployed, break_it: Callable[[Clicks], Awaitable[None]], clients: Sequence[int] = CLIENTS
+) -> Outcomes:
     """What becomes of clicks while something breaks. break_it: returns when what was broken is mended."""
     clicks = Clicks(service.url)
 
     async def run() -> None:
-        async with clicks.client, clicks.all_the_while(CLIENTS):
+        async with clicks.client, clicks.all_the_while(clients):
             await answered(clicks, 100)
             await break_it(clicks)
             await answered(clicks, 100)
@@ -131,15 +133,33 @@ def test_a_machine_is_lost(machines: Cluster, service: Deployed) -> None:
 
 
 @thorough
-def test_scaled_down_under_load(service: Deployed) -> None:
-    async def scale(clicks: Clicks) -> None:
-        await asyncio.to_thread(service.tell, "scale 1 1")
-        while len(service.processes(REPLICA)) > 1:
+def test_scaled_up_and_down_under_load(service: Deployed) -> None:
+    service.tell("scale 1 2 1")
+
+    async def there_are(count: int) -> None:
+        while len(service.processes(REPLICA)) != count:
             await asyncio.sleep(0.2)
 
-    outcomes = clicked(service, scale)
+    async def scale(clicks: Clicks) -> None:
+        async with clicks.all_the_while(range(100, 116)):
+            await there_are(2)
+            await answered(clicks, 100)
+        await there_are(1)
+
+    outcomes = clicked(service, scale, clients=range(2))
     assert outcomes.counts[LATER] == 0
-    service.tell("scale 2 2")
+    service.tell("scale 2 2 600")
+
+
+@thorough
+def test_deployed_anew_under_load(service: Deployed) -> None:
+    async def deploy(clicks: Clicks) -> None:
+        before = service.processes(REPLICA)
+        await asyncio.to_thread(service.tell, "scale 2 2 600")
+        assert not set(before) & set(service.processes(REPLICA))
+
+    outcomes = clicked(service, deploy)
+    assert outcomes.counts[LATER] == 0
 
 
 @thorough
