@@ -33,7 +33,7 @@ def main(address: str, port: int, wanted: dict[str, Any]) -> None:
     # Of a cluster that is made here, Ray is told of as many processors as its books need.
     cpus = {"num_cpus": 64, "include_dashboard": False} if address == "local" else {}
     ray.init(address, log_to_driver=False, configure_logging=False, **cpus)
-    start_proxies(settings, port, ProxyLocation.HeadOnly)
+    start_proxies(settings, port, ProxyLocation(wanted.get("proxies", "HeadOnly")))
     deploy(settings, size(wanted["fewest"], wanted["most"]), source(costs))
     _say("ready")
     for line in sys.stdin:
