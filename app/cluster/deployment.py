@@ -69,9 +69,7 @@ def application(settings: Settings, size: Size, source: Source = THEIRS) -> Appl
         ),
         max_ongoing_requests=most + _BESIDES,
         max_queued_requests=-1,
-        request_router_config=RequestRouterConfig(
-            request_router_class=ByPhoto, request_router_kwargs={"many": settings.ray_replica_requests}
-        ),
+        request_router_config=RequestRouterConfig(request_router_class=ByPhoto),
         graceful_shutdown_timeout_s=seconds,
         graceful_shutdown_wait_loop_s=0.5,
         health_check_period_s=2,

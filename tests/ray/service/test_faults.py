@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks.ray_service.clicking import LATER, LOST, RIGHT, WRONG, Clicks, Outcomes
 from tests.ray.nodes import Cluster, cluster
@@ -116,6 +117,46 @@ def test_an_edge_is_killed(service: Deployed) -> None:
 
     outcomes = clicked(service, kill)
     assert outcomes.counts[LATER] > 0  # there is no other
+
+
+def test_who_goes_is_forgotten(service: Deployed) -> None:
+    """Work that nobody waits for any more is dropped in the replicas."""
+    clicks = Clicks(service.url)
+
+    async def figure(name: str, **labels: str) -> float:
+        figures = (await clicks.client.get("/metrics")).text
+        samples = [one for family in text_string_to_metric_families(figures) for one in family.samples]
+        return sum(one.value for one in samples if one.name == name and labels.items() <= one.labels.items())
+
+    async def encoded() -> float:
+        return await figure("box2mask_batch_size_sum", kind="encode")
+
+    async def run() -> None:
+        async with clicks.client:
+            before = await encoded()
+            waiting = [asyncio.create_task(clicks.click(1000 + number, 1, 1)) for number in range(48)]
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            for one in waiting:
+                one.cancel()
+            await asyncio.wait(waiting)
+            while await figure("box2mask_requests_in_work") or await figure("box2mask_device_jobs"):
+                await asyncio.sleep(0.05)
+            assert await encoded() - before < 36
+
+    asyncio.run(asyncio.wait_for(run(), PATIENCE_S))
+
+
+def test_who_comes_too_much_is_told_when_to_come_again(service: Deployed) -> None:
+    clicks = Clicks(service.url)
+
+    async def run() -> None:
+        async with clicks.client:
+            await asyncio.gather(*(clicks.click(2000 + number, 1, 1) for number in range(160)))
+
+    asyncio.run(asyncio.wait_for(run(), PATIENCE_S))
+    counts = clicks.outcomes.counts
+    assert counts[WRONG] == counts[LOST] == 0
+    assert counts[RIGHT] >= 64 and counts[LATER] >= 1
 
 
 @thorough
