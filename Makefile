@@ -128,6 +128,7 @@ label-studio-test: setup $(LABEL_STUDIO_STAMP)
 # All tests on a real Ray cluster of several nodes; `make test` has those that take under two minutes.
 ray-test: setup $(S3_STAMP)
 	RAY_TESTS=all OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest tests/ray
+	BOX2MASK_TEST_SERVICE=ray OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest tests/app
 
 # The tests that hold in any number format, in bfloat16: meant for processors that multiply it, as others take six times as long.
 test-bfloat16: setup

@@ -191,7 +191,8 @@ def create_app(
             source = _image_or_url(http, bytes(body))
             kept = await _while_connected(http, answering.keep_image(client, source))
         if ahead.embed:
-            app.state.ahead.begin(answering, client, kept["image"], exif_orientation=ahead.exif_orientation)
+            how = {"exif_orientation": ahead.exif_orientation}
+            app.state.ahead.begin(client, partial(answering.embed_ahead, client, kept["image"], **how))
         return JSONResponse(kept)
 
     async def kept_image(http: HttpRequest) -> Response:

@@ -233,8 +233,8 @@ class Settings(BaseSettings):
         8,
         gt=0,
         description=(
-            "With `serve --ray`: number of requests in work that one replica is for; with more of them, photos go to "
-            "the next replica, and further replicas are started"
+            "With `serve --ray`: number of requests in work that one replica is for; with more of them, further "
+            "replicas are started"
         ),
     )
     ray_replica_gpus: float | None = Field(

@@ -30,12 +30,16 @@ _BESIDES = 4096
 
 @dataclass(frozen=True)
 class Size:
-    """How many replicas there are, and what Ray reserves for each of them."""
+    """How many replicas there are, and what Ray reserves for each of them.
+
+    idle_s: seconds of little work, after which one is taken away.
+    """
 
     fewest: int
     most: int
     gpus: float
     cpus: float
+    idle_s: float = 600
 
     @classmethod
     def of(cls, settings: Settings, cluster: dict[str, float]) -> Size:
@@ -61,12 +65,11 @@ def application(settings: Settings, size: Size, source: Source = THEIRS) -> Appl
             min_replicas=size.fewest,
             max_replicas=size.most,
             target_ongoing_requests=settings.ray_replica_requests,
+            downscale_delay_s=size.idle_s,
         ),
         max_ongoing_requests=most + _BESIDES,
         max_queued_requests=-1,
-        request_router_config=RequestRouterConfig(
-            request_router_class=ByPhoto, request_router_kwargs={"many": settings.ray_replica_requests}
-        ),
+        request_router_config=RequestRouterConfig(request_router_class=ByPhoto),
         graceful_shutdown_timeout_s=seconds,
         graceful_shutdown_wait_loop_s=0.5,
         health_check_period_s=2,

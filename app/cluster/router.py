@@ -7,8 +7,6 @@ waits in the router, where one photo's requests would hold up all others'.
 
 from __future__ import annotations
 
-from typing import Any
-
 from ray.serve._private.common import ReplicaID
 from ray.serve._private.request_router.common import PendingRequest
 from ray.serve._private.request_router.replica_wrapper import RunningReplica
@@ -16,6 +14,9 @@ from ray.serve.experimental.consistent_hash_router import ConsistentHashRouter
 
 # Before a key whose request only one replica can answer: it is named by what was sent to that replica.
 STAY = "stay:"
+# A replica may have so many times as much in work as the mean of all; and always a few requests, among which chance
+# decides.
+_UNEVEN, _FEW = 1.5, 4
 
 
 def session(key: str, passed_over: int = 0) -> str:
@@ -26,14 +27,9 @@ def session(key: str, passed_over: int = 0) -> str:
 class ByPhoto(ConsistentHashRouter):
     """Chooses by `session`'s key: a photo's, after STAY where the request has to go where the photo is.
 
-    Others go on to the next on the ring, always the same ones in the same order, where a replica has as many requests
-    in work as it is for; and where all have, to the first again.
+    Others go on to the next on the ring, always the same ones in the same order, where a replica has clearly more to do
+    than the others: consistent hashing with bounded loads, https://arxiv.org/abs/1608.01350.
     """
-
-    def initialize_state(self, **kwargs: Any) -> None:
-        """many: requests in work of a replica, from which on others are asked."""
-        self._many: int = kwargs.pop("many")
-        super().initialize_state(**kwargs)
 
     async def choose_replicas(
         self, candidate_replicas: list[RunningReplica], pending_request: PendingRequest | None = None
@@ -52,7 +48,9 @@ class ByPhoto(ConsistentHashRouter):
         ranked = ranked[first:] + ranked[:first]
         if key.startswith(STAY):
             return [[one] for one in ranked[:1]]
-        free = [one for one in ranked if self._in_work(one.replica_id) < self._many]
+        loads = [self._in_work(one.replica_id) for one in ranked]
+        most = max(_FEW, _UNEVEN * (sum(loads) + 1) / max(1, len(loads)))
+        free = [one for one, load in zip(ranked, loads, strict=True) if load < most]
         return [[one] for one in free + [one for one in ranked if one not in free]]
 
     def _in_work(self, replica_id: ReplicaID) -> int:

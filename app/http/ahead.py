@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 
 from app.errors import ServiceError
 from app.http.admission import Admission
 from app.scoring.waiting import within
-from app.serving.answering import Answering
 
 log = logging.getLogger("box2mask")
 
@@ -26,9 +26,9 @@ class Ahead:
         self._seconds = seconds
         self.tasks: set[asyncio.Task[None]] = set()
 
-    def begin(self, answering: Answering, client: str, reference: str, *, exif_orientation: bool) -> None:
-        """Begin with an image that this client has sent."""
-        task = asyncio.create_task(self._embed(answering, client, reference, exif_orientation))
+    def begin(self, client: str, embed: Callable[[], Awaitable[None]]) -> None:
+        """Begin with an image that this client has sent. embed: encodes it, and keeps what it finds."""
+        task = asyncio.create_task(self._embed(client, embed))
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
 
@@ -38,14 +38,14 @@ class Ahead:
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
 
-    async def _embed(self, answering: Answering, client: str, reference: str, exif_orientation: bool) -> None:
+    async def _embed(self, client: str, embed: Callable[[], Awaitable[None]]) -> None:
         if not self._admission.has_two_places(client):
             log.info("a photo was not encoded ahead: there was no room")
             return
         try:
             with self._admission.admit(client):
                 async with within(self._seconds):
-                    await answering.embed_ahead(client, reference, exif_orientation=exif_orientation)
+                    await embed()
         except ServiceError as error:  # what its message quotes stays out of the log
             log.info("a photo was not encoded ahead: %s", type(error).__name__)
         except Exception as error:  # nobody waits for it, and the click that comes is told

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from mmap import mmap
-from typing import Any
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
@@ -18,13 +18,39 @@ from app.contract.amount import LITTLE
 from app.errors import BadRequest, Unavailable
 from app.http import access
 from app.label_studio.backend import Asked, read_request
-from app.serving.answering import Answering
 
 PREFIX = "/label-studio"
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 Body = bytearray | mmap
 Let = Callable[[HttpRequest], AbstractAsyncContextManager[Body]]
 Work = Coroutine[Any, Any, bytes]
+
+
+class Predicting(Protocol):
+    """What these routes need of whoever has the models."""
+
+    async def healthy(self) -> bool:
+        """Whether there are models that compute."""
+        ...
+
+    async def aside_if(self, large: bool, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call a function, beside the event loop where it is much work."""
+        ...
+
+    async def label_studio_version(self, config: str | None) -> str:
+        """Which version of predictions a project with this labelling interface gets."""
+        ...
+
+    async def label_studio_versions(self) -> list[str]:
+        """Those that projects were told, newest first."""
+        ...
+
+    async def label_studio_predict(self, asked: Asked, client: str) -> bytes:
+        """Predictions, or what a smart tool has drawn, as JSON."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -36,7 +62,7 @@ class Routes:
     for it.
     """
 
-    answering: Answering
+    answering: Predicting
     let_in: Let
     read: Let
     in_time: Callable[[], AbstractAsyncContextManager[None]]

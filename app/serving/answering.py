@@ -5,22 +5,20 @@ Knows nothing of HTTP. client: whoever asks, "" where nobody is told apart.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol, TypeVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from app.label_studio.routes import Predicting
 
 if TYPE_CHECKING:
     from app.contract.schemas import Request
-    from app.label_studio.backend import Asked
     from app.serving.reloading import NewModels
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 # The scorer's methods that requests are answered by.
 Way = Literal["by_columns", "detect", "segment", "detect_and_segment"]
 
 
-class Answering(Protocol):
+class Answering(Predicting, Protocol):
     """Answers by the models. For one event loop.
 
     Every method that answers raises ServiceError for what is told to the client.
@@ -35,12 +33,6 @@ class Answering(Protocol):
 
     async def aclose(self) -> None:
         """Let go of the models; whoever still waits for them gets Unavailable."""
-
-    async def healthy(self) -> bool:
-        """Whether there are models that compute."""
-
-    async def aside_if(self, large: bool, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call a function, beside the event loop where it is much work."""
 
     async def answer(self, way: Way, request: Request) -> bytes:
         """A request's answer, as JSON."""
@@ -66,14 +58,5 @@ class Answering(Protocol):
     async def reload(self, new: NewModels) -> None:
         """Load models anew; those before answer until these do."""
 
-    async def label_studio_version(self, config: str | None) -> str:
-        """Which version of predictions a project with this labelling interface gets."""
-
-    async def label_studio_versions(self) -> list[str]:
-        """Those that projects were told, newest first."""
-
     async def metrics_text(self, accept: str) -> tuple[bytes, str] | None:
         """All processes' figures and their content type, in the form that `Accept` asks for; None of this one alone."""
-
-    async def label_studio_predict(self, asked: Asked, client: str) -> bytes:
-        """Predictions, or what a smart tool has drawn, as JSON."""

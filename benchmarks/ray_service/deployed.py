@@ -2,7 +2,8 @@
 
     python -m benchmarks.ray_service.deployed ADDRESS PORT '{"fewest": 1, "most": 1, ...}'
 
-It writes `ready` when the service answers, and again after each line that it reads: `scale FEWEST MOST` or `stop`.
+It writes `ready` when the service answers, and again after each line that it reads: `scale FEWEST MOST IDLE_S`, or
+`stop`.
 """
 
 from __future__ import annotations
@@ -26,11 +27,13 @@ def main(address: str, port: int, wanted: dict[str, Any]) -> None:
     costs = Costs(wanted.get("encode_s", 0.05), wanted.get("decode_s", 0.002), _path(wanted.get("fails_once")))
     settings = Settings(host="127.0.0.1", port=port, **wanted.get("settings", {}))
 
-    def size(fewest: int, most: int) -> Size:
-        return Size(fewest, most, 0.0, wanted.get("cpus", 0.01))
+    def size(fewest: int, most: int, idle_s: float = 600) -> Size:
+        return Size(fewest, most, 0.0, wanted.get("cpus", 0.01), idle_s)
 
-    ray.init(address, log_to_driver=False, configure_logging=False)
-    start_proxies(settings, port, ProxyLocation.HeadOnly)
+    # Of a cluster that is made here, Ray is told of as many processors as its books need.
+    cpus = {"num_cpus": 64, "include_dashboard": False} if address == "local" else {}
+    ray.init(address, log_to_driver=False, configure_logging=False, **cpus)
+    start_proxies(settings, port, ProxyLocation(wanted.get("proxies", "HeadOnly")))
     deploy(settings, size(wanted["fewest"], wanted["most"]), source(costs))
     _say("ready")
     for line in sys.stdin:

@@ -42,7 +42,8 @@ class DeviceLost(BaseException):
 class Sleeping:
     """Satisfies `models.segmenter.protocol.Segmenter` as far as the service needs it."""
 
-    image_size, mask_side, fast = 64, 16, False
+    # One photo at a time, as SAM's encoder on a processor.
+    image_size, mask_side, fast = 1024, 16, False
     device, dtype = torch.device("cpu"), torch.float32
 
     def __init__(self, costs: Costs) -> None:

@@ -27,6 +27,7 @@ SECTIONS = {
     "Run it": (
         "settings.md",
         "deploy.md",
+        "scale.md",
         "mlflow.md",
         "onnx.md",
         "weights.md",

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 
 import httpx
 import psutil
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks.ray_service.clicking import LATER, LOST, RIGHT, WRONG, Clicks, Outcomes
 from tests.ray.nodes import Cluster, cluster
@@ -44,12 +45,14 @@ def service(machines: Cluster, fails_once: Path) -> Iterator[Deployed]:
         started.tell("stop")
 
 
-def clicked(service: Deployed, break_it: Callable[[Clicks], Awaitable[None]]) -> Outcomes:
+def clicked(
+    service: Deployed, break_it: Callable[[Clicks], Awaitable[None]], clients: Sequence[int] = CLIENTS
+) -> Outcomes:
     """What becomes of clicks while something breaks. break_it: returns when what was broken is mended."""
     clicks = Clicks(service.url)
 
     async def run() -> None:
-        async with clicks.client, clicks.all_the_while(CLIENTS):
+        async with clicks.client, clicks.all_the_while(clients):
             await answered(clicks, 100)
             await break_it(clicks)
             await answered(clicks, 100)
@@ -116,6 +119,46 @@ def test_an_edge_is_killed(service: Deployed) -> None:
     assert outcomes.counts[LATER] > 0  # there is no other
 
 
+def test_who_goes_is_forgotten(service: Deployed) -> None:
+    """Work that nobody waits for any more is dropped in the replicas."""
+    clicks = Clicks(service.url)
+
+    async def figure(name: str, **labels: str) -> float:
+        figures = (await clicks.client.get("/metrics")).text
+        samples = [one for family in text_string_to_metric_families(figures) for one in family.samples]
+        return sum(one.value for one in samples if one.name == name and labels.items() <= one.labels.items())
+
+    async def encoded() -> float:
+        return await figure("box2mask_batch_size_sum", kind="encode")
+
+    async def run() -> None:
+        async with clicks.client:
+            before = await encoded()
+            waiting = [asyncio.create_task(clicks.click(1000 + number, 1, 1)) for number in range(48)]
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            for one in waiting:
+                one.cancel()
+            await asyncio.wait(waiting)
+            while await figure("box2mask_requests_in_work") or await figure("box2mask_device_jobs"):
+                await asyncio.sleep(0.05)
+            assert await encoded() - before < 36
+
+    asyncio.run(asyncio.wait_for(run(), PATIENCE_S))
+
+
+def test_who_comes_too_much_is_told_when_to_come_again(service: Deployed) -> None:
+    clicks = Clicks(service.url)
+
+    async def run() -> None:
+        async with clicks.client:
+            await asyncio.gather(*(clicks.click(2000 + number, 1, 1) for number in range(160)))
+
+    asyncio.run(asyncio.wait_for(run(), PATIENCE_S))
+    counts = clicks.outcomes.counts
+    assert counts[WRONG] == counts[LOST] == 0
+    assert counts[RIGHT] >= 64 and counts[LATER] >= 1
+
+
 @thorough
 def test_a_machine_is_lost(machines: Cluster, service: Deployed) -> None:
     async def kill(clicks: Clicks) -> None:
@@ -131,15 +174,33 @@ def test_a_machine_is_lost(machines: Cluster, service: Deployed) -> None:
 
 
 @thorough
-def test_scaled_down_under_load(service: Deployed) -> None:
-    async def scale(clicks: Clicks) -> None:
-        await asyncio.to_thread(service.tell, "scale 1 1")
-        while len(service.processes(REPLICA)) > 1:
+def test_scaled_up_and_down_under_load(service: Deployed) -> None:
+    service.tell("scale 1 2 1")
+
+    async def there_are(count: int) -> None:
+        while len(service.processes(REPLICA)) != count:
             await asyncio.sleep(0.2)
 
-    outcomes = clicked(service, scale)
+    async def scale(clicks: Clicks) -> None:
+        async with clicks.all_the_while(range(100, 116)):
+            await there_are(2)
+            await answered(clicks, 100)
+        await there_are(1)
+
+    outcomes = clicked(service, scale, clients=range(2))
     assert outcomes.counts[LATER] == 0
-    service.tell("scale 2 2")
+    service.tell("scale 2 2 600")
+
+
+@thorough
+def test_deployed_anew_under_load(service: Deployed) -> None:
+    async def deploy(clicks: Clicks) -> None:
+        before = service.processes(REPLICA)
+        await asyncio.to_thread(service.tell, "scale 2 2 600")
+        assert not set(before) & set(service.processes(REPLICA))
+
+    outcomes = clicked(service, deploy)
+    assert outcomes.counts[LATER] == 0
 
 
 @thorough
@@ -157,3 +218,30 @@ def test_a_slow_machine(machines: Cluster, service: Deployed) -> None:
         print(f"200 more clicks took {time.monotonic() - began:.1f} s")
 
     clicked(service, stand_still)
+
+
+@thorough
+def test_the_head_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a copy of what it knows, there is no head again; what it had started goes on for a while."""
+    for name, value in environment().items():
+        monkeypatch.setenv(name, value)
+    with (
+        cluster(head_cpus=0, workers=2, cpus=2) as started,
+        deployed(started, fewest=2, most=2, cpus=1.5, proxies="EveryNode") as service,
+    ):
+        clicks = Clicks(service.url)
+
+        async def run() -> float:
+            async with clicks.client, clicks.all_the_while(range(4)):
+                await answered(clicks, 50)
+                await asyncio.to_thread(started.head.kill)
+                began, before = time.monotonic(), clicks.outcomes.counts[RIGHT]
+                while clicks.outcomes.counts[RIGHT] < before + 300:
+                    await asyncio.sleep(0.05)
+                return time.monotonic() - began
+
+        seconds = asyncio.run(asyncio.wait_for(run(), PATIENCE_S))
+        counts = clicks.outcomes.counts
+        print(f"{dict(counts)}; 300 clicks without a head took {seconds:.1f} s; {clicks.outcomes.lost[:2]}")
+        assert counts[WRONG] == 0
+        assert counts[LOST] <= 4  # connections to the head's own proxy
