@@ -2,8 +2,8 @@
 
     python -m benchmarks.ray_batch --scenes 2000 --turns 1 > benchmarks/results/ray-batch.md
 
-Both have two networks at work at once, each with one thread. Runs go in turns. The memory is that of the process that the
-command is, which holds no photo: on Ray's side as read when 200 photos are done, and when all are.
+Both have two networks at work at once, each with one thread. Runs go in turns. The memory is that of the process that
+the command is, which on Ray's side holds no photo: when 200 photos are done, and when all are.
 """
 
 from __future__ import annotations
@@ -21,8 +21,6 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-import psutil
 
 from models.demo.dataset import draw_dataset
 
@@ -50,7 +48,6 @@ def run(photos: Path, out: Path, options: list[str], threads: int, marks: tuple[
     begin = time.perf_counter()
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     ran = Ran(0.0, 0.0)
-    watched = psutil.Process(process.pid)
     ended = threading.Event()
 
     def watch() -> None:
@@ -60,10 +57,7 @@ def run(photos: Path, out: Path, options: list[str], threads: int, marks: tuple[
                 ran.first = time.perf_counter() - begin
             for mark in marks:
                 if done >= mark and mark not in ran.memory:
-                    try:
-                        ran.memory[mark] = watched.memory_info().rss / 1e6
-                    except psutil.Error:
-                        return
+                    ran.memory[mark] = resident_mb(process.pid)
 
     watching = threading.Thread(target=watch)
     watching.start()
@@ -74,6 +68,15 @@ def run(photos: Path, out: Path, options: list[str], threads: int, marks: tuple[
     if process.returncode:
         raise RuntimeError(errors.decode())
     return ran
+
+
+def resident_mb(pid: int) -> float:
+    """What a process has of the memory; nan when it has ended."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except FileNotFoundError:
+        return math.nan
+    return next((int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmRSS")), math.nan)
 
 
 def done_of(out: Path) -> int:
