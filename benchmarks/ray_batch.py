@@ -9,6 +9,7 @@ the command is, which on Ray's side holds no photo: when 200 photos are done, an
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
 import os
@@ -22,6 +23,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil  # type: ignore[import-untyped]
+
 from models.demo.dataset import draw_dataset
 
 TOLERANCE = 1e-4
@@ -34,10 +37,12 @@ MODELS = {
 
 @dataclass
 class Ran:
-    """seconds: from start to end. first: until the first result. memory: MB of the process when so many were done."""
+    """seconds: from start to end. first: until the first result. cpu: of it and all processes under it.
+    memory: MB of the process when so many were done."""
 
     seconds: float
     first: float
+    cpu: float = 0.0
     memory: dict[int, float] = field(default_factory=dict)
 
 
@@ -49,9 +54,15 @@ def run(photos: Path, out: Path, options: list[str], threads: int, marks: tuple[
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     ran = Ran(0.0, 0.0)
     ended = threading.Event()
+    of_each: dict[int, float] = {}
 
     def watch() -> None:
-        while not ended.wait(0.2):
+        while not ended.wait(0.5):
+            with contextlib.suppress(psutil.Error):
+                watched = psutil.Process(process.pid)
+                for one in [watched, *watched.children(recursive=True)]:
+                    with contextlib.suppress(psutil.Error):
+                        of_each[one.pid] = sum(one.cpu_times()[:2])
             done = done_of(out)
             if done and not ran.first:
                 ran.first = time.perf_counter() - begin
@@ -65,6 +76,7 @@ def run(photos: Path, out: Path, options: list[str], threads: int, marks: tuple[
     ran.seconds = time.perf_counter() - begin
     ended.set()
     watching.join()
+    ran.cpu = sum(of_each.values())
     if process.returncode:
         raise RuntimeError(errors.decode())
     return ran
@@ -134,15 +146,16 @@ def main() -> None:
                 print(f"{name}: {ran[-1]}", file=sys.stderr)
             unlike.update(differences(root / f"here{turn}", root / f"ray{turn}"))
     print(f"{args.scenes} drawn scenes, demo models, float32, {os.cpu_count()} cores, {args.turns} turns each\n")
-    print("| | seconds | until the first result | from there to the end | MB at 200 | MB at the end |")
-    print("|---|---|---|---|---|---|")
+    print("| | seconds | until the first result | from there to the end | CPU seconds | MB at 200 | MB at the end |")
+    print("|---|---|---|---|---|---|---|")
     for name, ran in (("`box2mask run`", here), ("`--ray local --actors 2`", there)):
-        seconds, first = (statistics.median(getattr(one, what) for one in ran) for what in ("seconds", "first"))
+        seconds, first, cpu = (statistics.median(getattr(one, it) for one in ran) for it in ("seconds", "first", "cpu"))
         memory = " | ".join(f"{ran[-1].memory.get(mark, math.nan):.0f}" for mark in marks)
-        print(f"| {name} | {seconds:.1f} | {first:.1f} | {seconds - first:.1f} | {memory} |")
+        print(f"| {name} | {seconds:.1f} | {first:.1f} | {seconds - first:.1f} | {cpu:.1f} | {memory} |")
     ratio = statistics.median(a.seconds / b.seconds for a, b in zip(there, here, strict=True))
     warm = statistics.median((a.seconds - a.first) / (b.seconds - b.first) for a, b in zip(there, here, strict=True))
-    print(f"\nRay's time by the other: {ratio:.3f}; from the first result on: {warm:.3f}.")
+    work = statistics.median(a.cpu / b.cpu for a, b in zip(there, here, strict=True))
+    print(f"\nRay's time by the other: {ratio:.3f}; from the first result on: {warm:.3f}; CPU seconds: {work:.3f}.")
     print(f"Files that are not the same: {', '.join(sorted(unlike)) or 'none'}.")
 
 

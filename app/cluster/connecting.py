@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -83,6 +84,8 @@ def connected(address: str, pools: Pools) -> Iterator[Pools]:
     except ImportError as error:
         raise ClusterError("--ray: needs Ray: pip install 'box2mask[ray]'") from error
     options: dict[str, Any] = {"address": address}
+    if address not in (LOCAL, "auto"):
+        _knock(address)
     if address == LOCAL:
         options |= _of_this_machine(pools)
     try:
@@ -106,6 +109,17 @@ def _of_this_machine(pools: Pools) -> dict[str, Any]:
         "include_dashboard": False,
         "object_store_memory": _LOCAL_STORE_BYTES,
     }
+
+
+def _knock(address: str) -> None:
+    """Ray itself tries a head that is not there for minutes. Raises ClusterError."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal():
+        raise ClusterError(f"--ray {address}: expected local, auto or the head's HOST:PORT")
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except (OSError, OverflowError) as error:
+        raise ClusterError(f"--ray {address}: there is no such cluster: {error}") from error
 
 
 def _first_line(error: Exception) -> str:

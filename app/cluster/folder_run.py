@@ -19,7 +19,7 @@ import ray.data
 from tqdm import tqdm
 
 from app.cluster.connecting import READING_CPUS, WRITING_CPUS, ClusterError, Pool, Pools
-from app.cluster.models import Known, ModelsError, OpenModels, known
+from app.cluster.models import Known, OpenModels, known
 from app.cluster.stages import Find, Job, read, rows_of, write
 from app.folders import storage
 from app.folders.batch import Summary, failures
@@ -37,6 +37,9 @@ _MOST_OF_A_BLOCK, _BLOCKS_OF_AN_ACTOR = 32, 50
 _CALLS_AT_ONCE = 2  # of a process with models: while one block ends, the next keeps the networks busy
 
 Open = Callable[[], Predictor]
+
+# Errors that say in a sentence what to do. Ray hands on the text of a traceback, and seldom the error itself.
+_TOLD = ("app.cluster.models.ModelsError", "OSError", "FileNotFoundError", "PermissionError")
 
 
 class FolderRun:
@@ -152,7 +155,8 @@ def _ask(opens: Open, pool: Pool) -> Known:
         finally:
             predictor.close()
 
-    task = ray.remote(num_cpus=pool.cpus, num_gpus=pool.gpus, max_calls=1)(tell)
+    # Without a GPU to be given back the process stays, and is an actor's next, its libraries imported.
+    task = ray.remote(num_cpus=pool.cpus, num_gpus=pool.gpus)(tell)
     try:
         return ray.get(task.remote())
     except ray.exceptions.RayError as error:
@@ -160,12 +164,10 @@ def _ask(opens: Open, pool: Pool) -> Known:
 
 
 def _sentence(error: BaseException) -> str:
-    """What the user is to know of an error in another process: what our own code there said, or Ray's first line."""
-    reason: BaseException | None = error
-    while reason is not None:
-        cause = getattr(reason, "cause", None) or reason.__cause__
-        if isinstance(reason, ModelsError | OSError):
-            return str(reason)
-        reason = cause if isinstance(cause, BaseException) else None
-    lines = [line for line in str(error).strip().splitlines() if line.strip()]
-    return f"the cluster: {lines[-1].strip()}" if lines else type(error).__name__
+    """What the user is to know of an error in another process: what our own code there said, or Ray's last line."""
+    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
+    for line in reversed(lines):
+        name, _, text = line.partition(": ")
+        if name.endswith(_TOLD):
+            return text
+    return f"the cluster: {lines[-1]}" if lines else type(error).__name__

@@ -29,11 +29,10 @@ OPTIONS = ("--actors", "2", "--actor-cpus", "0.7")
 def table(request: pytest.FixtureRequest) -> Iterator[dict[str, tuple[Toll, float]]]:
     rows: dict[str, tuple[Toll, float]] = {}
     yield rows
-    reporter = request.config.pluginmanager.getplugin("terminalreporter")
-    if reporter is not None and rows:
-        lines = ["", "| fault | lost | doubled | wrong | seconds to the next results |", "|---|---|---|---|---|"]
-        lines += [f"| {name} | {t.lost} | {t.doubled} | {t.wrong} | {s:.1f} |" for name, (t, s) in rows.items()]
-        reporter.write_line("\n".join(lines))
+    lines = ["", "| fault | lost | doubled | wrong | seconds to the next results |", "|---|---|---|---|---|"]
+    lines += [f"| {name} | {t.lost} | {t.doubled} | {t.wrong} | {s:.1f} |" for name, (t, s) in rows.items()]
+    with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+        print("\n".join(lines))
 
 
 @pytest.fixture
