@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
+import socket
 import threading
 
 import ray
@@ -22,6 +24,7 @@ from app.settings import Settings, SettingsError
 log = logging.getLogger("box2mask")
 
 LOCAL = "local"
+_ANSWERS_WITHIN_S = 5.0
 STARTUP_FAILED = 3
 
 
@@ -38,13 +41,22 @@ def serve_on(address: str, settings: Settings) -> int:
     choice = loading.choose(settings)
     os.environ[proxy.VARIABLE] = proxy.PATH
     stop = threading.Event()
-    _join(address)
-    running = _get_global_client(raise_if_no_controller_running=False)
-    port = _free_port(settings) if running is None else _its_port(settings, running.http_config.port)
+    running = None
+    if address == LOCAL:
+        port = _free_port(settings)
+        announce(settings, choice, port)
+        _start(settings)
+    else:
+        _join(address)
+        running = _get_global_client(raise_if_no_controller_running=False)
+        port = _free_port(settings) if running is None else _its_port(settings, running.http_config.port)
+        announce(settings, choice, port)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, frame: stop.set())
+    if hasattr(signal, "SIGHUP"):
+        refusal = "SIGHUP: a service on a cluster loads no models while it runs: deploy it anew"
+        signal.signal(signal.SIGHUP, lambda number, frame: log.warning(refusal))
     try:
-        announce(settings, choice, port)
         start_proxies(settings, port, ProxyLocation.HeadOnly if address == LOCAL else ProxyLocation.EveryNode)
         try:
             deploy(settings, Size.of(settings, ray.cluster_resources()))
@@ -78,15 +90,26 @@ def _its_port(settings: Settings, port: int) -> int:
     return port
 
 
+def _start(settings: Settings) -> None:
+    """Start a cluster of this machine alone, for as long as this process lives."""
+    # Ray counts processors for its books alone: all replicas have to find a place.
+    wanted = max(settings.ray_min_replicas, settings.ray_max_replicas) * settings.ray_replica_cpus
+    cpus = max(math.ceil(wanted), os.cpu_count() or 1)
+    ray.init("local", num_cpus=cpus, include_dashboard=False, log_to_driver=True, configure_logging=False)
+
+
 def _join(address: str) -> None:
-    """Start a cluster here, or become part of one. Raises SettingsError where there is none."""
+    """Become part of a cluster. Raises SettingsError where there is none."""
+    if address != "auto":
+        host, _, port = address.rpartition(":")
+        if not host or not port.isdecimal():
+            raise SettingsError(f"--ray: expected local, auto or host:port, got {address!r}")
+        try:  # Ray itself would go on trying for minutes
+            socket.create_connection((host, int(port)), timeout=_ANSWERS_WITHIN_S).close()
+        except OSError as error:
+            raise SettingsError(f"--ray {address}: there is no such cluster: {error.strerror or error}") from error
     try:
-        if address == LOCAL:
-            # Ray counts processors for its books alone, and an edge and a replica have to find a place on one.
-            cpus = max(2, os.cpu_count() or 1)
-            ray.init("local", num_cpus=cpus, include_dashboard=False, log_to_driver=True, configure_logging=False)
-        else:
-            ray.init(address, log_to_driver=False, configure_logging=False)
+        ray.init(address, log_to_driver=False, configure_logging=False)
     except ConnectionError as error:
         raise SettingsError(f"--ray {address}: there is no such cluster: {error}") from error
 

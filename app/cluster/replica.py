@@ -27,9 +27,13 @@ Stages = dict[str, list[Stretch]]
 
 
 class Lost(ServiceError):
-    """The replica's device has stopped; another one can answer."""
+    """The replica's device has stopped; another one can answer. replica: its name."""
 
     status = 503
+
+    def __init__(self, replica: str) -> None:
+        super().__init__(f"the device of {replica} has stopped")
+        self.replica = replica
 
 
 class Replica:
@@ -57,7 +61,7 @@ class Replica:
             except ServiceError as error:
                 found = error
                 if isinstance(error, Unavailable) and not self._own.alive:
-                    found = Lost(error.message)
+                    found = Lost(serve.get_replica_context().replica_id.unique_id)
                 elif error.status >= 500:
                     log.error("a request failed", exc_info=error)
         began = timings.began

@@ -44,6 +44,8 @@ EDGE = "edge"
 # A request is asked of so many replicas before its client is told to come again: one that ends whoever takes it must
 # not end them all.
 _TRIES = 3
+# Replicas that have said that they can answer no more; Ray takes a few seconds to notice that they have ended.
+_REMEMBERED = 16
 # Seconds in which a replica says that it is there, when somebody asks whether any is.
 _PROBE_S = 5.0
 # Seconds between two tries: for Ray to find out that a replica has gone.
@@ -56,6 +58,7 @@ class Replicas:
     def __init__(self, settings: Settings, engine: DeploymentHandle) -> None:
         self._engine = engine
         self._limits = ImageLimits.of(settings)
+        self._lost: dict[str, None] = {}  # names of replicas that are still there, and can answer no more
         self._pool = ThreadPoolExecutor(settings.workers or None, thread_name_prefix="worker")
 
     @property
@@ -169,12 +172,12 @@ class Replicas:
 
     async def _ask(self, key: str, what: str, client: str, *args: Any, **kwargs: Any) -> Any:
         """What a replica's models give. Raises the ServiceError that they raise, or Unavailable."""
-        reason, passed_over = "", 0
+        reason = ""
         for number in range(_TRIES):
             if number:
                 await asyncio.sleep(_BETWEEN_S * 2**number)
             began = time.perf_counter()
-            response = self._engine.options(session_id=session(key, passed_over)).do.remote(
+            response = self._engine.options(session_id=session(key, self._lost)).do.remote(
                 what, client, *args, **kwargs
             )
             try:
@@ -193,7 +196,9 @@ class Replicas:
                     timings.add(stage, began + a, began + b)
             if isinstance(found, Lost):
                 reason = "its device has stopped"
-                passed_over += 1  # it is still there for a second
+                self._lost[found.replica] = None
+                while len(self._lost) > _REMEMBERED:
+                    del self._lost[next(iter(self._lost))]
                 log.warning("a replica was lost (%s); another one is asked", reason)
                 continue
             if isinstance(found, ServiceError):

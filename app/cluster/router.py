@@ -7,6 +7,8 @@ waits in the router, where one photo's requests would hold up all others'.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from ray.serve._private.common import ReplicaID
 from ray.serve._private.request_router.common import PendingRequest
 from ray.serve._private.request_router.replica_wrapper import RunningReplica
@@ -19,9 +21,12 @@ STAY = "stay:"
 _UNEVEN, _FEW = 1.5, 4
 
 
-def session(key: str, passed_over: int = 0) -> str:
-    """What a request's `session_id` is. passed_over: replicas at the key's place on the ring that are not asked."""
-    return f"{passed_over},{key}" if key else ""
+def session(key: str, lost: Iterable[str] = ()) -> str:
+    """What a request's `session_id` is. lost: names of replicas that are not to be asked, as long as there are others.
+
+    Such a one answers at once, that it cannot; so it seems to have little to do, and would be asked all the more.
+    """
+    return f"{'+'.join(lost)},{key}"
 
 
 class ByPhoto(ConsistentHashRouter):
@@ -35,17 +40,17 @@ class ByPhoto(ConsistentHashRouter):
         self, candidate_replicas: list[RunningReplica], pending_request: PendingRequest | None = None
     ) -> list[list[RunningReplica]]:
         """Each in a list of its own: those after the first are for where it does not say that it is there."""
-        key = None if pending_request is None else self._routing_key(pending_request)
-        if pending_request is None or key is None:
+        if pending_request is None:
             return [candidate_replicas]
         pending_request.routing_context.should_backoff = True
         self._num_fallback_replicas = len(self._replicas)
-        passed_over, _, key = key.rpartition(",")
+        lost, _, key = pending_request.metadata.session_id.rpartition(",")
+        key = key or pending_request.metadata.internal_request_id
         ranked = [
             self._replicas[one] for one in self._lookup_ranked_replicas(key.removeprefix(STAY)) if one in self._replicas
         ]
-        first = int(passed_over or 0) % len(ranked) if ranked else 0
-        ranked = ranked[first:] + ranked[:first]
+        names = set(lost.split("+"))
+        ranked = [one for one in ranked if one.replica_id.unique_id not in names] or ranked
         if key.startswith(STAY):
             return [[one] for one in ranked[:1]]
         loads = [self._in_work(one.replica_id) for one in ranked]

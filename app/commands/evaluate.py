@@ -43,7 +43,7 @@ examples:
   box2mask evaluate photos/ --url http://localhost:5001
   box2mask evaluate photos/ --predictions results/coco.json
   box2mask evaluate instances_val2017.json --predictions results.bbox.json
-  box2mask evaluate photos/ --detector fridge --not-worse-than evaluation/evaluation.json --out new && echo better
+  box2mask evaluate photos/ --detector fridge --not-worse-than evaluation/evaluation.json --out new && echo as good
 
 Exit status: 0 done; 1 the data cannot be used, there are no models, some images could not be answered (the figures
 are then without these, and say so), or a figure is worse than --not-worse-than lets it be.

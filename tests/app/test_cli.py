@@ -104,6 +104,19 @@ def test_weights_that_do_not_load_are_told_without_a_traceback(
     assert "Traceback" not in ended.stderr and "File " not in ended.stderr
 
 
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("cluster", "--ray: expected local, auto or host:port, got 'cluster'"),
+        ("127.0.0.1:1", "--ray 127.0.0.1:1: there is no such cluster: "),
+    ],
+)
+def test_a_cluster_that_is_not_there_is_told(run_command: Run, address: str, said: str) -> None:
+    ended = run_command("serve", "--ray", address, BOX2MASK_SEGMENTER="demo-sam", BOX2MASK_DETECTOR="none")
+    assert ended.returncode == 3
+    assert ended.stderr.splitlines()[-1].startswith(f"box2mask: {said}")
+
+
 @pytest.fixture
 def refusal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
     """What `serve` says where it ends before it has loaded anything."""

@@ -96,9 +96,15 @@ def test_from_a_busy_replica_a_photo_goes_to_the_next_and_back() -> None:
 def test_a_lost_replica_is_passed_over() -> None:
     async def look(router: ByPhoto) -> None:
         ranked = await order(router, session(KEYS[0]))
-        assert await order(router, session(KEYS[0], 1)) == ranked[1:] + ranked[:1]
-        assert await order(router, session(STAY + KEYS[0], 1)) == ranked[1:2]
-        assert await order(router, session(KEYS[0], 4)) == ranked  # there are no more
+        first, second, *rest = ranked
+        assert await order(router, session(KEYS[0], [first])) == [second, *rest]
+        assert await order(router, session(STAY + KEYS[0], [first])) == [second]
+        for name in (second, *rest):
+            busy(router, name, 100)  # and the lost one has nothing to do
+        assert first not in await order(router, session(KEYS[0], [first]))
+        for name in (second, *rest):
+            busy(router, name, 0)
+        assert await order(router, session(KEYS[0], "abcd")) == ranked  # there are no others
         router.on_replica_actor_died(ReplicaID(ranked[0], DEPLOYMENT))
         assert await order(router, session(KEYS[0])) == ranked[1:]
 

@@ -227,6 +227,8 @@ def test_what_measured_something_else_is_nothing_to_compare_with(
     good = json.loads((out / "evaluation.json").read_text())
     command += ["--not-worse-than", str(tmp_path / "other.json")]
     unanswered = {"failures": [{"image": "9.png", "reason": "none"}]}
+    nothing = {"boxes": good["boxes"] | {"coco": {"mAP": None}}}
+    nothing["masks"] = [good["masks"][0] | {"average_iou_all_objects": None}]
     for change, said in (
         ({"data": good["data"] | {"images": 4}}, "is of other data: of 4 images of can; here are 3 of can"),
         ({"data": good["data"] | {"images": 2}} | unanswered, "other images of it were answered: images 2 there, 3 h"),
@@ -236,6 +238,7 @@ def test_what_measured_something_else_is_nothing_to_compare_with(
         ({"masks": []}, "do not both have IoU of masks (detected), none as 0: expected the same --prompts"),
         ({"boxes": None}, "do not both have mAP of boxes: expected the same --prompts"),
         ({"masks": good["masks"] * 2}, "do not both have IoU of masks (detected, row 2), none as 0"),
+        (nothing, "other.json: there is nothing to compare: the data determines no figure"),
     ):
         (tmp_path / "other.json").write_text(json.dumps(good | change))
         assert main(command) == 1
