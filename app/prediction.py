@@ -14,7 +14,6 @@ from typing import Any, Protocol
 import numpy as np
 
 from app.images.reading import ImageLimits, image_bytes
-from app.scoring.scorer import PIPELINE_SCORE_THRESHOLD
 from models.images.decoding import ImageError
 from models.rle import Rle
 
@@ -95,10 +94,8 @@ class Predictor(Protocol):
         """A mask for each of the points (N, 2), absolute pixels, in their order; as its box, the point twice."""
         ...
 
-    def detect_and_segment(
-        self, image: ImageSource, score_threshold: float | None = PIPELINE_SCORE_THRESHOLD
-    ) -> list[PredictedObject]:
-        """The detector's boxes, best first, each with the segmenter's mask."""
+    def detect_and_segment(self, image: ImageSource, score_threshold: float | None = ...) -> list[PredictedObject]:
+        """The detector's boxes, best first, each with the segmenter's mask. Without a threshold that of the service."""
         ...
 
     def everything(self, image: ImageSource, **grid: float) -> list[PredictedObject]:

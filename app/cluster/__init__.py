@@ -1,1 +1,1 @@
-"""The same work on a Ray cluster."""
+"""Many machines: a folder's images, and the service, on a Ray cluster."""

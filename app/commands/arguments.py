@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from app.settings import Settings
     from models.data import Dataset, Problem
+    from models.finetuning.segmenter.training import FinetunedSegmenter
+    from models.finetuning.training import Finetuned
 
 CROWDS = ("as-crowds", "as-objects")
 ORIENTATIONS = ("upright", "stored")
@@ -228,3 +230,13 @@ def read_parts(args: argparse.Namespace) -> tuple[Dataset, Dataset]:
             f"{args.data}: expected at least 2 images, one of them to validate on, found {len(training)}"
         )
     return split(training, every=args.every or 5)
+
+
+def say_trained(kind: str, done: Finetuned | FinetunedSegmenter, metric: str, say: Callable[[str], None]) -> None:
+    """What came out of a training. kind: of model. metric: the figure by which the best epoch was chosen."""
+    best = done.figures
+    which = f"of epoch {best['epoch']:g}" if best["step"] else "as it was before, which no epoch has bettered"
+    figure = "-" if best[metric] is None else f"{best[metric]:.4f}"
+    say(f"{done.folder}: the {kind} {which}, {metric} {figure}")
+    if not done.finished:
+        say("time is over before the last epoch; the same command goes on")

@@ -39,11 +39,12 @@ examples:
 SPLIT_NOTES = """\
 --every 5 is the rule of Azure's samples: of the images counted from 0, those whose number divides by 5 go to
 validation. The samples count in whatever order the file system lists the annotations; here it is the order of the
-source, for VOC that of the names with 2 before 10.
+source, for VOC that of the names with 2 before 10. With --keep, what was trained on before is never measured on.
 
 examples:
   box2mask data split odFridgeObjects fridge --every 5
   box2mask data split annotations.json parts --fraction 0.2 --seed 7 --to jsonl
+  box2mask data split more.json parts-2 --every 5 --keep parts
 """
 
 CHECK_NOTES = """\
@@ -134,6 +135,12 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     rule.add_argument("--fraction", type=float, metavar="F", help="this share of the images to validation, at random")
     action.add_argument("--seed", type=int, default=42, help="of the random choice of --fraction (default: 42)")
     action.add_argument(
+        "--keep",
+        type=Path,
+        metavar="EARLIER",
+        help="an earlier OUT: its images stay in their part, by their names, and only new ones are divided",
+    )
+    action.add_argument(
         "--to", choices=WRITTEN, metavar="FORMAT", help="the format to write: %(choices)s (default: that of SRC)"
     )
     action.set_defaults(run=_data, action=_split)
@@ -194,12 +201,13 @@ def _convert(args: argparse.Namespace) -> int:
 
 def _split(args: argparse.Namespace) -> int:
     from models.atomic_files import into_folder
-    from models.data import check_writable, find, split
+    from models.data import check_writable, find, load, split
 
     _expect_new_or_empty(args.out)
     dataset = read_data(args, args.src)
     format = args.to or find(args.src, args.format)[0]
-    parts = split(dataset, every=args.every, fraction=args.fraction, seed=args.seed)
+    kept = None if args.keep is None else (load(args.keep / "train"), load(args.keep / "validation"))
+    parts = split(dataset, every=args.every, fraction=args.fraction, seed=args.seed, kept=kept)
     named = list(zip(parts, ("train", "validation"), strict=True))
     for part, name in named:  # both, before the first is written
         check_writable(part, args.out / name, format, **_writing(args))

@@ -23,6 +23,7 @@ from app.commands.tile_options import add_tile_options, lacks_tiles, tile_params
 
 if TYPE_CHECKING:
     from app.evaluation.answers import Answers
+    from app.evaluation.comparison import Earlier
     from app.prediction import Predictor
     from app.settings import Settings
     from models.data import Dataset
@@ -42,9 +43,10 @@ examples:
   box2mask evaluate photos/ --url http://localhost:5001
   box2mask evaluate photos/ --predictions results/coco.json
   box2mask evaluate instances_val2017.json --predictions results.bbox.json
+  box2mask evaluate photos/ --detector fridge --not-worse-than evaluation/evaluation.json --out new && echo better
 
-Exit status: 0 done; 1 the data cannot be used, there are no models, or some images could not be answered (the figures
-are then without these, and say so).
+Exit status: 0 done; 1 the data cannot be used, there are no models, some images could not be answered (the figures
+are then without these, and say so), or a figure is worse than --not-worse-than lets it be.
 """
 PROMPTS = ("ground-truth", "detected", "points")
 DEFAULT_PROMPTS = PROMPTS[:2]
@@ -93,6 +95,16 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command.add_argument(
         "--out", type=Path, default=Path("evaluation"), metavar="DIR", help="where results go (default: evaluation)"
     )
+    command.add_argument(
+        "--not-worse-than",
+        type=Path,
+        metavar="FILE",
+        help="an earlier evaluation.json of the same data: the exit status is 1 if mAP of boxes or IoU of masks is "
+        "less than there",
+    )
+    command.add_argument(
+        "--by", type=fraction, metavar="X", help="how much less they may be for --not-worse-than (default: 0)"
+    )
     add_list_options(command, "--predictions")
     add_tile_options(command)
     command.set_defaults(run=_run)
@@ -119,14 +131,23 @@ def _run(args: argparse.Namespace) -> int:
     if args.predictions is not None and args.tiles is not None:
         return failed("--predictions and --tiles exclude each other: a file has been predicted already")
 
+    if args.by is not None and args.not_worse_than is None:
+        return failed("--by: expected with --not-worse-than")
+    if args.not_worse_than is not None and args.not_worse_than.resolve() == (args.out / "evaluation.json").resolve():
+        return failed(f"--out {args.out}: its evaluation.json is to be compared with: expected another folder")
+
+    from app.evaluation.comparison import ComparisonError, Earlier
     from app.settings import SettingsError
     from models.data import DataError
 
     try:
         settings = chosen_settings(args)
+        earlier = None if args.not_worse_than is None else Earlier.read(args.not_worse_than)
         dataset = read_data(args, args.data)
+        if earlier is not None:
+            earlier.check(dataset)
         args.out.mkdir(parents=True, exist_ok=True)
-    except (DataError, SettingsError, OSError) as error:
+    except (DataError, SettingsError, ComparisonError, OSError) as error:
         return failed(error)
     if not any(True for _ in dataset.annotations()):
         return failed(f"{args.data}: there is nothing to measure: it has no annotations")
@@ -155,7 +176,7 @@ def _run(args: argparse.Namespace) -> int:
         return failed("no image could be answered")
     if answers.detections is None and not answers.masks:
         return failed(f"{args.data}: there is nothing to measure: no detector, and no masks to compare any with")
-    return _write(answers, args)
+    return _write(answers, args, earlier)
 
 
 def _local(settings: Settings, args: argparse.Namespace, with_segmenter: bool) -> list[Callable[[], Predictor]]:
@@ -199,8 +220,9 @@ def _read(args: argparse.Namespace, dataset: Dataset) -> Answers:
     return Answers(dataset, truth_masks(dataset), predictions.name, None, found, masks)
 
 
-def _write(answers: Answers, args: argparse.Namespace) -> int:
-    """The figures, to standard output and into files."""
+def _write(answers: Answers, args: argparse.Namespace, earlier: Earlier | None) -> int:
+    """The figures, to standard output and into files, and whether they are worse than earlier ones."""
+    from app.evaluation.comparison import ComparisonError
     from app.evaluation.document import evaluate
     from app.evaluation.report import save
     from app.evaluation.tables import tables
@@ -212,6 +234,16 @@ def _write(answers: Answers, args: argparse.Namespace) -> int:
     result = evaluate(answers, str(args.data), threshold, notes)
     files = save(result, args.out)
     print("\n\n".join((*map(str, tables(result.document)), *result.document["notes"], "\n".join(map(str, files)))))
+    if earlier is None:
+        return int(bool(answers.failures))
+    try:
+        comparison = earlier.compared(result.document)
+    except ComparisonError as error:
+        return failed(error)
+    print(f"\n{comparison.table()}")
+    by = args.by or 0.0
+    if worse := comparison.worse(by):
+        return failed(f"worse than {earlier.path}{f' by more than {by:g}' if by else ''}: {'; '.join(worse)}")
     return int(bool(answers.failures))
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from app.commands import segmenter_training
-from app.commands.arguments import add_data_arguments, failed, read_parts
+from app.commands.arguments import add_data_arguments, failed, read_parts, say_trained
 from models.finetuning.options import STUDENTS, OptionError, TrainingOptions
 
 # Where training starts if nothing is said: the best weights that are here.
@@ -192,15 +192,7 @@ def _train_detector(args: argparse.Namespace) -> int:
         return failed(error)
     if not speaks:
         return 0
-    best = done.figures
-    figure = best[options.metric_for_best_model]
-    which = f"of epoch {best['epoch']:g}" if best["step"] else "as it was before, which no epoch has bettered"
-    _say(
-        f"{done.folder}: the detector {which}, {options.metric_for_best_model} "
-        f"{'-' if figure is None else format(figure, '.4f')}"
-    )
-    if not done.finished:
-        _say("time is over before the last epoch; the same command goes on")
+    say_trained("detector", done, options.metric_for_best_model, _say)
     return 0
 
 

@@ -23,7 +23,8 @@ OUT/export.json with OUT/images is a data set of the tasks that people have labe
 """
 PUSH_NOTES = """\
 Predictions go into the controls that the project's labelling interface has for their classes. A task that has one of
-these models is passed over, so that the same command goes on where it was stopped.
+these models is passed over, so that the same command goes on where it was stopped, and so is one that has been
+labelled since.
 """
 
 
@@ -73,7 +74,8 @@ def _run(args: argparse.Namespace) -> int:
             if args.action == "push":
                 pushed = rounds.push(project, args.results, say)
                 already = f", {pushed.already} were there" if pushed.already else ""
-                print(f"{pushed.stored} predictions stored in project {args.project}{already}")
+                since = f", {pushed.labelled} tasks have been labelled since" if pushed.labelled else ""
+                print(f"{pushed.stored} predictions stored in project {args.project}{already}{since}")
                 return 0
             pulled = rounds.pull(project, settings, args.out, say)
         finally:

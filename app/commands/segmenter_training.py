@@ -9,7 +9,7 @@ import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
-from app.commands.arguments import failed, read_parts
+from app.commands.arguments import failed, read_parts, say_trained
 from models.finetuning.options import OptionError, TrainingOptions
 from models.finetuning.segmenter.options import SegmenterOptions
 
@@ -85,10 +85,5 @@ def run(args: argparse.Namespace, start: Path, options: SegmenterOptions, say: C
         )
     except (OptionError, SettingsError, DataError, ModelFilesError, TrainingError, OSError, ValueError) as error:
         return failed(error)
-    best = done.figures
-    which = f"of epoch {best['epoch']:g}" if best["step"] else "as it was before, which no epoch has bettered"
-    metric = options.metric_for_best_model
-    say(f"{done.folder}: the segmenter {which}, {metric} {best[metric]:.4f}")
-    if not done.finished:
-        say("time is over before the last epoch; the same command goes on")
+    say_trained("segmenter", done, options.metric_for_best_model, say)
     return 0

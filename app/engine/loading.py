@@ -76,16 +76,16 @@ class Choice:
         return found
 
 
-def choose(settings: Settings, typed: Collection[str] = ()) -> Choice:
+def choose(settings: Settings, typed: Collection[str] = (), asked: Collection[str] = ()) -> Choice:
     """Find the models that the settings mean. Raises SettingsError where there are none, or one of EXPLAINED.
 
-    typed: which of `detector` and `segmenter` a command line named, for errors to say so.
+    typed, asked: which of `detector` and `segmenter` a command line or a request named, for errors to say so.
     """
     mounted = settings.azureml_model_dir
     places = weights.find_places(settings.weights_dir)
 
     def one(kind: str, wanted: str, defaults: tuple[str, ...], families: Families[Any]) -> Chosen | None:
-        shown = f"--{kind} " if kind in typed else f"BOX2MASK_{kind.upper()}="
+        shown = f"--{kind} " if kind in typed else f"{kind}: " if kind in asked else f"BOX2MASK_{kind.upper()}="
         return _choose(shown, wanted, defaults, lambda folder: _only(folder, kind, families), mounted, places)
 
     detector = one("detector", settings.detector, AUTO_DETECTORS, DETECTORS)
@@ -120,9 +120,10 @@ def _choose(
     if wanted != "auto":
         path = Path(wanted).expanduser()
         if not path.exists():
+            base = "" if path.is_absolute() else f" (from {Path.cwd()} on)"
             raise SettingsError(
                 f"{shown}{wanted}: there is no such folder, and no weights of that name: "
-                f"expected a path, auto, none or one of {', '.join(known)}"
+                f"expected a path{base}, auto, none or one of {', '.join(known)}"
             )
         return Chosen(path, path.name, False)
     if mounted is not None:

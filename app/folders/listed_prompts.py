@@ -15,7 +15,6 @@ from pycocotools import mask as coco_mask
 from app.folders.sources import SourceImage
 from models.data.formats.coco import image_ids as coco_ids
 from models.data.formats.coco.image_ids import CocoIds, as_number
-from models.data.image_files import size_hw
 from models.data.parsing.ids import Id
 from models.data.parsing.rle import read_rle
 from models.data.parsing.values import BadValueError, extent, polygons, shown
@@ -103,7 +102,7 @@ def _names(
 ) -> dict[int, str]:
     """For each entry's index the name of its image."""
     known = readings.ids_of((one.id, one.name) for one in ids.images)
-    stems = [(image.path.stem, image.name) for image in images]
+    stems = [(image.stem, image.name) for image in images]
     exact = {stem for stem, _ in stems}
     found: dict[int, str] = {}
     numbered: list[Listed] = []
@@ -148,7 +147,7 @@ class _Sizes:
 
     def __init__(self, images: Sequence[SourceImage], ids: CocoIds) -> None:
         self._images = images
-        self._by_name = ByName(image.path for image in images)
+        self._by_name = ByName(one.path if isinstance(one.path, Path | str) else str(one.path) for one in images)
         self._known: dict[str, tuple[int, int] | None] = {one.name: one.size_hw for one in ids.images if one.size_hw}
 
     def of(self, name: str) -> tuple[int, int] | None:
@@ -157,7 +156,7 @@ class _Sizes:
             self._known[name] = None
             if len(found) == 1:
                 with contextlib.suppress(BadValueError):  # it is told when the image's turn comes
-                    self._known[name] = size_hw(self._images[found[0]].path)
+                    self._known[name] = self._images[found[0]].size_hw()
         return self._known[name]
 
 

@@ -196,9 +196,9 @@ def _given_to_images(
     exact = {PurePosixPath(image.name).parts for image in images}.intersection(keys)
     taken: dict[str, list[str]] = defaultdict(list)
     for image in images:
-        own, name = image.path.parts, PurePosixPath(image.name).parts
+        own, name = image.parts, PurePosixPath(image.name).parts
         found: dict[int, list[tuple[str, ...]]] = defaultdict(list)
-        for last in {own[-1], image.path.stem}:
+        for last in {own[-1], image.stem}:
             for parts in of_name.get(last, ()):
                 common = _common_end((*own[:-1], last), parts)
                 if common >= min(len(parts), len(name)) and parts not in exact:

@@ -28,6 +28,7 @@ from app.prediction import PredictedObject
 from app.scoring.description import describe
 from app.scoring.scorer import PIPELINE_SCORE_THRESHOLD, Scorer
 from app.settings import Settings
+from models.data.formats.label_studio.writing import prediction
 from models.images.decoding import ImageError, image_size_hw
 from models.rle import decode_rle
 
@@ -169,7 +170,6 @@ class Backend:
     async def pre_label(self, task: dict[str, Any], interface: Interface, client: str) -> bytes:
         """A task's prediction, as JSON. Raises ServiceError."""
         results: list[dict[str, Any]] = []
-        scores: list[float] = []
         for tag in interface.images:
             controls = [one for one in interface.controls if one.to_name == tag.name and not one.is_skipped]
             if not controls or self.scorer.engine.detector is None:
@@ -183,11 +183,7 @@ class Backend:
             if nowhere:
                 log.info("Label Studio's interface has no label for the classes of %d objects: left out", nowhere)
             results += regions
-            scores += [one["score"] for one in regions if one["type"] != "labels"]
-        entry: dict[str, Any] = {"result": results, "model_version": self._version_of(interface)}
-        if scores:
-            entry["score"] = sum(scores) / len(scores)
-        return await self.scorer.engine.aside(_to_json, entry)
+        return await self.scorer.engine.aside(_to_json, prediction(results, self._version_of(interface)))
 
     async def _found(
         self, image: StoredImage, interface: Interface, image_name: str, client: str, size_hw: tuple[int, int]
@@ -240,18 +236,13 @@ class Backend:
                 )
             wanted.append((one, tag, place))
         results: list[dict[str, Any]] = []
-        scores: list[float] = []
         for one, tag, (control, written) in wanted:
             image = await self._image(asked.tasks[0], tag, client)
             mask, score = await self._mask(image, one, client)
             results += await self.scorer.engine.aside(
                 timings.stage("post")(_smart_regions), control, written, mask, asked.interface, score
             )
-            scores.append(score)
-        entry: dict[str, Any] = {"result": results, "model_version": self._version_of(asked.interface)}
-        if scores:
-            entry["score"] = sum(scores) / len(scores)
-        return _to_json(entry)
+        return _to_json(prediction(results, self._version_of(asked.interface)))
 
     async def _mask(self, image: StoredImage, one: Drawn, client: str) -> tuple[dict[str, Any], float]:
         """The best mask, run-length encoded, and how good SAM takes it to be."""
@@ -271,8 +262,8 @@ class Backend:
             (answer,) = await self.scorer.segment(
                 Request(schemas.SEGMENTER_COLUMNS, [row], params, client, best_alone=True)
             )
-        (prediction,) = answer["predictions"]
-        (best,) = prediction["mask_per_prediction"]
+        (only,) = answer["predictions"]
+        (best,) = only["mask_per_prediction"]
         return best["rle"], best["iou_score"]
 
     async def _image(self, task: dict[str, Any], tag: ImageTag, client: str) -> StoredImage:

@@ -24,9 +24,9 @@ from app.label_studio.labeling_config import ImageTag, Interface, parse
 from app.label_studio.project import Project, ProjectError, Task
 from app.label_studio.regions import pre_labels
 from app.label_studio.task_images import TaskImages, image_address
-from app.results.image_result import ImageResult
 from app.settings import Settings
 from models import atomic_files
+from models.data.formats.label_studio.writing import prediction
 from models.data.parsing.suffixes import IMAGE_SUFFIXES
 from models.images.decoding import ImageError, image_size_hw
 
@@ -45,10 +45,11 @@ class Pulled:
 
 @dataclass(frozen=True)
 class Pushed:
-    """Predictions that were stored, and those that were there."""
+    """Predictions that were stored, those that were there, and tasks that somebody has labelled since."""
 
     stored: int
     already: int
+    labelled: int
 
 
 def pull(project: Project, settings: Settings, out: Path, say: Say) -> Pulled:
@@ -93,8 +94,8 @@ def push(project: Project, results: Path, say: Say) -> Pushed:
     """Store what `box2mask run` found in a round's open photos as predictions of their tasks, in the project's own
     controls; the least certain first, with their `data.priority`, where the run has an order.
 
-    A task that has a prediction of these models is passed over, so that the same call goes on where it was stopped.
-    Raises ProjectError, JournalError, and OSError.
+    A task that has a prediction of these models is passed over, so that the same call goes on where it was stopped;
+    one that somebody has labelled since the pull stays as it is. Raises ProjectError, JournalError, and OSError.
     """
     try:
         with (results / JOURNAL).open("rb") as file:
@@ -107,7 +108,8 @@ def push(project: Project, results: Path, say: Say) -> Pushed:
     interface = _parsed(project.labelling_config())
     tag = _image_of(interface)
     version = " + ".join(settings[kind] for kind in ("detector", "segmenter") if settings.get(kind))
-    stored = already = nowhere = 0
+    labelled = {task.number for task in project.tasks() if task.is_labelled}
+    stored = already = since = nowhere = 0
     journal = Journal(results, header, (), restart=False)
     try:
         order = ByUncertainty(journal) if settings.get("order") else None
@@ -116,37 +118,26 @@ def push(project: Project, results: Path, say: Say) -> Pushed:
             if task is None:
                 say(f"{result.name}: no photo of project {project.number}; left out")
                 continue
+            if task in labelled:
+                since += 1
+                continue
             if project.has_prediction(task, version):
                 already += 1
                 continue
             priority = order.priority(result.name) if order else None
-            prediction, without = _prediction(result, interface, tag, priority)
+            named = [one for one in result.objects if one.label is not None]
+            regions, without = pre_labels(named, interface, tag.name, result.size_hw)
             if priority is not None:  # before the prediction, by whose presence a task counts as done
                 project.set_data(task, priority=priority)
-            project.predict(task, prediction | {"model_version": version})
-            stored, nowhere = stored + 1, nowhere + without
+            project.predict(task, prediction(regions, version, priority))
+            stored, nowhere = stored + 1, nowhere + without + len(result.objects) - len(named)
     finally:
         journal.close()
     if nowhere:
         say(f"{nowhere} objects are left out: the project's labelling interface has no label for their classes")
     if stored:
         project.show_predictions(version)
-    return Pushed(stored, already)
-
-
-def _prediction(
-    result: ImageResult, interface: Interface, tag: ImageTag, priority: float | None
-) -> tuple[dict[str, Any], int]:
-    """The prediction, and how many objects there is no label for."""
-    named = [one for one in result.objects if one.label is not None]
-    regions, nowhere = pre_labels(named, interface, tag.name, result.size_hw)
-    prediction: dict[str, Any] = {"result": regions}
-    scores = [one.score for one in named if one.score is not None]
-    if priority is not None:
-        prediction["score"] = round(1 - priority, 4)
-    elif scores:
-        prediction["score"] = sum(scores) / len(scores)
-    return prediction, nowhere + len(result.objects) - len(named)
+    return Pushed(stored, already, since)
 
 
 def _photo(out: Path, task: Task, tag: ImageTag, images: TaskImages, limits: ImageLimits, *, corrected: bool) -> str:

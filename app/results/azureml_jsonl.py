@@ -7,36 +7,38 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any, TextIO
+from typing import Any
 
 from app.prediction import PredictedObject
-from app.results.image_result import EXACT, Corners, Results, label_of, mask_of
+from app.results.image_result import EXACT, Corners, ImageResult, label_of, mask_of
 
 
-def write(file: TextIO, results: Results, image_url: Callable[[str], str], corners: Corners = EXACT) -> int:
-    """Write the lines. image_url: an image's name -> its `image_url`. corners: of the polygons.
+@dataclass(frozen=True)
+class Lines:
+    """A `Form`. image_url: an image's name -> its `image_url`. corners: of the polygons.
 
-    Gives the number of objects left out: those whose mask is empty, which no polygon can say.
+    It cannot say objects whose mask is empty, as no polygon can.
     """
-    left_out = 0
-    for result in results:
+
+    image_url: Callable[[str], str]
+    corners: Corners = EXACT
+    opening: str = ""
+    between: str = ""
+    closing: str = ""
+
+    def text(self, result: ImageResult, number: int, priority: float | None) -> tuple[str, int]:
         height, width = result.size_hw
-        labels = []
-        for one in result.objects:
-            shape = _shape(one, width, height, corners)
-            if shape is None:
-                left_out += 1
-            else:
-                labels.append({"label": label_of(one), "isCrowd": 0, **shape})
+        shapes = [(one, _shape(one, width, height, self.corners)) for one in result.objects]
+        labels = [{"label": label_of(one), "isCrowd": 0, **shape} for one, shape in shapes if shape is not None]
         image_format = PurePosixPath(result.name).suffix.removeprefix(".").lower()
         line = {
-            "image_url": image_url(result.name),
+            "image_url": self.image_url(result.name),
             "image_details": {"format": image_format, "width": width, "height": height},
             "label": labels,
         }
-        file.write(json.dumps(line, ensure_ascii=False) + "\n")
-    return left_out
+        return json.dumps(line, ensure_ascii=False) + "\n", len(shapes) - len(labels)
 
 
 def _shape(one: PredictedObject, width: int, height: int, corners: Corners) -> dict[str, Any] | None:

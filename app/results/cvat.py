@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TextIO
+from dataclasses import dataclass
 
 from app.prediction import PredictedObject
-from app.results.image_result import Results, label_of, mask_of
-from models.data.formats.cvat.writing import SIDES, mask_shape, write_head, write_image
+from app.results.image_result import ImageResult, label_of, mask_of
+from models.data.formats.cvat.writing import CLOSING, SIDES, image, mask_shape, opening
 
 
-def write(file: TextIO, results: Results, class_names: Sequence[str]) -> int:
-    """Write the file; CVAT finds its frames by the images' names.
+@dataclass(frozen=True)
+class Images:
+    """A `Form`; CVAT finds its frames by the images' names. Of an object whose mask is empty there is the box."""
 
-    Gives the number of objects left out: none; of one whose mask is empty there is the box.
-    """
-    write_head(file, class_names)
-    for number, result in enumerate(results):  # one at a time; never the whole file in memory
+    class_names: tuple[str, ...]
+    between: str = ""
+    closing: str = CLOSING
+
+    @property
+    def opening(self) -> str:
+        return opening(self.class_names)
+
+    def text(self, result: ImageResult, number: int, priority: float | None) -> tuple[str, int]:
         shapes = [(kind, label_of(one), shape) for one in result.objects for kind, shape in [_shape(one)]]
-        write_image(file, number, result.name, result.size_hw, shapes, "auto")
-    file.write("</annotations>\n")
-    return 0
+        return image(number, result.name, result.size_hw, shapes, "auto"), 0
 
 
 def _shape(one: PredictedObject) -> tuple[str, dict[str, str]]:

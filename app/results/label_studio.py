@@ -9,49 +9,46 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any, TextIO
+from dataclasses import dataclass
+from typing import Any
 
 from app.prediction import PredictedObject
-from app.results.image_result import EXACT, Corners, ImageResult, Results, label_of, mask_of
-from models.data.formats.label_studio.writing import BOX, MASK, POLYGON, brush, labeling_config, rectangle, region
+from app.results.image_result import EXACT, Corners, ImageResult, label_of, mask_of
+from models.data.formats.label_studio.writing import (
+    BOX,
+    MASK,
+    POLYGON,
+    brush,
+    labeling_config,
+    prediction,
+    rectangle,
+    region,
+)
 
-__all__ = ["labeling_config", "write"]
+__all__ = ["Tasks", "labeling_config"]
 
 
-def write(
-    file: TextIO,
-    results: Results,
-    image_url: Callable[[str], str],
-    model_version: str,
-    corners: Corners = EXACT,
-    priority: Callable[[str], float] | None = None,
-) -> int:
-    """Write the tasks. image_url: an image's name -> where Label Studio gets it. priority: an image's name -> 0..1, the
-    higher the sooner a person should look; as `data.priority`, and 1 minus it as the prediction's score, which Label
-    Studio takes the lowest of first. None: the score is the mean of the objects'.
-
-    Gives the number of objects left out: none; of one whose mask is empty there is the rectangle.
+@dataclass(frozen=True)
+class Tasks:
+    """A `Form`. image_url: an image's name -> where Label Studio gets it. A priority stands in `data.priority`, and in
+    the prediction's score. Of an object whose mask is empty there is the rectangle.
     """
-    file.write("[")
-    for number, result in enumerate(results):
-        data: dict[str, Any] = {"image": image_url(result.name)}
-        prediction = _prediction(result, model_version, corners)
+
+    image_url: Callable[[str], str]
+    model_version: str
+    corners: Corners = EXACT
+    opening: str = "["
+    between: str = ","
+    closing: str = "\n]\n"
+
+    def text(self, result: ImageResult, number: int, priority: float | None) -> tuple[str, int]:
+        data: dict[str, Any] = {"image": self.image_url(result.name)}
         if priority is not None:
-            data["priority"] = priority(result.name)
-            prediction["score"] = round(1 - data["priority"], 4)
-        task = {"data": data, "predictions": [prediction]}
-        file.write(("," if number else "") + "\n" + json.dumps(task, ensure_ascii=False))
-    file.write("\n]\n")
-    return 0
-
-
-def _prediction(result: ImageResult, model_version: str, corners: Corners) -> dict[str, Any]:
-    scores = [one.score for one in result.objects if one.score is not None]
-    regions = [one for number, its in enumerate(result.objects) for one in _regions(result, number, its, corners)]
-    prediction: dict[str, Any] = {"model_version": model_version, "result": regions}
-    if scores:
-        prediction["score"] = sum(scores) / len(scores)
-    return prediction
+            data["priority"] = priority
+        of_objects = (_regions(result, place, one, self.corners) for place, one in enumerate(result.objects))
+        regions = [one for its in of_objects for one in its]
+        task = {"data": data, "predictions": [prediction(regions, self.model_version, priority)]}
+        return "\n" + json.dumps(task, ensure_ascii=False), 0
 
 
 def _regions(result: ImageResult, number: int, one: PredictedObject, corners: Corners) -> list[dict[str, Any]]:

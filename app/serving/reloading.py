@@ -73,7 +73,7 @@ class Reloader:
             named = {name: value for name in _FIELDS if (value := getattr(new, name)) is not None}
             settings = self._settings.model_copy(update=named)
             try:
-                choice = await anyio.to_thread.run_sync(loading.choose, settings)
+                choice = await anyio.to_thread.run_sync(loading.choose, settings, (), named)
                 served = await self._load(settings, choice)
             except loading.EXPLAINED as error:
                 raise BadRequest(f"the models stay as they are: {error}") from error

@@ -32,17 +32,11 @@ class PhotoNotes:
         self._first: dict[str, str] = {}
 
     def look(self, path: Path) -> None:
-        """Add what a file's header says, and of a file of more than 8 bits its pixels; nothing of one that is bad."""
-        try:
-            with opened(path) as image:
-                found = pages.count(image)
-                deep = image.mode.startswith(("I", "F")) or samples.may_need_low_bytes(image)
-            reading = decode(path.read_bytes(), exif_orientation=True, page=self._page).reading if deep else None
-        except (OSError, ImageError):  # whoever reads it says so
-            return
-        self.add(path, found, reading)
+        """Add what `look_at` says of a file; nothing of one that is bad."""
+        if (seen := look_at(path, self._page)) is not None:
+            self.add(path, *seen)
 
-    def add(self, path: Path, page_count: int, reading: Reading | None) -> None:
+    def add(self, path: object, page_count: int, reading: Reading | None) -> None:
         """Add one file. reading: the rule by which samples of more than 8 bits were read."""
         with self._lock:
             if page_count > 1:
@@ -65,6 +59,23 @@ class PhotoNotes:
             if count := self._counts[reading]:
                 lines.append(f"{_images(count)} {text}; docs/data.md has the rule; {self._first[reading]}")
         return lines
+
+
+def look_at(data: bytes | Path, page: int = 1) -> tuple[int, Reading | None] | None:
+    """How many pages a file has, and by which rule more than 8 bits are read; None of a bad one.
+
+    Its header says so, and only of a file of more than 8 bits its pixels. data: or the file's path.
+    """
+    try:
+        with opened(data) as image:
+            count = pages.count(image)
+            deep = image.mode.startswith(("I", "F")) or samples.may_need_low_bytes(image)
+        if not deep:
+            return count, None
+        content = data if isinstance(data, bytes) else data.read_bytes()
+        return count, decode(content, exif_orientation=True, page=page).reading
+    except (OSError, ImageError):  # whoever reads it says so
+        return None
 
 
 def _images(count: int) -> str:

@@ -14,8 +14,8 @@ COSTS = Costs(
     bytes_in=4_000_000,
     line=5_000,
     formats={
-        "masks": Format(0.2, 100_000, 5, on_driver=False),
-        "coco": Format(0.001, 5_000, 0, on_driver=True),
+        "masks": Format(0.2, 0, 100_000, 5),
+        "coco": Format(0, 0.001, 5_000, 0),
     },
 )
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from app.cli import main
 from models.demo.scenes import render_scene
 from tests.app.conftest import Service, serving
 from tests.label_studio.real_server import ENVIRONMENT, LabelStudio, label_studio
@@ -19,6 +20,7 @@ LONGER = pytest.mark.skipif(
 )
 KEY = "0123456789abcdef" * 2
 SIZE_HW = (240, 320)
+Box2mask = Callable[..., int]
 
 
 @pytest.fixture(scope="session")
@@ -58,3 +60,18 @@ def service(studio: LabelStudio, tmp_path_factory: pytest.TempPathFactory) -> It
     }
     with serving(tmp_path_factory.mktemp("service") / "service.log", settings) as started:
         yield started
+
+
+@pytest.fixture
+def box2mask(studio: LabelStudio, monkeypatch: pytest.MonkeyPatch) -> Box2mask:
+    """The command, which knows Label Studio and has the demo models: its arguments to its exit status."""
+    settings = {
+        "DEVICE": "cpu",
+        "DETECTOR": "demo-yolof",
+        "SEGMENTER": "demo-sam",
+        "LABEL_STUDIO_URL": studio.url,
+        "LABEL_STUDIO_TOKEN": studio.token,
+    }
+    for name, value in settings.items():
+        monkeypatch.setenv(f"BOX2MASK_{name}", value)
+    return lambda *arguments: main([str(one) for one in arguments])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,30 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from app.cli import main
 from app.results.label_studio import labeling_config
 from models.data import load
 from models.data.formats.label_studio.writing import rectangle, region
 from models.demo.scenes import render_scene
 from models.demo.things import CLASS_NAMES
-from tests.label_studio.conftest import SIZE_HW
+from tests.label_studio.conftest import SIZE_HW, Box2mask
 from tests.label_studio.real_server import LabelStudio
-
-Box2mask = Callable[..., int]
-
-
-@pytest.fixture
-def box2mask(studio: LabelStudio, monkeypatch: pytest.MonkeyPatch) -> Box2mask:
-    settings = {
-        "DEVICE": "cpu",
-        "DETECTOR": "demo-yolof",
-        "SEGMENTER": "demo-sam",
-        "LABEL_STUDIO_URL": studio.url,
-        "LABEL_STUDIO_TOKEN": studio.token,
-    }
-    for name, value in settings.items():
-        monkeypatch.setenv(f"BOX2MASK_{name}", value)
-    return lambda *arguments: main([str(one) for one in arguments])
 
 
 def photos_of(folder: Path) -> list[Path]:

@@ -86,6 +86,26 @@ def test_split_by_the_samples_rule_and_at_random(source, tmp_path, capsys):
     assert capsys.readouterr().err == "box2mask: every: expected 2 or more, found 1\n"
 
 
+def test_what_was_trained_on_is_not_measured_on_when_images_have_come_between(source, tmp_path, capsys):
+    content = json.loads((source / "annotations.json").read_text())
+    few = content | {"images": [one for one in content["images"] if one["id"] % 2]}
+    ids = {one["id"] for one in few["images"]}
+    few["annotations"] = [one for one in content["annotations"] if one["image_id"] in ids]
+    (source / "few.json").write_text(json.dumps(few))
+    assert main(["data", "split", str(source / "few.json"), str(tmp_path / "first"), "--every", "4"]) == 0
+    again = ["data", "split", str(source / "annotations.json"), str(tmp_path / "second"), "--every", "4"]
+    assert main([*again, "--keep", str(tmp_path / "nowhere")]) == 1
+    assert "nowhere" in capsys.readouterr().err and not (tmp_path / "second").exists()
+    assert main([*again, "--keep", str(tmp_path / "first")]) == 0
+    names = {
+        (run, part): {image.name for image in load(tmp_path / run / part).images}
+        for run in ("first", "second")
+        for part in ("train", "validation")
+    }
+    assert all(names["first", part] < names["second", part] for part in ("train", "validation"))
+    assert len(names["second", "train"] | names["second", "validation"]) == len(content["images"]) == 10
+
+
 def test_a_split_that_lacks_an_image_of_its_second_part_writes_neither(source, tmp_path, capsys):
     (source / "images" / "5.png").unlink()
     assert main(["data", "split", str(source), str(tmp_path / "parts"), "--every", "5"]) == 1

@@ -178,6 +178,72 @@ def test_a_list_of_results_is_measured_by_the_ids_of_the_data(
     assert "--category-ids: expected with --predictions" in capsys.readouterr().err
 
 
+def test_a_result_that_is_worse_than_an_earlier_one_fails_and_says_by_which_figure(
+    write_data: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_data(coco(BOXES))
+    file, earlier = tmp_path / "mine.json", tmp_path / "good" / "evaluation.json"
+
+    def evaluate(boxes: list[list[list[int]]], out: str, *options: str) -> int:
+        """Of predictions whose masks are the upper halves of their boxes."""
+        file.write_text(json.dumps(coco(boxes, score=0.8)))
+        return main(["evaluate", str(folder), "--predictions", str(file), "--out", str(tmp_path / out), *options])
+
+    assert evaluate(BOXES, "good") == 0
+    gate = ("--not-worse-than", str(earlier))
+    capsys.readouterr()
+    assert evaluate(BOXES, "again", *gate) == 0  # as good is not worse
+    told = capsys.readouterr()
+    assert f"Compared with {earlier}" in told.out and told.err == ""
+    lower = [[[10, 10, 40, 24], [70, 20, 30, 60]], *BOXES[1:]]  # IoU of box and mask 0.8 in one of three
+    assert evaluate(lower, "lower", *gate) == 1
+    told = capsys.readouterr()
+    mean = (0.8 + 1 + 1) / 3
+    assert told.err.startswith(f"box2mask: worse than {earlier}: mAP of boxes 0.") and told.err.count("\n") == 1
+    assert told.err.endswith(f"IoU of masks (detected), none as 0 {mean:.4f}, was 1.0000\n")
+    assert "-0.067" in told.out and (tmp_path / "lower" / "evaluation.json").exists()
+    was, now = (json.loads((tmp_path / one / "evaluation.json").read_text()) for one in ("good", "lower"))
+    fell = was["boxes"]["coco"]["mAP"] - now["boxes"]["coco"]["mAP"]
+    assert 1 - mean < fell < 0.2, "boxes fell more than masks"
+    assert evaluate(lower, "lower", *gate, "--by", "0.07") == 1
+    assert "by more than 0.07: mAP of boxes" in (said := capsys.readouterr().err) and "IoU of masks" not in said
+    assert evaluate(lower, "lower", *gate, "--by", "0.2") == 0
+    # The other way round it is better; and a mask that is not found at all counts as 0.
+    assert evaluate(BOXES, "better", "--not-worse-than", str(tmp_path / "lower" / "evaluation.json")) == 0
+    assert evaluate([BOXES[0], [], []], "missed", *gate, "--by", "0.3") == 1
+    assert f"IoU of masks (detected), none as 0 {2 / 3:.4f}, was 1.0000" in capsys.readouterr().err
+    assert evaluate(BOXES, "good", *gate) == 1
+    assert "its evaluation.json is to be compared with: expected another folder" in capsys.readouterr().err
+
+
+def test_what_measured_something_else_is_nothing_to_compare_with(
+    write_data: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_data(coco(BOXES))
+    file, out = tmp_path / "mine.json", tmp_path / "out"
+    file.write_text(json.dumps(coco(BOXES, score=0.8)))
+    command = ["evaluate", str(folder), "--predictions", str(file), "--out", str(out)]
+    assert main(command) == 0
+    good = json.loads((out / "evaluation.json").read_text())
+    command += ["--not-worse-than", str(tmp_path / "other.json")]
+    unanswered = {"failures": [{"image": "9.png", "reason": "none"}]}
+    for change, said in (
+        ({"data": good["data"] | {"images": 4}}, "is of other data: of 4 images of can; here are 3 of can"),
+        ({"data": good["data"] | {"images": 2}} | unanswered, "other images of it were answered: images 2 there, 3 h"),
+        ({"data": good["data"] | {"classes": {"box": 3}}}, "is of other data: of 3 images of box; here are 3 of can"),
+        ({"data": good["data"] | {"objects": 5}}, "is of other data, or other images of it were answered: objects 5"),
+        ({"score_threshold": 0.5}, "is of --score-threshold 0.5, and this of 0.3: expected the same"),
+        ({"masks": []}, "do not both have IoU of masks (detected), none as 0: expected the same --prompts"),
+        ({"boxes": None}, "do not both have mAP of boxes: expected the same --prompts"),
+        ({"masks": good["masks"] * 2}, "do not both have IoU of masks (detected, row 2), none as 0"),
+    ):
+        (tmp_path / "other.json").write_text(json.dumps(good | change))
+        assert main(command) == 1
+        assert said in capsys.readouterr().err
+    (tmp_path / "other.json").write_text(json.dumps(good | {"data": good["data"] | {"name": "elsewhere"}}))
+    assert main(command) == 0
+
+
 def test_data_that_cannot_be_used_is_told_with_every_reason(
     write_data: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -205,6 +271,9 @@ def test_data_that_cannot_be_used_is_told_with_every_reason(
         (coco(BOXES), ("--tile-merge", "fusion"), "--tile-merge: expected with --tiles"),
         (coco(BOXES), ("--tiles", "64", "--predictions", "x.json"), "--predictions and --tiles exclude each other"),
         (coco(BOXES, segmentation=[]), ("--detector", "none"), "it has no masks, and there is no detector"),
+        (coco(BOXES), ("--by", "0.1"), "--by: expected with --not-worse-than"),
+        (coco(BOXES), ("--not-worse-than", "no/e.json"), "no/e.json: expected the evaluation.json of an earlier"),
+        (coco(BOXES), ("--not-worse-than", __file__), "of an earlier `box2mask evaluate`, found another file"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_a_sentence(

@@ -26,14 +26,14 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from app.cli import main
-from app.commands import run as command
-from app.commands import tile_options
+from app.commands import run_options, tile_options
 from app.contract import grid_params, tile_params
 from app.engine import loading
 from app.engine.loading import Choice
-from app.folders import batch, outputs
+from app.folders import outputs
 from app.folders.batch import images_in_networks
 from app.folders.journal import Journal, JournalError
+from app.folders.room import Room
 from app.prediction import PredictedObject, Predictor
 from app.predictor import LocalPredictor, ServicePredictor
 from app.results.image_result import ImageResult
@@ -236,13 +236,13 @@ import os, signal, sys
 from app.folders.journal import Journal
 append, done = Journal.append, []
 
-def killed(self, result, stamp):
+def killed(self, result, *others):
     if len(done) == 3:  # the masks of some images are there, and half a line
         self._file.seek(0, os.SEEK_END)
         self._file.write(b'{"image": "unfini')
         self._file.flush()
         os.kill(os.getpid(), signal.SIGKILL)
-    append(self, result, stamp)
+    append(self, result, *others)
     done.append(result)
 
 Journal.append = killed
@@ -539,9 +539,9 @@ def test_options_are_checked(arguments: list[str], reason: str, capsys: pytest.C
 def test_what_the_command_says_without_importing_is_so() -> None:
     for name in ("SMALLEST_TILE", "LARGEST_TILE", "MOST_OVERLAP", "MERGES"):
         assert getattr(tile_options, name) == getattr(tile_params, name)
-    assert tuple(outputs.NAMES) == command.FORMATS
-    assert PIPELINE_SCORE_THRESHOLD == command.SCORE_THRESHOLD
-    for name, (kind, least, most, text) in command.GRID.items():
+    assert tuple(outputs.NAMES) == run_options.FORMATS
+    assert PIPELINE_SCORE_THRESHOLD == run_options.SCORE_THRESHOLD
+    for name, (kind, least, most, text) in run_options.GRID.items():
         assert (kind, least, most) == grid_params.LIMITS[name]
         assert text.endswith(f"(default: {getattr(Grid(), name):g})")
 
@@ -557,7 +557,7 @@ def test_a_processor_gets_one_image_at_a_time_and_gpus_batches(devices: str, alo
 
 
 def test_images_in_work_share_so_much_memory_and_one_that_takes_more_is_alone() -> None:
-    room, lock, taken, most = batch._Room(10), threading.Lock(), [0], [0]
+    room, lock, taken, most = Room(10), threading.Lock(), [0], [0]
 
     def work(size: int) -> None:
         with room.of(size):

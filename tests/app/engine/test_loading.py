@@ -127,6 +127,11 @@ def test_a_path_that_is_not_there_is_refused_with_what_may_be_named(root: Path, 
         "expected a path, auto, none or one of yolof, sam-huge, sam-large, sam-base, sam2.1-tiny, sam2.1-small, "
         "sam2.1-base-plus, sam2.1-large, edgetam, sam-hq-base, sam-hq-large, sam-hq-huge, sam3, demo-yolof, demo-sam"
     )
+    for how, shown in (({"typed": ["detector"]}, "--detector "), ({"asked": ["detector"]}, "detector: ")):
+        with pytest.raises(SettingsError) as caught:
+            choose(settings(detector="no/thing"), **how)
+        assert str(caught.value).startswith(f"{shown}no/thing: there is no such folder, and no weights of that name: ")
+        assert f"expected a path (from {Path.cwd()} on), auto, none or one of yolof" in str(caught.value)
 
 
 @pytest.mark.parametrize(("off", "served"), [("detector", "segmenter"), ("segmenter", "detector")])

@@ -187,7 +187,7 @@ def test_nothing_to_do_is_an_error(folder: Path) -> None:
     (folder / "sub" / "a.png").unlink()
     with pytest.raises(SourceError, match=r"sub: expected images \(.jpg, .*\), found none$"):
         find_images([folder / "sub"], recursive=True, leave_out=folder / "out")
-    with pytest.raises(SourceError, match="found none; --recursive looks into its 1 folders too"):
+    with pytest.raises(SourceError, match="found none; --recursive looks into its 1 folder too"):
         find_images([folder / "out"], recursive=False, leave_out=folder)
     with pytest.raises(SourceError, match="gone: there is no such file or folder"):
         find_images([folder / "gone"], recursive=False, leave_out=folder)

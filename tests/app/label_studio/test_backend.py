@@ -117,7 +117,7 @@ def test_a_task_gets_rectangles_and_strokes(http: httpx.Client, backend: Service
             assert stroke["brushlabels"] == [one["label"]] and stroke["format"] == "rle"
             assert np.array_equal(unpack(stroke["rle"], (HEIGHT, WIDTH), "rle"), mask)
     assert not strokes
-    assert entry["score"] == pytest.approx(np.mean([one["score"] for one in entry["result"]]))
+    assert entry["score"] == pytest.approx(np.mean([one["score"] for one in found]))  # of objects, not of regions
 
 
 def test_only_the_controls_of_the_interface_are_used(http: httpx.Client, backend: Service, studio: StubStudio) -> None:

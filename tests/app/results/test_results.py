@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import pickle
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from urllib.parse import quote
@@ -20,7 +22,7 @@ from pycocotools.cocoeval import COCOeval
 from app.contract.masks import encode_polygons
 from app.folders.outputs import Outputs
 from app.prediction import PredictedObject
-from app.results import azureml_jsonl, coco, cvat, label_studio, mask_pngs, overlays, yolo_seg
+from app.results import azureml_jsonl, coco, cvat, label_studio, mask_pngs, overlays, whole_file, yolo_seg
 from app.results.drawing import COLORS, Outlined, draw
 from app.results.image_result import Corners, ImageResult, classes_of
 from models.data.parsing.brush import pack
@@ -62,6 +64,10 @@ def written(write: Callable[..., int], *arguments: object) -> str:
     file = StringIO()
     write(file, *arguments)
     return file.getvalue()
+
+
+def formed(form: whole_file.Form, results: list[ImageResult]) -> str:
+    return written(whole_file.write, form, results)
 
 
 @pytest.fixture
@@ -120,7 +126,9 @@ def test_the_data_sets_reader_takes_the_coco_file(results: list[ImageResult], tm
 
 def test_azureml_lines_hold_polygons_that_fill_to_the_masks(results: list[ImageResult]) -> None:
     file = StringIO()
-    assert azureml_jsonl.write(file, results, lambda name: f"azureml://store/{name}") == 1  # the empty one
+    assert (
+        whole_file.write(file, azureml_jsonl.Lines(lambda name: f"azureml://store/{name}"), results) == 1
+    )  # the empty one
     lines = [json.loads(line) for line in file.getvalue().splitlines()]
     assert [line["image_url"] for line in lines][0] == "azureml://store/shelf/photo 1.jpg"
     assert lines[0]["image_details"] == {"format": "jpg", "width": 53, "height": 37}
@@ -163,7 +171,7 @@ def unpack_brush(packed: list[int], height: int, width: int) -> np.ndarray:
 
 
 def test_label_studio_gets_rectangles_in_percent_and_brush_strokes(results: list[ImageResult]) -> None:
-    tasks = json.loads(written(label_studio.write, results, lambda name: f"/data/{name}", "two models"))
+    tasks = json.loads(formed(label_studio.Tasks(lambda name: f"/data/{name}", "two models"), results))
     assert [task["data"]["image"] for task in tasks] == [
         "/data/shelf/photo 1.jpg",
         "/data/void.png",
@@ -208,13 +216,13 @@ def test_the_labelling_interface_names_what_the_tasks_name(results: list[ImageRe
         "mask": ("BrushLabels", "image", classes),
         "box": ("RectangleLabels", "image", classes),
     }
-    tasks = json.loads(written(label_studio.write, results, str, ""))
+    tasks = json.loads(formed(label_studio.Tasks(str, ""), results))
     for region in tasks[0]["predictions"][0]["result"]:
         assert controls[region["from_name"]][0].lower() == region["type"]
 
 
 def test_cvat_gets_masks_of_their_own_extent(results: list[ImageResult]) -> None:
-    text = written(cvat.write, results, ("class 0", "a & b"))
+    text = formed(cvat.Images(("class 0", "a & b")), results)
     assert text.startswith('<?xml version="1.0" encoding="utf-8"?>\n')
     root = ElementTree.fromstring(text.encode())
     assert root.tag == "annotations" and root.findtext("version") == "1.1"
@@ -402,12 +410,12 @@ def test_outlines_with_few_corners_are_in_every_format_that_has_outlines(tmp_pat
             np.testing.assert_allclose(np.reshape(flat, (-1, 2)), part * SIZE_HW[::-1], atol=1e-3)
     assert annotations[0]["area"] == masks["disc"].sum()
 
-    (line,) = written(azureml_jsonl.write, [result], str, corners).splitlines()
+    (line,) = formed(azureml_jsonl.Lines(str, corners), [result]).splitlines()
     said = [[np.reshape(flat, (-1, 2)) for flat in one["polygon"]] for one in json.loads(line)["label"]]
     for found, parts in zip(said, expected, strict=True):
         assert all((one == part).all() for one, part in zip(found, parts, strict=True))
 
-    (task,) = json.loads(written(label_studio.write, [result], str, "model", corners))
+    (task,) = json.loads(formed(label_studio.Tasks(str, "model", corners), [result]))
     regions = task["predictions"][0]["result"]
     drawn = [one for one in regions if one["type"] == "polygonlabels"]
     assert [one["id"] for one in drawn] == ["mask0", "mask1", "mask2", "mask1_2"]
@@ -436,3 +444,31 @@ def test_label_studio_gets_the_name_of_a_linked_folder_and_not_where_it_leads(
         outputs.write_all(results, ("class 0", "class 1"))
         (first, *_) = json.loads((tmp_path / "out" / "label_studio.json").read_text())
         assert first["data"]["image"] == f"/data/local-files/?d=my%20photos/{quote(results[0].name)}"
+
+
+@pytest.mark.parametrize(
+    "form",
+    [azureml_jsonl.Lines(str), label_studio.Tasks(str, "model"), cvat.Images(("class 0", "class 1"))],
+    ids=lambda form: type(form).__name__,
+)
+def test_a_file_is_the_same_whoever_makes_its_texts(form: whole_file.Form, results: list[ImageResult]) -> None:
+    """In several parts, by processes that get nothing but what was sent to them."""
+    several = [replace(result, name=f"{number} {result.name}") for number in range(3) for result in results]
+
+    def make(form: whole_file.Form, rated: Iterable[tuple[ImageResult, float | None]]) -> Iterator[tuple[str, int]]:
+        parts = list(rated)
+        for first in range(0, len(parts), 4):
+            yield whole_file.together(*pickle.loads(pickle.dumps((form, parts[first : first + 4], first))))
+
+    def priority(name: str) -> float:
+        return int(name[0]) / 4
+
+    for rating in (None, priority):
+        alone, parts = StringIO(), StringIO()
+        lacking = whole_file.write(alone, form, several, rating)
+        assert whole_file.write(parts, form, several, rating, make) == lacking
+        assert parts.getvalue() == alone.getvalue() != ""
+        assert (lacking == 3) == isinstance(form, azureml_jsonl.Lines)
+    empty = StringIO()
+    whole_file.write(empty, form, [])
+    assert empty.getvalue() == form.opening + form.closing

@@ -171,7 +171,7 @@ def test_what_cannot_be_loaded_is_explained_and_the_models_stay(
             (b'{"weights": "x"}', "expected detector or segmenter, got 'weights'"),
             (b'{"segmenter": 3}', "segmenter: expected a folder, a name of weights, auto or none, got 3"),
             (b'{"segmenter": ""}', "segmenter: expected a folder, a name of weights, auto or none, got ''"),
-            (json.dumps({"segmenter": str(tmp_path / "gone")}).encode(), stays + "BOX2MASK_SEGMENTER="),
+            (json.dumps({"segmenter": str(tmp_path / "gone")}).encode(), stays + f"segmenter: {tmp_path}"),
             (json.dumps({"segmenter": str(broken)}).encode(), stays + str(broken)),
             (json.dumps({"segmenter": "none"}).encode(), stays + "there is nothing to serve"),
         ):

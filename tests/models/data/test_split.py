@@ -51,3 +51,33 @@ def test_neither_side_is_empty(fraction, expected):
 def test_a_rule_that_makes_no_split_is_refused(count, rule, reason):
     with pytest.raises(ValueError, match=reason):
         split(numbered(count), **rule)
+
+
+def named(*numbers: int) -> Dataset:
+    return Dataset(("can",), tuple(LabelledImage(Path(f"elsewhere/{number}"), (1, 1)) for number in numbers))
+
+
+@pytest.mark.parametrize("rule", [{"every": 5}, {"fraction": 0.2}])
+def test_images_of_an_earlier_split_stay_in_their_part_wherever_new_ones_stand(rule):
+    first = numbered(40).subset(list(range(1, 40, 2)))
+    before = split(first, **rule)
+    train, validation = split(numbered(40), **rule, kept=before)
+    assert set(numbers(before[0])) < set(numbers(train)) and set(numbers(before[1])) < set(numbers(validation))
+    assert sorted(numbers(train) + numbers(validation)) == list(range(40)) and len(validation) == 8
+    assert numbers(train) == sorted(numbers(train)) and numbers(validation) == sorted(numbers(validation))
+    again = split(numbered(40), **rule, kept=(train, validation))
+    assert again == (train, validation)  # nothing is new
+
+
+@pytest.mark.parametrize(
+    ("data", "kept", "reason"),
+    [
+        (numbered(3), (named(0, 1, 2), named(7)), "all of the 3 images are of one part of the earlier split"),
+        (numbered(3), (named(7), named(0, 1, 2)), "all of the 3 images are of one part of the earlier split"),
+        (numbered(3), (named(0, 1), named(1)), "the earlier split has an image 1 in both of its parts"),
+        (named(1, 2, 2), (named(1), named(2)), "2: expected one image of this name"),
+    ],
+)
+def test_an_earlier_split_that_decides_nothing_is_refused(data, kept, reason):
+    with pytest.raises(ValueError, match=reason):
+        split(data, every=5, kept=kept)

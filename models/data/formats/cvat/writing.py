@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TextIO
 from xml.etree import ElementTree
 
 import numpy as np
@@ -14,6 +13,7 @@ from models.data.parsing.shapes import is_around, mask_of, ring_of
 from models.data.parsing.values import shortest
 from models.masks.boxes import box_around
 
+CLOSING = "</annotations>\n"
 SIDES = ("xtl", "ytl", "xbr", "ybr")
 
 
@@ -34,46 +34,44 @@ def write(dataset: Dataset, target: Target) -> list[str]:
     }
     crowds, boxes, several, empty = lost
     with target.file.open("w", encoding="utf-8") as file:
-        write_head(file, dataset.class_names)
-        for number, (image, reference) in enumerate(zip(dataset.images, target.references, strict=True)):
+        file.write(opening(dataset.class_names))
+        for number, (its, reference) in enumerate(zip(dataset.images, target.references, strict=True)):
             shapes = []
-            for one in image.annotations:
-                kind, shape = _shape(one, image.size_hw)
+            for one in its.annotations:
+                kind, shape = _shape(one, its.size_hw)
                 shapes.append((kind, one.label, shape))
                 lost[crowds] += one.crowd
-                lost[boxes] += not is_around(one, image.size_hw) and kind != "box"
+                lost[boxes] += not is_around(one, its.size_hw) and kind != "box"
                 lost[several] += one.polygons is not None and kind == "mask"
                 lost[empty] += one.has_mask and kind == "box"
-            write_image(file, number, reference, image.size_hw, shapes, "manual")
-        file.write("</annotations>\n")
+            file.write(image(number, reference, its.size_hw, shapes, "manual"))
+        file.write(CLOSING)
     return [text.format(count=count) for text, count in lost.items() if count]
 
 
-def write_head(file: TextIO, class_names: Iterable[str]) -> None:
+def opening(class_names: Iterable[str]) -> str:
     """Opens `annotations`, and lists the labels."""
     meta = ElementTree.Element("meta")
     labels = ElementTree.SubElement(ElementTree.SubElement(meta, "task"), "labels")
     for name in class_names:
         ElementTree.SubElement(ElementTree.SubElement(labels, "label"), "name").text = name
-    file.write('<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n<version>1.1</version>\n')
-    file.write(_written(meta))
+    return '<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n<version>1.1</version>\n' + _written(meta)
 
 
-def write_image(
-    file: TextIO,
+def image(
     number: int,
     name: str,
     size_hw: tuple[int, int],
     shapes: Iterable[tuple[str, str, dict[str, str]]],
     source: str,
-) -> None:
+) -> str:
     """One image. shapes: of each object the kind, the label, and what says where it is. source: who drew them."""
-    height, width = size_hw
-    image = ElementTree.Element("image", {"id": str(number), "name": name, "width": str(width), "height": str(height)})
+    height, width = map(str, size_hw)
+    element = ElementTree.Element("image", {"id": str(number), "name": name, "width": width, "height": height})
     for kind, label, shape in shapes:
         common = {"label": label, "source": source, "occluded": "0", "z_order": "0"}
-        ElementTree.SubElement(image, kind, common | shape)
-    file.write(_written(image))
+        ElementTree.SubElement(element, kind, common | shape)
+    return _written(element)
 
 
 def mask_shape(mask: np.ndarray) -> dict[str, str]:

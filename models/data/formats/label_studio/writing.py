@@ -106,6 +106,20 @@ def region(
     return {"id": f"{name}{number}", "from_name": name, "type": kind, **common, **more, "value": value}
 
 
+def prediction(regions: list[dict[str, Any]], model_version: str, priority: float | None = None) -> dict[str, Any]:
+    """A prediction of these regions. Its score is the mean of the objects' that are in it; none if they have none.
+
+    priority: 0..1, the higher the sooner a person should look; the score is then 1 minus it, as Label Studio takes the
+    lowest first.
+    """
+    # An object is a region without a parent; a label beside its shape has the shape's id.
+    scores = {one["id"]: one["score"] for one in regions if "score" in one and "parentID" not in one}
+    score = sum(scores.values()) / len(scores) if scores else None
+    if priority is not None:
+        score = round(1 - priority, 4)
+    return {"model_version": model_version, "result": regions} | ({} if score is None else {"score": score})
+
+
 def _task(image: LabelledImage, reference: str) -> dict[str, Any]:
     height, width = image.size_hw
     result = [one for number, its in enumerate(image.annotations) for one in _regions(its, number, image.size_hw)]

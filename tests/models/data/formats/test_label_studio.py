@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from models.data import Annotation, DataError, Dataset, LabelledImage, find, load, read, write
+from models.data.formats.label_studio.writing import prediction
 from models.data.parsing.brush import pack, unpack
 from models.data.parsing.shapes import encoded, mask_of, ring_of
 from models.data.parsing.values import BadValueError
@@ -297,3 +298,16 @@ def test_an_uploaded_file_is_found_by_the_name_that_it_had(tmp_path):
     uploaded = task(result(RECTANGLE), data={"image": "/data/upload/1/0a1b2c3d-my_photo_1.jpg"})
     (tmp_path / "x.json").write_text(json.dumps([uploaded]))
     assert load(tmp_path).images[0].path == tmp_path / "my photo (1).jpg"
+
+
+def test_a_predictions_score_is_the_mean_of_its_objects_or_what_its_priority_leaves():
+    box = {"id": "box0", "type": "rectanglelabels", "score": 0.9}
+    parts = [{"id": f"mask0-{part}", "type": "polygonlabels", "score": 0.9, "parentID": "box0"} for part in range(3)]
+    mask = {"id": "mask1", "type": "brush", "score": 0.5}
+    label = mask | {"type": "labels"}  # the same region a second time, with its label
+    regions = [box, *parts, mask, label]
+    assert prediction(regions, "v1") == {"model_version": "v1", "result": regions, "score": pytest.approx(0.7)}
+    assert prediction(regions, "v1", 0.25)["score"] == 0.75
+    assert prediction([], "v1", 0.5) == {"model_version": "v1", "result": [], "score": 0.5}
+    assert "score" not in prediction([], "v1")
+    assert "score" not in prediction([{"id": "box0", "type": "rectanglelabels"}], "v1")  # of a person

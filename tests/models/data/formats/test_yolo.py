@@ -61,6 +61,16 @@ def test_every_tool_s_tree(tmp_path, image, label, listed_in, listed, src):
     assert only.annotations == (Annotation("no", BOX),)
 
 
+def test_names_may_have_numbers_of_their_own(tmp_path):
+    """labelformat 0.1.17 keeps COCO's ids, from 1 and with gaps."""
+    photo(tmp_path / "images/a.jpg")
+    text(tmp_path / "labels/a.txt", "9 0.25 0.5 0.1 0.2\n")
+    text(tmp_path / "data.yaml", "names:\n  1: cup\n  9: can\nnc: 2\npath: .\ntrain: images\n")
+    dataset, problems = read(tmp_path)
+    assert problems == [] and dataset.class_names == ("cup", "can")
+    assert [one.label for one in dataset.images[0].annotations] == ["can"]
+
+
 def test_an_outline_is_a_polygon_and_its_box_the_one_around_it(tmp_path):
     photo(tmp_path / "images/a.jpg")
     text(tmp_path / "labels/a.txt", "0 0.1 0.1 0.5 0.1 0.5 0.9\n0 0.1,0.1,0.2,0.2\n")

@@ -1,0 +1,112 @@
+"""A Ray cluster for a folder's images: found or started, and what of it the processes with the models get.
+
+ClusterError      no such cluster, or what is asked of it cannot be had; says what to do
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+LOCAL = "local"
+# Of a process that reads images and one that writes results: they mostly wait. The two are unlike, as Ray would run two
+# stages that want the same in one process, one after the other.
+READING_CPUS, WRITING_CPUS = 0.3, 0.7
+# Objects of a cluster that is started here: what is on its way from one process to another. Beyond it they go to disk.
+_LOCAL_STORE_BYTES = 2**30
+
+
+class ClusterError(Exception):
+    """No image can be answered on this cluster: says why in a sentence."""
+
+
+@dataclass(frozen=True)
+class Pool:
+    """So many processes with models, and what each has of a machine; None: what suits the cluster."""
+
+    actors: int | None = None
+    gpus: float | None = None
+    cpus: float | None = None
+
+
+@dataclass(frozen=True)
+class Pools:
+    """models: with both models, or with the segmenter alone where there is one for the detector."""
+
+    models: Pool
+    detector: Pool | None = None
+
+    @property
+    def every(self) -> tuple[Pool, ...]:
+        return (self.models,) if self.detector is None else (self.models, self.detector)
+
+    def suited(self, gpus: float, cpus: float) -> Pools:
+        """The same with numbers for all, for a cluster that has so much for them.
+
+        GPUs are shared by the pools, one of each on every card; without any each actor has a CPU. Raises ClusterError
+        where the cluster has too little.
+        """
+        every = self.every
+        sized = []
+        for pool in every:
+            share = pool.gpus if pool.gpus is not None else float(gpus >= 1) / len(every)
+            processors = 1.0 if pool.cpus is None else pool.cpus
+            each = max(share, 1 / len(every)) if share else max(processors, 0.1)
+            fitting = gpus / share if share and len(every) == 1 else (gpus if share else cpus) / each / len(every)
+            sized.append(Pool(pool.actors or max(1, int(fitting + 1e-6)), share, processors))
+        for what, has, wanted in (
+            ("gpus", gpus, sum((pool.actors or 0) * (pool.gpus or 0) for pool in sized)),
+            ("cpus", cpus, sum((pool.actors or 0) * (pool.cpus or 0) for pool in sized)),
+        ):
+            if wanted > has + 1e-6:
+                raise ClusterError(
+                    f"--actors: they want {wanted:g} {what.upper()[:-1]}s, and the cluster has {has:g} for them: give "
+                    f"a smaller number, or less to each with --actor-{what}"
+                )
+        return Pools(*sized)
+
+
+@contextmanager
+def connected(address: str, pools: Pools) -> Iterator[Pools]:
+    """Join a cluster, or start one of this machine, and leave or end it afterwards; gives the pools that suit it.
+
+    address: `local`, `auto` or a head's HOST:PORT. Raises ClusterError.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # read when a cluster is started: nothing is told of its use
+    try:
+        import ray
+    except ImportError as error:
+        raise ClusterError("--ray: needs Ray: pip install 'box2mask[ray]'") from error
+    options: dict[str, Any] = {"address": address}
+    if address == LOCAL:
+        options |= _of_this_machine(pools)
+    try:
+        ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
+    except (ConnectionError, ValueError, RuntimeError, OSError) as error:
+        raise ClusterError(f"--ray {address}: there is no such cluster: {_first_line(error)}") from error
+    try:
+        resources = ray.cluster_resources()
+        cpus = resources.get("CPU", 0.0) - READING_CPUS - WRITING_CPUS
+        yield pools.suited(resources.get("GPU", 0.0), cpus)
+    finally:
+        ray.shutdown()
+
+
+def _of_this_machine(pools: Pools) -> dict[str, Any]:
+    """Ray counts CPUs, and never looks whether they are there: reading and writing get theirs beside the actors'."""
+    cores = os.cpu_count() or 1
+    given = [(pool.actors or 0) * (1.0 if pool.cpus is None else pool.cpus) for pool in pools.every]
+    return {
+        "num_cpus": max(cores, math.ceil(sum(given))) + 1,
+        "include_dashboard": False,
+        "object_store_memory": _LOCAL_STORE_BYTES,
+    }
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

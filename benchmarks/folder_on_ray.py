@@ -1,0 +1,89 @@
+"""A folder's images through the pipeline of `box2mask run --ray`, by any models that can be opened in a process.
+
+python -m benchmarks.folder_on_ray PHOTOS RESULTS --address local --actors 2     by models that sleep
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Sequence
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from app.cluster.connecting import Pool, Pools, connected
+from app.cluster.folder_run import FolderRun
+from app.folders.batch import Summary
+from app.folders.destination import Destination
+from app.folders.image_work import Asked
+from app.folders.outputs import Outputs
+from app.folders.sources import find_images
+from app.folders.storage import place
+from app.prediction import Predictor
+from benchmarks.sleeping_models import Sleeping
+from models.images.notes import PhotoNotes
+
+
+def through_ray(
+    images: str, out: str, open_models: Callable[[], Predictor], pools: Pools, formats: Sequence[str] = ("coco",)
+) -> tuple[Summary, float]:
+    """What became of them, and the seconds from the first name to the last shard in the journal.
+
+    Within `app.cluster.connecting.connected`, which gives the pools. images, out: as the command line has them.
+    """
+    destination = Destination(place(out))
+    sources = find_images([place(images)], recursive=True, leave_out=place(out))
+    run = FolderRun(open_models, pools)
+    header = {"settings": {"images": str(sources.root), **run.models.identity()}}
+    journal = destination.open_journal(header, restart=False)
+    try:
+        outputs = Outputs(
+            destination.folder, tuple(formats), sources.here, sources.address_from(destination.remote), "",
+            remote=destination.remote,
+        )  # fmt: skip
+        begin = time.perf_counter()
+        summary = run.process(sources, Asked("detector"), journal, outputs, None, PhotoNotes(), destination)
+        seconds = time.perf_counter() - begin
+        outputs.write_all(journal, run.models.class_names)
+        destination.finish(journal)
+        return summary, seconds
+    finally:
+        destination.close(journal)
+
+
+def write_photos(folder: Path, count: int, kilobytes: int = 200) -> None:
+    """So many JPEG files of that size; each has bytes of its own at its end, behind the picture."""
+    folder.mkdir(parents=True, exist_ok=True)
+    side = round((kilobytes * 1000 / 1.1) ** 0.5)
+    noise = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
+    file = BytesIO()
+    Image.fromarray(noise).save(file, "JPEG", quality=90, subsampling=2)
+    picture = file.getvalue()
+    for number in range(count):
+        (folder / f"{number:06}.jpg").write_bytes(picture + number.to_bytes(8, "big"))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("images")
+    parser.add_argument("out")
+    parser.add_argument("--address", default="local")
+    parser.add_argument("--actors", type=int)
+    parser.add_argument("--actor-cpus", type=float)
+    parser.add_argument("--encode-ms", type=float, default=50)
+    parser.add_argument("--decode-ms", type=float, default=2)
+    parser.add_argument("--objects", type=int, default=3)
+    parser.add_argument("--formats", default="coco")
+    args = parser.parse_args()
+    models = Sleeping(args.encode_ms / 1000, args.decode_ms / 1000, args.objects)
+    with connected(args.address, Pools(Pool(args.actors, 0, args.actor_cpus))) as pools:
+        summary, seconds = through_ray(args.images, args.out, models, pools, args.formats.split(","))
+    print(json.dumps({"resumed": summary.resumed, "done": summary.done, "failed": summary.failed, "seconds": seconds}))
+
+
+if __name__ == "__main__":
+    main()
