@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Callable, Sequence
 from io import BytesIO
@@ -15,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from app.cluster.connecting import Pool, Pools, connected
+from app.cluster.connecting import ClusterError, Pool, Pools, connected
 from app.cluster.folder_run import FolderRun
 from app.folders.batch import Summary
 from app.folders.destination import Destination
@@ -78,10 +79,14 @@ def main() -> None:
     parser.add_argument("--decode-ms", type=float, default=2)
     parser.add_argument("--objects", type=int, default=3)
     parser.add_argument("--formats", default="coco")
+    parser.add_argument("--killer", default="", help="a file that ends so ends the process that has it")
     args = parser.parse_args()
-    models = Sleeping(args.encode_ms / 1000, args.decode_ms / 1000, args.objects)
-    with connected(args.address, Pools(Pool(args.actors, 0, args.actor_cpus))) as pools:
-        summary, seconds = through_ray(args.images, args.out, models, pools, args.formats.split(","))
+    models = Sleeping(args.encode_ms / 1000, args.decode_ms / 1000, args.objects, args.killer.encode())
+    try:
+        with connected(args.address, Pools(Pool(args.actors, 0, args.actor_cpus))) as pools:
+            summary, seconds = through_ray(args.images, args.out, models, pools, args.formats.split(","))
+    except ClusterError as error:
+        sys.exit(str(error))
     print(json.dumps({"resumed": summary.resumed, "done": summary.done, "failed": summary.failed, "seconds": seconds}))
 
 

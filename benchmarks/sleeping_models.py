@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import signal
 import threading
 import time
 from collections.abc import Mapping
@@ -18,11 +20,15 @@ from models.rle import Rle, encode_rle
 
 @dataclass(frozen=True)
 class Sleeping:
-    """Opens such models, wherever it is called. encode_s: of each photo; decode_s: of each of its objects."""
+    """Opens such models, wherever it is called. encode_s: of each photo; decode_s: of each of its objects.
+
+    killer: a file that ends so ends the process.
+    """
 
     encode_s: float = 0.05
     decode_s: float = 0.002
     objects: int = 3
+    killer: bytes = b""
 
     def __call__(self) -> SleepingPredictor:
         return SleepingPredictor(self)
@@ -76,6 +82,8 @@ class SleepingPredictor:
 
     def _found(self, image: ImageSource) -> list[tuple[float, float, float, float]]:
         data = read_image(image)
+        if self._times.killer and data.endswith(self._times.killer):
+            os.kill(os.getpid(), signal.SIGKILL)
         try:
             height, width = image_size_hw(data, exif_orientation=True)
         except ImageError as error:

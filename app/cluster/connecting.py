@@ -11,13 +11,15 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 LOCAL = "local"
-# Of a process that reads images and one that writes results: they mostly wait. The two are unlike, as Ray would run two
-# stages that want the same in one process, one after the other.
-READING_CPUS, WRITING_CPUS = 0.3, 0.7
+# Reading images and writing results mostly wait. They take of each CPU what its process with models leaves, so that
+# they find room wherever there is such a process, also when other machines have gone. The two are unlike, as Ray
+# would run two stages that want the same in one process, one after the other.
+READING_CPUS, WRITING_CPUS = 0.03, 0.07
+_OF_A_CPU = 1 - READING_CPUS - WRITING_CPUS
 # Objects of a cluster that is started here: what is on its way from one process to another. Beyond it they go to disk.
 _LOCAL_STORE_BYTES = 2**30
 _ANSWERS_WITHIN_S = 5.0
@@ -38,10 +40,14 @@ class Pool:
 
 @dataclass(frozen=True)
 class Pools:
-    """models: with both models, or with the segmenter alone where there is one for the detector."""
+    """models: with both models, or with the segmenter alone where there is one for the detector.
+
+    at_once: how many blocks are read, and how many written, at once.
+    """
 
     models: Pool
     detector: Pool | None = None
+    at_once: int = 2
 
     @property
     def every(self) -> tuple[Pool, ...]:
@@ -70,7 +76,8 @@ class Pools:
                     f"--actors: they want {wanted:g} {what.upper()[:-1]}s, and the cluster has {has:g} for them: give "
                     f"a smaller number, or less to each with --actor-{what}"
                 )
-        return Pools(*sized)
+        sized = [replace(pool, cpus=(pool.cpus or 0) * _OF_A_CPU) for pool in sized]
+        return Pools(sized[0], sized[1] if len(sized) > 1 else None, max(2, int(cpus)))
 
 
 def check_reached(address: str) -> None:
@@ -109,18 +116,17 @@ def connected(address: str, pools: Pools) -> Iterator[Pools]:
         raise ClusterError(f"--ray {address}: there is no such cluster: {_first_line(error)}") from error
     try:
         resources = ray.cluster_resources()
-        cpus = resources.get("CPU", 0.0) - READING_CPUS - WRITING_CPUS
-        yield pools.suited(resources.get("GPU", 0.0), cpus)
+        yield pools.suited(resources.get("GPU", 0.0), resources.get("CPU", 0.0))
     finally:
         ray.shutdown()
 
 
 def _of_this_machine(pools: Pools) -> dict[str, Any]:
-    """Ray counts CPUs, and never looks whether they are there: reading and writing get theirs beside the actors'."""
+    """Ray counts CPUs, and never looks whether they are there."""
     cores = os.cpu_count() or 1
     given = [(pool.actors or 0) * (1.0 if pool.cpus is None else pool.cpus) for pool in pools.every]
     return {
-        "num_cpus": max(cores, math.ceil(sum(given))) + 1,
+        "num_cpus": max(cores, math.ceil(sum(given))),
         "include_dashboard": False,
         "object_store_memory": _LOCAL_STORE_BYTES,
     }

@@ -34,6 +34,8 @@ from models.images.notes import PhotoNotes
 
 # A block is what is lost, and done again, with a machine: large ones ask Ray less often, small ones end together.
 _MOST_OF_A_BLOCK, _BLOCKS_OF_AN_ACTOR = 32, 50
+# Of a process with models: by itself Ray never gives up, not even a photo that kills whoever decodes it.
+_RESTARTS = 10
 _CALLS_AT_ONCE = 2  # of a process with models: while one block ends, the next keeps the networks busy
 
 Open = Callable[[], Predictor]
@@ -106,9 +108,10 @@ class FolderRun:
         logging.getLogger("ray.data").setLevel(logging.ERROR)
         actors = sum(pool.actors or 1 for pool in self._pools.every)
         at_once = max(1, min(_MOST_OF_A_BLOCK, todo.left // (actors * _BLOCKS_OF_AN_ACTOR)))
+        some = ray.data.TaskPoolStrategy(size=self._pools.at_once)
         blocks = [ray.put(rows_of(tasks)) for tasks in _parts(todo, at_once)]
         rows = ray.data.from_arrow_refs(blocks).map_batches(
-            read, fn_kwargs={"job": job}, batch_size=None, batch_format="pyarrow", num_cpus=READING_CPUS
+            read, fn_kwargs={"job": job}, batch_size=None, batch_format="pyarrow", compute=some, num_cpus=READING_CPUS
         )
         if self._pools.detector is not None:
             boxes = replace(job, asked=Asked("detector", job.asked.score_threshold, "none"))
@@ -116,7 +119,7 @@ class FolderRun:
             job = replace(job, asked=Asked("prompts", agreement=job.asked.agreement))
         rows = self._find(rows, self._opens[0], job, self._pools.models, boxes_alone=False)
         rows = rows.map_batches(
-            write, fn_kwargs={"job": job}, batch_size=None, batch_format="pyarrow", num_cpus=WRITING_CPUS
+            write, fn_kwargs={"job": job}, batch_size=None, batch_format="pyarrow", compute=some, num_cpus=WRITING_CPUS
         )
         try:
             for block in rows.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
@@ -136,6 +139,7 @@ class FolderRun:
             ),
             num_gpus=pool.gpus or None,
             num_cpus=pool.cpus,
+            max_restarts=_RESTARTS,
         )
 
 

@@ -30,7 +30,7 @@ def add_ray_options(command: argparse.ArgumentParser) -> None:
         "--actors",
         type=many,
         metavar="N",
-        help="of --ray: processes with the models (default: one for each GPU, or without any for each two CPUs)",
+        help="of --ray: processes with the models (default: one for each GPU, or without any for each CPU)",
     )
     command.add_argument(
         "--actor-gpus", type=gpus, metavar="X", help="of --ray: GPUs of each such process; 0.5: two share one"

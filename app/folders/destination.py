@@ -36,6 +36,7 @@ class Destination:
         self.number = 1
         self._writer: ShardWriter | None = None
         self._is_new = False
+        self._gathered: set[str] = set()
 
     def open_journal(self, header: Mapping[str, Any], *, restart: bool) -> Journal:
         """As `Journal`, with what shards have too. Raises JournalError and OSError."""
@@ -57,7 +58,8 @@ class Destination:
         writer, self._writer = self._writer, None  # their lines are in the store already
         found = shards.found(self.place)
         self.number = shards.next_number(found)
-        shards.fold(found, journal)
+        shards.fold([path for path in found if path.name not in self._gathered], journal)
+        self._gathered.update(path.name for path in found)
         if self.remote is None:
             for path in found:
                 path.unlink()

@@ -177,3 +177,19 @@ def test_a_machine_stands_still_for_a_while(images: Path, tmp_path: Path, table:
     assert toll(images, out) == NONE
     names = [json.loads(line)["image"] for line in (out / "journal.jsonl").read_text().splitlines()[1:]]
     assert len(names) == len(set(names))
+
+
+def test_a_photo_that_kills_whoever_decodes_it_ends_the_run_in_the_end(images: Path, tmp_path: Path) -> None:
+    with (images / "000040.jpg").open("ab") as file:
+        file.write(b"KILLER")
+    out = tmp_path / "out"
+    with cluster(head_cpus=3) as machines:
+        with running(images, out, machines.address, *OPTIONS, "--killer", "KILLER") as run:
+            _, errors = run.communicate(timeout=240)
+        assert run.returncode == 1 and "actor" in errors.splitlines()[-1].lower(), errors
+        assert shards(out)
+        (images / "000040.jpg").unlink()
+        with running(images, out, machines.address, *OPTIONS) as run:
+            said = ended(run)
+    assert said["resumed"] > 0 and said["resumed"] + said["done"] == COUNT - 1
+    assert toll(images, out) == NONE
