@@ -6,7 +6,6 @@ import logging
 import math
 import os
 import signal
-import socket
 import threading
 
 import ray
@@ -15,6 +14,7 @@ from ray.serve.config import ProxyLocation
 from ray.serve.context import _get_global_client
 
 from app.cluster import proxy
+from app.cluster.connecting import LOCAL, ClusterError, check_reached
 from app.cluster.deployment import NAME, Size, deploy, drain, start_proxies
 from app.engine import loading
 from app.http import logs
@@ -23,8 +23,6 @@ from app.settings import Settings, SettingsError
 
 log = logging.getLogger("box2mask")
 
-LOCAL = "local"
-_ANSWERS_WITHIN_S = 5.0
 STARTUP_FAILED = 3
 
 
@@ -40,6 +38,7 @@ def serve_on(address: str, settings: Settings) -> int:
         raise SettingsError("BOX2MASK_METRICS_PORT: expected none with --ray: /metrics has what all processes count")
     choice = loading.choose(settings)
     os.environ[proxy.VARIABLE] = proxy.PATH
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # read when a cluster is started: nothing is told of its use
     stop = threading.Event()
     running = None
     if address == LOCAL:
@@ -100,16 +99,11 @@ def _start(settings: Settings) -> None:
 
 def _join(address: str) -> None:
     """Become part of a cluster. Raises SettingsError where there is none."""
-    if address != "auto":
-        host, _, port = address.rpartition(":")
-        if not host or not port.isdecimal():
-            raise SettingsError(f"--ray: expected local, auto or host:port, got {address!r}")
-        try:  # Ray itself would go on trying for minutes
-            socket.create_connection((host, int(port)), timeout=_ANSWERS_WITHIN_S).close()
-        except OSError as error:
-            raise SettingsError(f"--ray {address}: there is no such cluster: {error.strerror or error}") from error
     try:
+        check_reached(address)
         ray.init(address, log_to_driver=False, configure_logging=False)
+    except ClusterError as error:
+        raise SettingsError(str(error)) from error
     except ConnectionError as error:
         raise SettingsError(f"--ray {address}: there is no such cluster: {error}") from error
 

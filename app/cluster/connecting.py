@@ -22,6 +22,7 @@ READING_CPUS, WRITING_CPUS = 0.03, 0.07
 _OF_A_CPU = 1 - READING_CPUS - WRITING_CPUS
 # Objects of a cluster that is started here: what is on its way from one process to another. Beyond it they go to disk.
 _LOCAL_STORE_BYTES = 2**30
+_ANSWERS_WITHIN_S = 5.0
 
 
 class ClusterError(Exception):
@@ -79,6 +80,19 @@ class Pools:
         return Pools(sized[0], sized[1] if len(sized) > 1 else None, max(2, int(cpus)))
 
 
+def check_reached(address: str) -> None:
+    """Raises ClusterError for what is no address, and where nothing answers: Ray would go on trying for minutes."""
+    if address in (LOCAL, "auto"):
+        return
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal():
+        raise ClusterError(f"--ray: expected local, auto or host:port, got {address!r}")
+    try:
+        socket.create_connection((host, int(port)), timeout=_ANSWERS_WITHIN_S).close()
+    except OSError as error:
+        raise ClusterError(f"--ray {address}: there is no such cluster: {error.strerror or error}") from error
+
+
 @contextmanager
 def connected(address: str, pools: Pools) -> Iterator[Pools]:
     """Join a cluster, or start one of this machine, and leave or end it afterwards; gives the pools that suit it.
@@ -95,6 +109,7 @@ def connected(address: str, pools: Pools) -> Iterator[Pools]:
         _knock(address)
     if address == LOCAL:
         options |= _of_this_machine(pools)
+    check_reached(address)
     try:
         ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
     except (ConnectionError, ValueError, RuntimeError, OSError) as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from dataclasses import dataclass
 from typing import Any
 
 from ray import serve
@@ -26,14 +27,11 @@ DEVICE_FAILED = 4
 Stages = dict[str, list[Stretch]]
 
 
-class Lost(ServiceError):
-    """The replica's device has stopped; another one can answer. replica: its name."""
+@dataclass(frozen=True)
+class Lost:
+    """In place of an answer: the replica's device has stopped, and another one can answer. replica: its name."""
 
-    status = 503
-
-    def __init__(self, replica: str) -> None:
-        super().__init__(f"the device of {replica} has stopped")
-        self.replica = replica
+    replica: str
 
 
 class Replica:

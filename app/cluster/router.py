@@ -7,7 +7,9 @@ waits in the router, where one photo's requests would hold up all others'.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable
+from typing import Any
 
 from ray.serve._private.common import ReplicaID
 from ray.serve._private.request_router.common import PendingRequest
@@ -19,6 +21,8 @@ STAY = "stay:"
 # A replica may have so many times as much in work as the mean of all; and always a few requests, among which chance
 # decides.
 _UNEVEN, _FEW = 1.5, 4
+# Photos of which each process remembers where it sent them last; they stay there until it has so many times that load.
+_REMEMBERED, _STAYING = 10_000, 2
 
 
 def session(key: str, lost: Iterable[str] = ()) -> str:
@@ -33,8 +37,14 @@ class ByPhoto(ConsistentHashRouter):
     """Chooses by `session`'s key: a photo's, after STAY where the request has to go where the photo is.
 
     Others go on to the next on the ring, always the same ones in the same order, where a replica has clearly more to do
-    than the others: consistent hashing with bounded loads, https://arxiv.org/abs/1608.01350.
+    than the others: consistent hashing with bounded loads, https://arxiv.org/abs/1608.01350. Where a photo went on, its
+    clicks follow.
     """
+
+    def initialize_state(self, **kwargs: Any) -> None:
+        """Called by Ray Serve, once."""
+        super().initialize_state(**kwargs)
+        self._sent: OrderedDict[str, ReplicaID] = OrderedDict()  # by photo; sent longest ago first
 
     async def choose_replicas(
         self, candidate_replicas: list[RunningReplica], pending_request: PendingRequest | None = None
@@ -45,7 +55,7 @@ class ByPhoto(ConsistentHashRouter):
         pending_request.routing_context.should_backoff = True
         self._num_fallback_replicas = len(self._replicas)
         lost, _, key = pending_request.metadata.session_id.rpartition(",")
-        key = key or pending_request.metadata.internal_request_id
+        photo, key = key, key or pending_request.metadata.internal_request_id
         ranked = [
             self._replicas[one] for one in self._lookup_ranked_replicas(key.removeprefix(STAY)) if one in self._replicas
         ]
@@ -53,10 +63,25 @@ class ByPhoto(ConsistentHashRouter):
         ranked = [one for one in ranked if one.replica_id.unique_id not in names] or ranked
         if key.startswith(STAY):
             return [[one] for one in ranked[:1]]
+        known = self._sent.get(photo)
+        ranked.sort(key=lambda one: one.replica_id != known)
         loads = [self._in_work(one.replica_id) for one in ranked]
         most = max(_FEW, _UNEVEN * (sum(loads) + 1) / max(1, len(loads)))
-        free = [one for one, load in zip(ranked, loads, strict=True) if load < most]
-        return [[one] for one in free + [one for one in ranked if one not in free]]
+        free = [
+            one
+            for one, load in zip(ranked, loads, strict=True)
+            if load < most * (_STAYING if one.replica_id == known else 1)
+        ]
+        ranked = free + [one for one in ranked if one not in free]
+        if photo and ranked:
+            self._remember(photo, ranked[0].replica_id)
+        return [[one] for one in ranked]
+
+    def _remember(self, photo: str, replica_id: ReplicaID) -> None:
+        self._sent[photo] = replica_id
+        self._sent.move_to_end(photo)
+        if len(self._sent) > _REMEMBERED:
+            self._sent.popitem(last=False)
 
     def _in_work(self, replica_id: ReplicaID) -> int:
         """As far as it is known here: what was sent from here, and what it said itself when it took the last one."""

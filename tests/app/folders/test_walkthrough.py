@@ -213,7 +213,7 @@ def test_commands_of_a_student(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert args.start == str(REPOSITORY) and args.student is None and args.quiet
     assert args.metric_for_best_model == "mask_mean_average_precision"
     assert args.data == tmp_path / "training-masks" / "coco.json"
-    assert args.images_root == build_parser().parse_args(run).images[0] == tmp_path / "split" / "train" / "images"
+    assert args.images_root == Path(build_parser().parse_args(run).images[0]) == tmp_path / "split" / "train" / "images"
     assert build_parser().parse_args(run).segmenter == "demo-sam"
     args = build_parser().parse_args(evaluate)
     assert args.data == tmp_path / "split" / "validation" and args.masks == ("detector",)

@@ -46,7 +46,9 @@ def converse(model_folders: Any) -> Callable[..., None]:
             app = create_app(
                 Settings(detector="none", segmenter=str(model_folders.segmenter), device="cpu", **settings)
             )
-            server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, log_level="error", lifespan="on"))
+            server = uvicorn.Server(
+                uvicorn.Config(app, port=0, http="h11", log_config=None, log_level="error", lifespan="on")
+            )
             serving = asyncio.create_task(server.serve())
             while not server.started:
                 assert not serving.done()

@@ -200,7 +200,7 @@ def test_the_work_of_a_client_that_has_gone_is_dropped(
     async def run() -> None:
         app = create_app(settings)
         listener = socket.create_server(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(app, log_config=None, log_level="warning", lifespan="on"))
+        server = uvicorn.Server(uvicorn.Config(app, http="h11", log_config=None, log_level="warning", lifespan="on"))
         serving = asyncio.create_task(server.serve([listener]))
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         async with asyncio.timeout(60), httpx.AsyncClient(base_url=url, timeout=60) as client:

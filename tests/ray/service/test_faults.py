@@ -40,7 +40,8 @@ def fails_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def service(machines: Cluster, fails_once: Path) -> Iterator[Deployed]:
     """Two replicas, one on each worker; each test leaves it so."""
-    with deployed(machines, fewest=2, most=2, cpus=1.5, fails_once=str(fails_once)) as started:
+    settings = {"ray_replica_requests": 2}  # so that a few clients are reason enough for a second replica
+    with deployed(machines, fewest=2, most=2, cpus=1.5, fails_once=str(fails_once), settings=settings) as started:
         yield started
         started.tell("stop")
 
