@@ -19,7 +19,7 @@ from app.cluster import proxy
 from tests.ray.nodes import REPOSITORY, Cluster, Node, _free_port
 
 # Far more than anything here takes on a machine that has nothing else to do.
-PATIENCE_S = 120
+PATIENCE_S = 240
 REPLICA, EDGE, PROXY = "ray::ServeReplica:box2mask:replica", "ray::ServeReplica:box2mask:edge", "ray::ProxyActor"
 
 
