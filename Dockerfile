@@ -114,7 +114,7 @@ ENV PATH=/opt/box2mask/venv/bin:$PATH \
     CUDA_CACHE_PATH=/tmp/cuda \
     NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility \
-    RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=app.cluster.proxy:middlewares
+    RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=app.cluster.service.proxy:middlewares
 WORKDIR /opt/box2mask
 COPY --from=builder /opt/box2mask/venv venv/
 COPY --from=builder /opt/box2mask/triton triton/

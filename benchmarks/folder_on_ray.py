@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from app.cluster.connecting import ClusterError, Pool, Pools, connected
-from app.cluster.folder_run import FolderRun
+from app.cluster.folders.connecting import ClusterError, Pool, Pools, connected
+from app.cluster.folders.folder_run import FolderRun
 from app.folders.batch import Summary
 from app.folders.destination import Destination
 from app.folders.image_work import Asked
@@ -34,7 +34,7 @@ def through_ray(
 ) -> tuple[Summary, float]:
     """What became of them, and the seconds from the first name to the last shard in the journal.
 
-    Within `app.cluster.connecting.connected`, which gives the pools. images, out: as the command line has them.
+    Within `app.cluster.folders.connecting.connected`, which gives the pools. images, out: as the command line has them.
     """
     destination = Destination(place(out))
     sources = find_images([place(images)], recursive=True, leave_out=place(out))

@@ -111,13 +111,13 @@ def _on_ray(
     destination: Destination,
 ) -> int:
     """By processes with the models on a Ray cluster."""
-    from app.cluster.connecting import ClusterError, connected
+    from app.cluster.folders.connecting import ClusterError, connected
 
     try:
         with connected(args.ray, _pools(args)) as pools:
-            from app.cluster import texts
-            from app.cluster.folder_run import FolderRun
-            from app.cluster.models import OpenModels
+            from app.cluster.folders import texts
+            from app.cluster.folders.folder_run import FolderRun
+            from app.cluster.folders.models import OpenModels
 
             run = FolderRun(OpenModels(settings, typed(args), params), pools)
             plan = make_plan(args, sources, prompts, run.models)
@@ -183,7 +183,7 @@ def _carry_out(
 
 
 def _pools(args: argparse.Namespace) -> Any:
-    from app.cluster.connecting import Pool, Pools
+    from app.cluster.folders.connecting import Pool, Pools
 
     models = Pool(args.actors, args.actor_gpus, args.actor_cpus)
     if args.detector_actors is None:

@@ -97,7 +97,7 @@ def _serve_here_or_on(address: str | None, settings: Settings) -> int:
         raise SettingsError(
             f"--ray needs Ray, and {error.name} is not installed: pip install 'box2mask[ray]'"
         ) from error
-    from app.cluster.command import serve_on
+    from app.cluster.service.command import serve_on
 
     return serve_on(address, settings)
 

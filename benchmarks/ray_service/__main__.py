@@ -26,7 +26,7 @@ import httpx
 import psutil  # type: ignore[import-untyped]
 from prometheus_client.parser import text_string_to_metric_families
 
-from app.cluster import proxy
+from app.cluster.service import proxy
 from benchmarks.ray_service.clicking import RIGHT, Clicks, encoded
 
 # PNG files of 200 KB.

@@ -17,7 +17,7 @@ import ray
 from ray import serve
 from ray.serve.config import ProxyLocation
 
-from app.cluster.deployment import NAME, Size, deploy, drain, start_proxies
+from app.cluster.service.deployment import NAME, Size, deploy, drain, start_proxies
 from app.settings import Settings
 from benchmarks.ray_service.sleeping import Costs, source
 

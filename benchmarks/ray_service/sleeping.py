@@ -102,7 +102,7 @@ class _Choice(Choice):
 
 
 def source(costs: Costs) -> Source:
-    """What `app.cluster.deployment.application` takes in place of models from files."""
+    """What `app.cluster.service.deployment.application` takes in place of models from files."""
     return Source(_choose, partial(_load, costs))
 
 

@@ -19,7 +19,7 @@ MORE = "…"
 # Where what keeps a service from starting is raised, and the errors that it is told by.
 STARTUP = (
     *("app/settings.py", "app/engine/loading.py", "app/server.py", "models/detector/mmcv_ops/extension.py"),
-    *("app/commands/serve.py", "app/cluster/command.py", "app/cluster/deployment.py"),
+    *("app/commands/serve.py", "app/cluster/service/command.py", "app/cluster/service/deployment.py"),
     *("models/detector/files.py", "models/detector/configs.py", "models/detector/pipelines.py"),
     "models/detector/language.py",
     *("models/segmenter/sam.py", "models/square_images.py", "models/huggingface_folder.py"),

@@ -15,9 +15,9 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from app.cluster.connecting import ClusterError, Pool, Pools
-from app.cluster.models import OpenModels
-from app.cluster.stages import Find, Job, read, rows_of, write
+from app.cluster.folders.connecting import ClusterError, Pool, Pools
+from app.cluster.folders.models import OpenModels
+from app.cluster.folders.stages import Find, Job, read, rows_of, write
 from app.folders.batch import process
 from app.folders.destination import Destination
 from app.folders.image_work import Asked, to_do
@@ -129,7 +129,7 @@ def test_a_block_that_is_done_again_is_the_same_shard(opens: dict[str, Open], so
 
 
 def test_reading_and_writing_need_no_pytorch() -> None:
-    program = "import sys, app.cluster.stages, benchmarks.sleeping_models; sys.exit('torch' in sys.modules)"
+    program = "import sys, app.cluster.folders.stages, benchmarks.sleeping_models; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parents[2]).returncode == 0
 
 

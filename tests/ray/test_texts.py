@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import ray
 
-from app.cluster import texts
+from app.cluster.folders import texts
 from app.prediction import PredictedObject
 from app.results import azureml_jsonl, cvat, label_studio, whole_file
 from app.results.image_result import ImageResult

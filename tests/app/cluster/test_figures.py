@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from app.cluster.figures import merged
+from app.cluster.service.figures import merged
 from app.http.admission import Admission
 from app.http.metrics import Metrics
 

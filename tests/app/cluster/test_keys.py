@@ -6,7 +6,7 @@ import base64
 
 import pytest
 
-from app.cluster import keys
+from app.cluster.service import keys
 from app.contract.schemas import Request
 from app.images.reading import ImageLimits
 from app.images.store import reference_of

@@ -10,7 +10,7 @@ import pytest
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
-from app.cluster.proxy import OwnForm, middlewares
+from app.cluster.service.proxy import OwnForm, middlewares
 
 OURS = {"x-ms-server-version": "box2mask/0.1.0", "x-request-id": "ours"}
 

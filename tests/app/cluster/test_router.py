@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from ray.serve._private.common import DeploymentHandleSource, DeploymentID, ReplicaID, RequestMetadata
 from ray.serve._private.request_router.common import PendingRequest
 
-from app.cluster.router import STAY, ByPhoto, session
+from app.cluster.service.router import STAY, ByPhoto, session
 
 DEPLOYMENT = DeploymentID("replica", "box2mask")
 KEYS = [f"sha256:{number:064x}" for number in range(800)]

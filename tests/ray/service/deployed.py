@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 
-from app.cluster import proxy
+from app.cluster.service import proxy
 from tests.ray.nodes import REPOSITORY, Cluster, Node, _free_port
 
 # Far more than anything here takes on a machine that has nothing else to do.

@@ -18,9 +18,9 @@ import ray
 import ray.data
 from tqdm import tqdm
 
-from app.cluster.connecting import READING_CPUS, WRITING_CPUS, ClusterError, Pool, Pools
-from app.cluster.models import Known, OpenModels, known
-from app.cluster.stages import Find, Job, read, rows_of, write
+from app.cluster.folders.connecting import READING_CPUS, WRITING_CPUS, ClusterError, Pool, Pools
+from app.cluster.folders.models import Known, OpenModels, known
+from app.cluster.folders.stages import Find, Job, read, rows_of, write
 from app.folders import storage
 from app.folders.batch import Summary, failures
 from app.folders.destination import Destination
@@ -41,7 +41,7 @@ _CALLS_AT_ONCE = 2  # of a process with models: while one block ends, the next k
 Open = Callable[[], Predictor]
 
 # Errors that say in a sentence what to do. Ray hands on the text of a traceback, and seldom the error itself.
-_TOLD = ("app.cluster.models.ModelsError", "OSError", "FileNotFoundError", "PermissionError")
+_TOLD = ("app.cluster.folders.models.ModelsError", "OSError", "FileNotFoundError", "PermissionError")
 
 
 class FolderRun:

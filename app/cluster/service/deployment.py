@@ -12,10 +12,10 @@ from ray.serve.config import AutoscalingConfig, HTTPOptions, ProxyLocation, Requ
 from ray.serve.deployment import Application
 from ray.serve.schema import LoggingConfig
 
-from app.cluster.edge import Edge
-from app.cluster.replica import Replica
-from app.cluster.replicas import EDGE
-from app.cluster.router import ByPhoto
+from app.cluster.service.edge import Edge
+from app.cluster.service.replica import Replica
+from app.cluster.service.replicas import EDGE
+from app.cluster.service.router import ByPhoto
 from app.serving.own import THEIRS, Source
 from app.settings import Settings, SettingsError
 

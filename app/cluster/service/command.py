@@ -13,9 +13,9 @@ from ray import serve
 from ray.serve.config import ProxyLocation
 from ray.serve.context import _get_global_client
 
-from app.cluster import proxy
-from app.cluster.connecting import LOCAL, ClusterError, check_reached
-from app.cluster.deployment import NAME, Size, deploy, drain, start_proxies
+from app.cluster.folders.connecting import LOCAL, ClusterError, check_reached
+from app.cluster.service import proxy
+from app.cluster.service.deployment import NAME, Size, deploy, drain, start_proxies
 from app.engine import loading
 from app.http import logs
 from app.server import announce, listen

@@ -11,7 +11,7 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 # Its import path, for Ray Serve to find it by, in the environment of every node.
-VARIABLE, PATH = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH", "app.cluster.proxy:middlewares"
+VARIABLE, PATH = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH", "app.cluster.service.proxy:middlewares"
 # On every answer of the edge.
 _OURS = b"x-ms-server-version"
 # What Ray Serve would take from any client: whether its deadline and its going away count.

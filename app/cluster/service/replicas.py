@@ -17,10 +17,10 @@ from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from app import timings
-from app.cluster import keys
-from app.cluster.figures import merged
-from app.cluster.replica import Lost
-from app.cluster.router import STAY, session
+from app.cluster.service import keys
+from app.cluster.service.figures import merged
+from app.cluster.service.replica import Lost
+from app.cluster.service.router import STAY, session
 from app.contract.amount import LITTLE
 from app.contract.schemas import IMAGE, Request
 from app.engine.aside import call_in, guarded

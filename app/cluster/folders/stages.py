@@ -27,7 +27,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from app.cluster.models import ModelsError
+from app.cluster.folders.models import ModelsError
 from app.folders import shards, storage
 from app.folders.batch import images_in_networks
 from app.folders.image_work import Asked, Task, answered, stamp
