@@ -219,30 +219,3 @@ def test_a_slow_machine(machines: Cluster, service: Deployed) -> None:
         print(f"200 more clicks took {time.monotonic() - began:.1f} s")
 
     clicked(service, stand_still)
-
-
-@thorough
-def test_the_head_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a copy of what it knows, there is no head again; what it had started goes on for a while."""
-    for name, value in environment().items():
-        monkeypatch.setenv(name, value)
-    with (
-        cluster(head_cpus=0, workers=2, cpus=2) as started,
-        deployed(started, fewest=2, most=2, cpus=1.5, proxies="EveryNode") as service,
-    ):
-        clicks = Clicks(service.url)
-
-        async def run() -> float:
-            async with clicks.client, clicks.all_the_while(range(4)):
-                await answered(clicks, 50)
-                await asyncio.to_thread(started.head.kill)
-                began, before = time.monotonic(), clicks.outcomes.counts[RIGHT]
-                while clicks.outcomes.counts[RIGHT] < before + 300:
-                    await asyncio.sleep(0.05)
-                return time.monotonic() - began
-
-        seconds = asyncio.run(asyncio.wait_for(run(), PATIENCE_S))
-        counts = clicks.outcomes.counts
-        print(f"{dict(counts)}; 300 clicks without a head took {seconds:.1f} s; {clicks.outcomes.lost[:2]}")
-        assert counts[WRONG] == 0
-        assert counts[LOST] <= 4  # connections to the head's own proxy
