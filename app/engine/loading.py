@@ -31,6 +31,8 @@ EXPLAINED = (SettingsError, ModelFilesError, MissingOpError, OSError)
 # What `auto` takes of the pulled weights, best first; the demo weights are the last resort.
 AUTO_DETECTORS = ("yolof", "demo-yolof")
 AUTO_SEGMENTERS = ("sam-huge", "sam-large", "sam-base", "demo-sam")
+# Of a run over a folder: nobody comes back to a photo, and no more than sixteen, with 4 MB of SAM's each, are in work.
+_FOLDERS_CACHE_MB = 128
 
 
 # Networks that see no more pixels are small: several photos of a folder are computed at once, at most so many.
@@ -163,7 +165,7 @@ def load(settings: Settings, choice: Choice, *, for_folders: bool = False) -> En
 
     for_folders: for who has many images and waits for all of them. On a processor each is computed apart from the
     others, and with small networks several at once, each on a thread or more of its own: torch's threads are then fewer
-    from here on.
+    from here on. Embeddings are kept only as long as their images are in work.
     """
     from app.engine.cache import EmbeddingCache
     from app.engine.engine import Engine
@@ -177,7 +179,8 @@ def load(settings: Settings, choice: Choice, *, for_folders: bool = False) -> En
         if apart:
             models += _more_for_folders(settings, choice, models[0])
         disk = _disk_tier(settings, models[0].segmenter, hashes.result().get("segmenter"))
-    cache = EmbeddingCache(int(settings.embedding_cache_mb * 2**20), disk)
+    cache_mb = min(settings.embedding_cache_mb, _FOLDERS_CACHE_MB) if for_folders else settings.embedding_cache_mb
+    cache = EmbeddingCache(int(cache_mb * 2**20), disk)
     return Engine(models, cache, workers=settings.workers, images_apart=apart)
 
 

@@ -320,3 +320,15 @@ def test_the_thread_that_loads_ends_and_openmp_s_threads_with_it(monkeypatch: py
     known = settings(detector="none", segmenter="demo-sam")
     asyncio.run(load(known, choose(known), for_folders=True).aclose())
     assert threads and not any(thread.is_alive() for thread in threads)
+
+
+def test_a_folder_keeps_no_more_embeddings_than_are_in_work() -> None:
+    known = settings(detector="none", segmenter="demo-sam", embedding_cache_mb=512)
+
+    def budget(*, for_folders: bool) -> int:
+        engine = load(known, choose(known), for_folders=for_folders)
+        asyncio.run(engine.aclose())
+        return engine.cache.budget_bytes
+
+    assert budget(for_folders=False) == 512 * 2**20
+    assert 16 * 5 * 2**20 < budget(for_folders=True) <= 128 * 2**20

@@ -1,0 +1,67 @@
+"""What more processes bring to a folder on Ray, with models that sleep: photos a second by 1 to 32 of them.
+
+    python -m benchmarks.ray_scaling [--actors 1 2 4 8 16 32] > benchmarks/results/ray-scaling.md
+
+Each process sleeps 50 ms for a photo and 2 ms for its mask; photos have 200 KB. A number of processes is timed with
+few photos and with many: what is between the two is the pace, without the time in which processes start.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import psutil
+
+from app.cluster.folders.connecting import Pool, Pools, connected
+from benchmarks.folder_on_ray import through_ray, write_photos
+from benchmarks.machine import Machine
+from benchmarks.report import table
+from benchmarks.sleeping_models import Sleeping
+
+ENCODE_S, DECODE_S = 0.05, 0.002
+FEW, MANY = 40, 240  # photos for each process
+_CPUS = 0.01  # of a process that sleeps, so that Ray finds room for all
+
+
+def pace(actors: int, scratch: Path) -> tuple[float, float]:
+    """Photos a second, and how busy the processors were meanwhile, 0..1."""
+    seconds = {}
+    busy = 0.0
+    for count in (FEW * actors, MANY * actors):
+        photos = scratch / f"photos-{count}"
+        if not photos.exists():
+            write_photos(photos, count)
+        with connected("local", Pools(Pool(actors, 0, _CPUS))) as pools:
+            psutil.cpu_percent()
+            out = scratch / f"out-{actors}-{count}"
+            summary, seconds[count] = through_ray(str(photos), str(out), Sleeping(ENCODE_S, DECODE_S, 1), pools)
+            busy = psutil.cpu_percent() / 100
+        assert summary.done == count, f"expected {count} photos, got {summary.done}"
+    few, many = sorted(seconds)
+    return (many - few) / (seconds[many] - seconds[few]), busy
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--actors", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32])
+    args = parser.parse_args()
+    machine = Machine.this()
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for actors in args.actors:
+            found, busy = pace(actors, Path(folder))
+            linear = found / actors * (ENCODE_S + DECODE_S)
+            rows.append((str(actors), f"{found:.1f}", f"{linear:.2f}", f"{busy:.0%}"))
+    print("# What more processes bring to a folder on Ray\n")
+    print("\n".join(machine.lines()))
+    ms = 1000 * (ENCODE_S + DECODE_S)
+    print(
+        f"\nMade by `python -m benchmarks.ray_scaling`: models that sleep {ms:.0f} ms for a photo, photos of 200 KB.\n"
+    )
+    print(table(("processes", "photos a second", "of their number times 19.2", "processors busy"), rows))
+
+
+if __name__ == "__main__":
+    main()
