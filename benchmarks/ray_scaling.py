@@ -12,7 +12,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
-import psutil
+import psutil  # type: ignore[import-untyped]
 
 from app.cluster.folders.connecting import Pool, Pools, connected
 from benchmarks.folder_on_ray import through_ray, write_photos

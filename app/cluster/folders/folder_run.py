@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import islice
@@ -128,19 +129,22 @@ class FolderRun:
             raise ClusterError(_sentence(error)) from error
 
     def _find(self, rows: Any, opens: Open, job: Job, pool: Pool, *, boxes_alone: bool) -> Any:
-        return rows.map_batches(
-            Find,
-            fn_constructor_args=(opens, job),
-            fn_constructor_kwargs={"boxes_alone": boxes_alone},
-            batch_size=None,
-            batch_format="pyarrow",
-            compute=ray.data.ActorPoolStrategy(
-                size=pool.actors, max_concurrent_calls_per_actor=_CALLS_AT_ONCE, enable_true_multi_threading=True
-            ),
-            num_gpus=pool.gpus or None,
-            num_cpus=pool.cpus,
-            max_restarts=_RESTARTS,
-        )
+        with warnings.catch_warnings():
+            # Of Ray 2.60, for `max_restarts`, which has no other place yet.
+            warnings.filterwarnings("ignore", "`ray_remote_args` is deprecated")
+            return rows.map_batches(
+                Find,
+                fn_constructor_args=(opens, job),
+                fn_constructor_kwargs={"boxes_alone": boxes_alone},
+                batch_size=None,
+                batch_format="pyarrow",
+                compute=ray.data.ActorPoolStrategy(
+                    size=pool.actors, max_concurrent_calls_per_actor=_CALLS_AT_ONCE, enable_true_multi_threading=True
+                ),
+                num_gpus=pool.gpus or None,
+                num_cpus=pool.cpus,
+                max_restarts=_RESTARTS,
+            )
 
 
 def _parts(todo: ToDo, size: int) -> Iterator[list[Task]]:
