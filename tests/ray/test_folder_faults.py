@@ -109,7 +109,6 @@ def test_the_command_is_killed_and_given_again(
         run.send_signal(signal.SIGKILL)
         run.wait()
         done = sum(len(path.read_bytes().splitlines()) for path in shards(out))
-        watch = Watch(out)
         with running(images, out, machines.address, *OPTIONS) as run:
             until(lambda: not shards(out), run)  # in the journal
             watch = Watch(out)

@@ -54,7 +54,14 @@ class Size:
 
 def application(settings: Settings, size: Size, source: Source = THEIRS) -> Application:
     """What `serve.run` takes. source: where replicas have their models from; it is pickled."""
-    seconds = _farewell(settings)
+    alike: dict[str, Any] = {
+        "max_queued_requests": -1,
+        "graceful_shutdown_timeout_s": _farewell(settings),
+        "graceful_shutdown_wait_loop_s": 0.5,
+        "health_check_period_s": 2,
+        "max_constructor_retry_count": 3,
+        "logging_config": SERVES_LOG,
+    }
     # What may be in work is decided by our own admission, whose answer says when to come again; Serve's queues, whose
     # answer does not, are never full.
     most = settings.ray_edges * settings.max_requests
@@ -68,25 +75,15 @@ def application(settings: Settings, size: Size, source: Source = THEIRS) -> Appl
             downscale_delay_s=size.idle_s,
         ),
         max_ongoing_requests=most + _BESIDES,
-        max_queued_requests=-1,
         request_router_config=RequestRouterConfig(request_router_class=ByPhoto),
-        graceful_shutdown_timeout_s=seconds,
-        graceful_shutdown_wait_loop_s=0.5,
-        health_check_period_s=2,
-        max_constructor_retry_count=3,
-        logging_config=SERVES_LOG,
+        **alike,
     )(Replica)
     edge: Any = serve.deployment(
         name=EDGE,
         ray_actor_options={"num_cpus": 0},
         num_replicas=settings.ray_edges,
         max_ongoing_requests=settings.max_requests + _BESIDES,
-        max_queued_requests=-1,
-        graceful_shutdown_timeout_s=seconds,
-        graceful_shutdown_wait_loop_s=0.5,
-        health_check_period_s=2,
-        max_constructor_retry_count=3,
-        logging_config=SERVES_LOG,
+        **alike,
     )(Edge)
     bound: Application = edge.bind(settings, engine.bind(settings, source))
     return bound
