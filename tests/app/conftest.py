@@ -190,8 +190,7 @@ def http(service: Any) -> Iterator[httpx.Client]:
         yield client
 
 
-@pytest.fixture(scope="session")
-def answer(http: httpx.Client) -> Callable[..., Any]:
+def answers_of(http: httpx.Client) -> Callable[..., Any]:
     """The JSON that a request is answered with, which must be a 200."""
 
     def post(content: dict[str, Any], path: str = "/score") -> Any:
@@ -200,6 +199,11 @@ def answer(http: httpx.Client) -> Callable[..., Any]:
         return response.json()
 
     return post
+
+
+@pytest.fixture(scope="session")
+def answer(http: httpx.Client) -> Callable[..., Any]:
+    return answers_of(http)
 
 
 @pytest.fixture

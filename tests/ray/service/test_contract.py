@@ -17,7 +17,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.app.conftest import ModelFolders, Service, model_folders, serving
+from tests.app.conftest import ModelFolders, Service, answers_of, model_folders, serving
 from tests.app.contract.test_bad_input import test_every_scoring_route_explains_bad_input
 from tests.app.http.test_routes import (
     test_every_answer_has_the_scoring_servers_headers,
@@ -72,14 +72,7 @@ def http(service: Service) -> Iterator[httpx.Client]:
 
 @pytest.fixture(scope="module")
 def answer(http: httpx.Client) -> Callable[..., Any]:
-    """The JSON that a request is answered with, which must be a 200."""
-
-    def post(content: dict[str, Any], path: str = "/score") -> Any:
-        response = http.post(path, json=content)
-        assert response.status_code == 200, response.text
-        return response.json()
-
-    return post
+    return answers_of(http)
 
 
 def in_work(figures: str) -> float:
