@@ -75,6 +75,7 @@ def main() -> None:
     parser.add_argument("--address", default="local")
     parser.add_argument("--actors", type=int)
     parser.add_argument("--actor-cpus", type=float)
+    parser.add_argument("--separate-io", action="store_true", help="as of `box2mask run`")
     parser.add_argument("--encode-ms", type=float, default=50)
     parser.add_argument("--decode-ms", type=float, default=2)
     parser.add_argument("--objects", type=int, default=3)
@@ -83,7 +84,8 @@ def main() -> None:
     args = parser.parse_args()
     models = Sleeping(args.encode_ms / 1000, args.decode_ms / 1000, args.objects, args.killer.encode())
     try:
-        with connected(args.address, Pools(Pool(args.actors, 0, args.actor_cpus))) as pools:
+        asked = Pools(Pool(args.actors, 0, args.actor_cpus), separate_io=args.separate_io)
+        with connected(args.address, asked) as pools:
             summary, seconds = through_ray(args.images, args.out, models, pools, args.formats.split(","))
     except ClusterError as error:
         sys.exit(str(error))

@@ -11,6 +11,7 @@ OPTIONS = (
     "actors",
     "actor_gpus",
     "actor_cpus",
+    "separate_io",
     "detector_actors",
     "detector_gpus",
     "detector_cpus",
@@ -37,6 +38,13 @@ def add_ray_options(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument(
         "--actor-cpus", type=cpus, metavar="X", help="of --ray: CPUs of each such process (default: 1)"
+    )
+    command.add_argument(
+        "--separate-io",
+        action="store_true",
+        default=None,
+        help="of --ray: photos are read, and results written, by processes of their own also where those with the "
+        "models have no GPU; with GPUs they always are",
     )
     command.add_argument(
         "--detector-actors",

@@ -185,7 +185,8 @@ def _carry_out(
 def _pools(args: argparse.Namespace) -> Any:
     from app.cluster.folders.connecting import Pool, Pools
 
+    detector = None
+    if args.detector_actors is not None:
+        detector = Pool(args.detector_actors, args.detector_gpus, args.detector_cpus)
     models = Pool(args.actors, args.actor_gpus, args.actor_cpus)
-    if args.detector_actors is None:
-        return Pools(models)
-    return Pools(models, Pool(args.detector_actors, args.detector_gpus, args.detector_cpus))
+    return Pools(models, detector, separate_io=bool(args.separate_io))

@@ -23,6 +23,8 @@ pytestmark = pytest.mark.skipif(os.environ.get("RAY_TESTS") != "all", reason="ta
 NONE = Toll(lost=0, doubled=0, wrong=0)
 COUNT = 80
 OPTIONS = ("--actors", "2", "--actor-cpus", "0.7")
+APART = ("--separate-io",)  # as with GPUs: photos and results go from process to process
+reading = pytest.mark.parametrize("apart", [(), APART], ids=["", "read and written apart"])
 
 
 @pytest.fixture(scope="module")
@@ -63,11 +65,14 @@ def everywhere(machines: Cluster) -> list[Node]:
     return [machines.head, *machines.workers]
 
 
-def test_a_machine_is_killed(images: Path, tmp_path: Path, table: dict[str, tuple[Toll, float]]) -> None:
+@reading
+def test_a_machine_is_killed(
+    images: Path, tmp_path: Path, table: dict[str, tuple[Toll, float]], apart: tuple[str, ...]
+) -> None:
     out = tmp_path / "out"
     with (
         cluster(head_cpus=1, workers=2, cpus=1) as machines,
-        running(images, out, machines.address, *OPTIONS) as run,
+        running(images, out, machines.address, *OPTIONS, *apart) as run,
     ):
         until(lambda: len(shards(out)) >= 5, run)
         has_actor = next(node for node in machines.workers if finders([node]))
@@ -76,15 +81,18 @@ def test_a_machine_is_killed(images: Path, tmp_path: Path, table: dict[str, tupl
         until(watch.more, run)
         seconds = watch.seconds()
         ended(run)
-    table["a machine (its raylet and all under it) killed"] = toll(images, out), seconds
+    table[" ".join(["a machine (its raylet and all under it) killed", *apart])] = toll(images, out), seconds
     assert toll(images, out) == NONE
 
 
-def test_a_process_with_models_is_killed(images: Path, tmp_path: Path, table: dict[str, tuple[Toll, float]]) -> None:
+@reading
+def test_a_process_with_models_is_killed(
+    images: Path, tmp_path: Path, table: dict[str, tuple[Toll, float]], apart: tuple[str, ...]
+) -> None:
     out = tmp_path / "out"
     with (
         cluster(head_cpus=3) as machines,
-        running(images, out, machines.address, "--actors", "1") as run,
+        running(images, out, machines.address, "--actors", "1", *apart) as run,
     ):
         until(lambda: len(shards(out)) >= 5, run)
         (finder,) = finders([machines.head])
@@ -93,7 +101,7 @@ def test_a_process_with_models_is_killed(images: Path, tmp_path: Path, table: di
         until(watch.more, run)
         seconds = watch.seconds()
         ended(run)
-    table["the only process with models killed"] = toll(images, out), seconds
+    table[" ".join(["the only process with models killed", *apart])] = toll(images, out), seconds
     assert toll(images, out) == NONE
 
 
@@ -146,7 +154,7 @@ def test_photos_of_more_than_the_object_store(tmp_path: Path, table: dict[str, t
     images, out = photos(tmp_path / "photos", 60, kilobytes=5000), tmp_path / "out"
     with (
         cluster(head_cpus=3, head_memory_mb=80) as machines,
-        running(images, out, machines.address, *OPTIONS, "--formats", "coco,overlay") as run,
+        running(images, out, machines.address, *OPTIONS, *APART, "--formats", "coco,overlay") as run,
     ):
         begin = time.monotonic()
         ended(run)

@@ -68,9 +68,10 @@ def lines(journal: Journal) -> dict[str, object]:
     return {one.name: (one.to_json(), journal.stamp(one.name)) for one in journal}
 
 
+@pytest.mark.parametrize("apart", [True, False], ids=["read and written apart", "by the models' processes"])
 @pytest.mark.parametrize("kind", ["detector", "two pools", "prompts", "everything"])
 def test_stages_give_what_a_plain_run_gives(
-    opens: dict[str, Open], sources: Sources, tmp_path: Path, kind: str
+    opens: dict[str, Open], sources: Sources, tmp_path: Path, kind: str, apart: bool
 ) -> None:
     asked = Asked("detector", 0.15, agreement=True)
     prompts = None
@@ -84,13 +85,16 @@ def test_stages_give_what_a_plain_run_gives(
     summary = process(sources, asked.predict(models()), journal, outputs, prompts, PhotoNotes(), in_networks=1)
     there, other, outputs_there = journal_of(tmp_path / "there")
     job = Job(asked, outputs_there, there.place, there.number, {})
-    (block,) = read(rows_of(list(to_do(sources, other, outputs_there, prompts))), job)
+    block = rows_of(list(to_do(sources, other, outputs_there, prompts)))
+    if apart:
+        (block,) = read(block, job)
     if kind == "two pools":
-        block = Find(opens["detector"], replace(job, asked=Asked("detector", 0.15, "none")), boxes_alone=True)(block)
-        block = Find(opens["segmenter"], replace(job, asked=Asked("prompts", agreement=True)))(block)
+        boxes = replace(job, asked=Asked("detector", 0.15, "none"))
+        block = Find(opens["detector"], boxes, boxes_alone=True, reads=not apart)(block)
+        block = Find(opens["segmenter"], replace(job, asked=Asked("prompts", agreement=True)), writes=not apart)(block)
     else:
-        block = Find(models, job)(block)
-    rows = write(block, job).to_pylist()
+        block = Find(models, job, reads=not apart, writes=not apart)(block)
+    rows = (write(block, job) if apart else block).to_pylist()
     there.gather(other)
     assert {row["name"] for row in rows if row["failed"]} == {"cut.jpg", "text.jpg"} and summary.failed == 2
     failed = {
@@ -150,6 +154,17 @@ def test_actors_suit_the_cluster(
     found = asked.suited(gpus, cpus)
     assert [(one.actors, one.gpus) for one in found.every] == [models, *([detector] if detector else [])]
     assert sum((one.cpus or 0) * (one.actors or 0) for one in found.every) <= 0.9 * cpus
+
+
+def test_files_go_from_process_to_process_for_a_gpu_alone_or_where_that_is_asked_for() -> None:
+    for asked, reads, writes in (
+        (Pools(Pool()), True, True),
+        (Pools(Pool(gpus=0.5)), False, False),
+        (Pools(Pool(gpus=1), Pool(gpus=0)), True, False),
+        (Pools(Pool(), separate_io=True), False, False),
+    ):
+        pools = asked.suited(float(asked.models.gpus or 0), 4)
+        assert (pools.do_io(pools.detector or pools.models), pools.do_io(pools.models)) == (reads, writes)
 
 
 def test_more_than_the_cluster_has_is_said() -> None:

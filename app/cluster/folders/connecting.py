@@ -23,6 +23,8 @@ _OF_A_CPU = 1 - READING_CPUS - WRITING_CPUS
 # Objects of a cluster that is started here: what is on its way from one process to another. Beyond it they go to disk.
 _LOCAL_STORE_BYTES = 2**30
 _ANSWERS_WITHIN_S = 5.0
+# Of a cluster that is started here and ends with the run: nobody asks it for the statistics that its processes make.
+_OF_A_SHORT_CLUSTER = {"RAY_enable_metrics_collection": "0", "RAY_task_events_report_interval_ms": "0"}
 
 
 class ClusterError(Exception):
@@ -42,12 +44,15 @@ class Pool:
 class Pools:
     """models: with both models, or with the segmenter alone where there is one for the detector.
 
-    at_once: how many blocks are read, and how many written, at once.
+    at_once: how many blocks are read, and how many written, at once. separate_io: whether other processes read and
+    write also for pools without GPUs, which else do that themselves. here: whether the cluster is this machine alone.
     """
 
     models: Pool
     detector: Pool | None = None
     at_once: int = 2
+    separate_io: bool = False
+    here: bool = False
 
     @property
     def every(self) -> tuple[Pool, ...]:
@@ -77,7 +82,12 @@ class Pools:
                     f"a smaller number, or less to each with --actor-{what}"
                 )
         sized = [replace(pool, cpus=(pool.cpus or 0) * _OF_A_CPU) for pool in sized]
-        return Pools(sized[0], sized[1] if len(sized) > 1 else None, max(2, int(cpus)))
+        models, detector = sized[0], sized[1] if len(sized) > 1 else None
+        return replace(self, models=models, detector=detector, at_once=max(2, int(cpus)))
+
+    def do_io(self, pool: Pool) -> bool:
+        """Whether the pool's processes read, or write, themselves: a GPU is not to wait for that, a CPU does either."""
+        return not (pool.gpus or self.separate_io)
 
 
 def check_reached(address: str) -> None:
@@ -89,8 +99,8 @@ def check_reached(address: str) -> None:
         raise ClusterError(f"--ray: expected local, auto or host:port, got {address!r}")
     try:
         socket.create_connection((host, int(port)), timeout=_ANSWERS_WITHIN_S).close()
-    except OSError as error:
-        raise ClusterError(f"--ray {address}: there is no such cluster: {error.strerror or error}") from error
+    except (OSError, OverflowError) as error:
+        raise ClusterError(f"--ray {address}: there is no such cluster: {error}") from error
 
 
 @contextmanager
@@ -105,8 +115,6 @@ def connected(address: str, pools: Pools) -> Iterator[Pools]:
     except ImportError as error:
         raise ClusterError("--ray: needs Ray: pip install 'box2mask[ray]'") from error
     options: dict[str, Any] = {"address": address}
-    if address not in (LOCAL, "auto"):
-        _knock(address)
     if address == LOCAL:
         options |= _of_this_machine(pools)
     check_reached(address)
@@ -116,13 +124,16 @@ def connected(address: str, pools: Pools) -> Iterator[Pools]:
         raise ClusterError(f"--ray {address}: there is no such cluster: {_first_line(error)}") from error
     try:
         resources = ray.cluster_resources()
-        yield pools.suited(resources.get("GPU", 0.0), resources.get("CPU", 0.0))
+        suited = pools.suited(resources.get("GPU", 0.0), resources.get("CPU", 0.0))
+        yield replace(suited, here=address == LOCAL)
     finally:
         ray.shutdown()
 
 
 def _of_this_machine(pools: Pools) -> dict[str, Any]:
     """Ray counts CPUs, and never looks whether they are there."""
+    for name, value in _OF_A_SHORT_CLUSTER.items():
+        os.environ.setdefault(name, value)
     cores = os.cpu_count() or 1
     given = [(pool.actors or 0) * (1.0 if pool.cpus is None else pool.cpus) for pool in pools.every]
     return {
@@ -130,17 +141,6 @@ def _of_this_machine(pools: Pools) -> dict[str, Any]:
         "include_dashboard": False,
         "object_store_memory": _LOCAL_STORE_BYTES,
     }
-
-
-def _knock(address: str) -> None:
-    """Ray itself tries a head that is not there for minutes. Raises ClusterError."""
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal():
-        raise ClusterError(f"--ray {address}: expected local, auto or the head's HOST:PORT")
-    try:
-        socket.create_connection((host, int(port)), timeout=10).close()
-    except (OSError, OverflowError) as error:
-        raise ClusterError(f"--ray {address}: there is no such cluster: {error}") from error
 
 
 def _first_line(error: Exception) -> str:

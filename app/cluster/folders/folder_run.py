@@ -11,21 +11,22 @@ import logging
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
+import pyarrow as pa
 import ray
 import ray.data
 from tqdm import tqdm
 
 from app.cluster.folders.connecting import READING_CPUS, WRITING_CPUS, ClusterError, Pool, Pools
-from app.cluster.folders.models import Known, OpenModels, known
+from app.cluster.folders.models import Known, ModelsError, OpenModels, known
 from app.cluster.folders.stages import Find, Job, read, rows_of, write
 from app.folders import storage
 from app.folders.batch import Summary, failures
 from app.folders.destination import Destination
-from app.folders.image_work import Asked, Task, ToDo, to_do
+from app.folders.image_work import Asked, ToDo, to_do
 from app.folders.journal import FAILED, Journal
 from app.folders.outputs import Outputs
 from app.folders.prompts import BoxPrompts
@@ -42,7 +43,13 @@ _CALLS_AT_ONCE = 2  # of a process with models: while one block ends, the next k
 Open = Callable[[], Predictor]
 
 # Errors that say in a sentence what to do. Ray hands on the text of a traceback, and seldom the error itself.
-_TOLD = ("app.cluster.folders.models.ModelsError", "OSError", "FileNotFoundError", "PermissionError")
+_TOLD = (
+    "app.cluster.folders.connecting.ClusterError",
+    "app.cluster.folders.models.ModelsError",
+    "OSError",
+    "FileNotFoundError",
+    "PermissionError",
+)
 
 
 class FolderRun:
@@ -55,7 +62,10 @@ class FolderRun:
         if pools.detector is not None:
             assert isinstance(open_models, OpenModels)
             self._opens = [open_models.alone("segmenter"), open_models.alone("detector")]
-        found = [_ask(opens, pool) for opens, pool in zip(self._opens, pools.every, strict=True)]
+        found = [
+            _look(opens) if pools.here and not pool.gpus else _ask(opens, pool)
+            for opens, pool in zip(self._opens, pools.every, strict=True)
+        ]
         self.models = found[0]
         if len(found) > 1:
             segmenter, detector = found
@@ -109,33 +119,47 @@ class FolderRun:
         logging.getLogger("ray.data").setLevel(logging.ERROR)
         actors = sum(pool.actors or 1 for pool in self._pools.every)
         at_once = max(1, min(_MOST_OF_A_BLOCK, todo.left // (actors * _BLOCKS_OF_AN_ACTOR)))
-        some = ray.data.TaskPoolStrategy(size=self._pools.at_once)
-        blocks = [ray.put(rows_of(tasks)) for tasks in _parts(todo, at_once)]
-        rows = ray.data.from_arrow_refs(blocks).map_batches(
-            read, fn_kwargs={"job": job}, batch_size=None, batch_format="pyarrow", compute=some, num_cpus=READING_CPUS
-        )
-        if self._pools.detector is not None:
+        pools = self._pools
+        first, last = pools.detector or pools.models, pools.models
+        # Of all of Ray's ways this one alone asks no process for the size of each block before the first is begun.
+        rows = ray.data.from_blocks(_Blocks(todo, at_once))
+        if not pools.do_io(first):
+            rows = self._apart(rows, read, job, READING_CPUS)
+        if pools.detector is not None:
             boxes = replace(job, asked=Asked("detector", job.asked.score_threshold, "none"))
-            rows = self._find(rows, self._opens[1], boxes, self._pools.detector, boxes_alone=True)
+            stages = {"boxes_alone": True, "reads": pools.do_io(first)}
+            rows = self._find(rows, self._opens[1], boxes, pools.detector, stages)
             job = replace(job, asked=Asked("prompts", agreement=job.asked.agreement))
-        rows = self._find(rows, self._opens[0], job, self._pools.models, boxes_alone=False)
-        rows = rows.map_batches(
-            write, fn_kwargs={"job": job}, batch_size=None, batch_format="pyarrow", compute=some, num_cpus=WRITING_CPUS
-        )
+        stages = {"reads": first is last and pools.do_io(first), "writes": pools.do_io(last)}
+        rows = self._find(rows, self._opens[0], job, pools.models, stages)
+        if not pools.do_io(last):
+            rows = self._apart(rows, write, job, WRITING_CPUS)
         try:
             for block in rows.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
                 yield from block.to_pylist()
         except (ray.exceptions.RayError, ray.data.exceptions.RayDataUserCodeException) as error:
             raise ClusterError(_sentence(error)) from error
 
-    def _find(self, rows: Any, opens: Open, job: Job, pool: Pool, *, boxes_alone: bool) -> Any:
+    def _apart(self, rows: Any, stage: Callable[..., Any], job: Job, cpus: float) -> Any:
+        """A stage by processes without models."""
+        return rows.map_batches(
+            stage,
+            fn_kwargs={"job": job},
+            batch_size=None,
+            batch_format="pyarrow",
+            compute=ray.data.TaskPoolStrategy(size=self._pools.at_once),
+            num_cpus=cpus,
+        )
+
+    def _find(self, rows: Any, opens: Open, job: Job, pool: Pool, stages: dict[str, bool]) -> Any:
+        """stages: the options of `Find` besides."""
         with warnings.catch_warnings():
             # Of Ray 2.60, for `max_restarts`, which has no other place yet.
             warnings.filterwarnings("ignore", "`ray_remote_args` is deprecated")
             return rows.map_batches(
                 Find,
                 fn_constructor_args=(opens, job),
-                fn_constructor_kwargs={"boxes_alone": boxes_alone},
+                fn_constructor_kwargs=stages,
                 batch_size=None,
                 batch_format="pyarrow",
                 compute=ray.data.ActorPoolStrategy(
@@ -147,26 +171,36 @@ class FolderRun:
             )
 
 
-def _parts(todo: ToDo, size: int) -> Iterator[list[Task]]:
-    tasks = iter(todo)
-    while part := list(islice(tasks, size)):
-        yield part
+@dataclass(frozen=True)
+class _Blocks:
+    """A run's images by so many. Ray goes over them twice, and each is made anew: one is here at a time."""
+
+    todo: ToDo
+    size: int
+
+    def __iter__(self) -> Iterator[pa.Table]:
+        tasks = iter(self.todo)
+        while part := list(islice(tasks, self.size)):
+            yield rows_of(part)
+
+
+def _look(opens: Open) -> Known:
+    """What models are there. Raises ClusterError."""
+    try:
+        predictor = opens()
+    except ModelsError as error:
+        raise ClusterError(str(error)) from error
+    try:
+        return known(predictor)
+    finally:
+        predictor.close()
 
 
 def _ask(opens: Open, pool: Pool) -> Known:
-    """What models are there, told by a process that has what an actor of the pool has, and ends then."""
-
-    def tell() -> Known:
-        predictor = opens()
-        try:
-            return known(predictor)
-        finally:
-            predictor.close()
-
-    # Without a GPU to be given back the process stays, and is an actor's next, its libraries imported.
-    task = ray.remote(num_cpus=pool.cpus, num_gpus=pool.gpus)(tell)
+    """The same, told by a process that has what an actor of the pool has, and ends then."""
+    task = ray.remote(num_cpus=pool.cpus, num_gpus=pool.gpus)(_look)
     try:
-        return ray.get(task.remote())
+        return ray.get(task.remote(opens))
     except ray.exceptions.RayError as error:
         raise ClusterError(_sentence(error)) from error
 

@@ -4,6 +4,7 @@
     find    bytes -> results                           a process with models
     write   results -> the images' own files, a shard  any process
 
+A process with models may do the stages beside its own too, so that no file goes from process to process: see `Find`.
 A row that says why its image failed goes through untouched, so that no image costs its block. Nothing here imports
 PyTorch but the models that are opened. Blocks are pyarrow's tables, with these columns:
 
@@ -20,6 +21,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -29,7 +31,7 @@ import pyarrow as pa
 
 from app.cluster.folders.models import ModelsError
 from app.folders import shards, storage
-from app.folders.batch import images_in_networks
+from app.folders.batch import AT_ONCE, images_in_networks
 from app.folders.image_work import Asked, Task, answered, stamp
 from app.folders.journal import line_of
 from app.folders.outputs import Outputs
@@ -107,24 +109,48 @@ def _read(row: Row, outputs: Outputs) -> Row:
 class Find:
     """A process with models: it is made once, and called for each block, by several threads."""
 
-    def __init__(self, open_models: Callable[[], Predictor], job: Job, *, boxes_alone: bool = False) -> None:
-        """boxes_alone: find the detector's boxes, for another process to have masks made of them."""
+    def __init__(
+        self,
+        open_models: Callable[[], Predictor],
+        job: Job,
+        *,
+        boxes_alone: bool = False,
+        reads: bool = False,
+        writes: bool = False,
+    ) -> None:
+        """boxes_alone: find the detector's boxes, for another process to have masks made of them.
+
+        reads, writes: do the stage before, or after, as well. While some images are in the networks, others are read
+        and written then.
+        """
+        storage.adopt(job.variables)
         self._predictor = open_models()
         self._job = job
         self._boxes_alone = boxes_alone
+        self._reads, self._writes = reads, writes
         self._predict = job.asked.predict(self._predictor)
-        self._pool = ThreadPoolExecutor(images_in_networks(self._predictor), thread_name_prefix="image")
+        at_once = images_in_networks(self._predictor)
+        self._pool = ThreadPoolExecutor(max(at_once, AT_ONCE if reads or writes else 1), thread_name_prefix="image")
+        self._turns = threading.Semaphore(at_once)
         self._room = Room()
 
     def __call__(self, block: pa.Table) -> pa.Table:
-        """Raises ModelsError where no image can be answered."""
-        return _table(list(self._pool.map(self._find, block.to_pylist())))
+        """Raises ModelsError where no image can be answered, and OSError where results cannot be written."""
+        rows = list(self._pool.map(self._all_of, block.to_pylist()))
+        return _shard(rows, self._job) if self._writes else _table(rows)
+
+    def _all_of(self, row: Row) -> Row:
+        if self._reads:
+            row = _read(row, self._job.outputs)
+        with self._room.of(bytes_in_work(row["image"])):
+            row = self._find(row)
+            return _write(row, self._job.outputs) if self._writes else row
 
     def _find(self, row: Row) -> Row:
         if row["failed"] or row["line"]:
             return row
         try:
-            with self._room.of(bytes_in_work(row["image"])):
+            with self._turns:
                 return self._boxes(row) if self._boxes_alone else self._result(row)
         except (PredictionError, ImageError) as error:
             return row | {"failed": str(error), "image": b""}
@@ -149,7 +175,10 @@ def write(block: pa.Table, job: Job) -> pa.Table:
     """Write the images' own files, and then the shard that says that they are there. Raises OSError."""
     storage.adopt(job.variables)
     with ThreadPoolExecutor(_WRITTEN_AT_ONCE) as pool:
-        rows = list(pool.map(lambda row: _write(row, job.outputs), block.to_pylist()))
+        return _shard(list(pool.map(lambda row: _write(row, job.outputs), block.to_pylist())), job)
+
+
+def _shard(rows: list[Row], job: Job) -> pa.Table:
     if lines := [row["line"] for row in rows if row["line"] and row["stamp"] != _ONLY_FILES]:
         # By its images, so that a block that is done again is the same shard.
         shards.put(job.place, job.number, lines, name="\n".join(row["name"] for row in rows))
