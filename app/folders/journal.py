@@ -32,7 +32,7 @@ class JournalError(ValueError):
 @dataclass(frozen=True, slots=True)
 class _Line:
     offset: int
-    stamp: Stamp
+    stamp: str  # as JSON: a million dicts would take three times as much memory
     own_files: tuple[str, ...]
 
 
@@ -103,7 +103,7 @@ class Journal:
     def stamp(self, name: str) -> Stamp | None:
         """The stamp of the image when its result was made; None where there is no result."""
         line = self._lines.get(name)
-        return None if line is None else line.stamp
+        return None if line is None else json.loads(line.stamp)
 
     def result(self, name: str) -> ImageResult:
         self._file.seek(self._lines[name].offset)
@@ -143,7 +143,7 @@ class Journal:
         else:
             ImageResult.from_json(entry)
             files = tuple(map(sys.intern, entry.get("own_files", ())))
-            self._lines[entry["image"]] = _Line(offset, entry["stamp"], files)
+            self._lines[entry["image"]] = _Line(offset, json.dumps(entry["stamp"]), files)
 
     def close(self) -> None:
         self._file.close()

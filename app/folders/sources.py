@@ -25,7 +25,7 @@ class SourceError(ValueError):
     """There are no such images."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # there may be a million
 class SourceImage:
     """path: absolute, or in a store, or an http(s) address as text.
 

@@ -31,7 +31,7 @@ class StorageError(ValueError):
     """An address that leads to no store; says what to do."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Status:
     """Of a file, as `os.stat_result` calls it: its size in bytes, and when it was written."""
 
@@ -39,7 +39,7 @@ class Status:
     st_mtime_ns: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class RemotePath:
     """A file in a store, or what it has for folders: all keys that go on behind it.
 

@@ -18,7 +18,9 @@ import pytest
 from PIL import Image
 
 from app.cli import main
-from app.folders import storage
+from app.folders import shards, storage
+from app.folders.destination import Destination
+from app.folders.journal import Journal
 from app.folders.sources import SourceError, find_images
 from app.folders.storage import RemotePath, StorageError, place
 from benchmarks.sleeping_models import Sleeping
@@ -276,6 +278,38 @@ def test_a_run_that_was_killed_goes_on_from_the_shards(
     del whole["journal.jsonl"]
     assert found == whole
     assert sorted(json.loads(line)["image"] for line in lines) == sorted(NAMES)
+
+
+def test_lines_of_others_are_read_once_and_not_written_again(bucket: RemotePath) -> None:
+    """Of a run on a cluster, whose shards other processes put into the store."""
+
+    def line(name: str) -> bytes:
+        return json.dumps({"image": name, "size_hw": [1, 1], "objects": [], "stamp": {}}).encode() + b"\n"
+
+    def shards_there() -> int:
+        return len([name for name in files(bucket / "out") if name.startswith("journal/")])
+
+    def begun() -> tuple[Destination, Journal]:
+        destination = Destination(bucket / "out")
+        return destination, destination.open_journal({"settings": {}}, restart=False)
+
+    destination, journal = begun()
+    shards.put(bucket / "out", destination.number, [line("a.jpg"), line("b.jpg")], "a block")
+    destination.close(journal)
+    destination, journal = begun()
+    assert journal.names() == ["a.jpg", "b.jpg"]
+    journal.forget("b.jpg")
+    shards.put(bucket / "out", destination.number, [line("c.jpg")], "another block")
+    destination.gather(journal)  # the line of b.jpg that is still there is not newer than that
+    assert journal.names() == ["a.jpg", "c.jpg"] and shards_there() == 2
+    destination.close(journal)  # as after an error: what this process alone knows is not lost
+    assert shards_there() == 3
+
+    destination, journal = begun()
+    assert journal.names() == ["a.jpg", "c.jpg"]
+    destination.finish(journal)
+    assert set(files(bucket / "out")) == {"journal.jsonl"}
+    destination.close(journal)
 
 
 def test_a_training_set_of_copies_is_for_folders_here(
