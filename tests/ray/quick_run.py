@@ -43,7 +43,7 @@ class QuickPredictor(SleepingPredictor):
     def __init__(self, kinds: str) -> None:
         super().__init__(Sleeping(0, 0, len(SCORES)))
         self._kinds = ("detector", "segmenter") if kinds == "both" else (kinds,)
-        self.class_names = ("thing",) if "detector" in self._kinds else ()
+        self.class_names = ("nothing", "thing") if "detector" in self._kinds else ()
         self.description = {
             kind: SleepingPredictor.description[kind] | {"name": f"quick {kind}"} if kind in self._kinds else None
             for kind in ("detector", "segmenter")
