@@ -114,7 +114,10 @@ ENV PATH=/opt/box2mask/venv/bin:$PATH \
     CUDA_CACHE_PATH=/tmp/cuda \
     NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility \
-    RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=app.cluster.service.proxy:middlewares
+    RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=app.cluster.service.proxy:middlewares \
+    RAY_SERVE_PROXY_USE_GRPC=1 \
+    RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH=2147483647 \
+    RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP=0
 WORKDIR /opt/box2mask
 COPY --from=builder /opt/box2mask/venv venv/
 COPY --from=builder /opt/box2mask/triton triton/

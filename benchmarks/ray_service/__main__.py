@@ -129,7 +129,7 @@ def deployed(replicas: int, **settings: Any) -> Iterator[str]:
         tempfile.TemporaryFile("w+") as log,
         subprocess.Popen(
             [*command, json.dumps(wanted)],
-            env=os.environ | {proxy.VARIABLE: proxy.PATH},
+            env=os.environ | proxy.ENVIRONMENT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,

@@ -17,7 +17,7 @@ import ray
 from ray import serve
 from ray.serve.config import ProxyLocation
 
-from app.cluster.service.deployment import NAME, Size, deploy, drain, start_proxies
+from app.cluster.service.deployment import NAME, Size, deploy, drain, start_cluster, start_proxies
 from app.settings import Settings
 from benchmarks.ray_service.sleeping import Costs, source
 
@@ -30,9 +30,10 @@ def main(address: str, port: int, wanted: dict[str, Any]) -> None:
     def size(fewest: int, most: int, idle_s: float = 600) -> Size:
         return Size(fewest, most, 0.0, wanted.get("cpus", 0.01), idle_s)
 
-    # Of a cluster that is made here, Ray is told of as many processors as its books need.
-    cpus = {"num_cpus": 64, "include_dashboard": False} if address == "local" else {}
-    ray.init(address, log_to_driver=False, configure_logging=False, **cpus)
+    if address == "local":
+        start_cluster(64, log_to_driver=False)  # as many processors as its books need
+    else:
+        ray.init(address, log_to_driver=False, configure_logging=False)
     start_proxies(settings, port, ProxyLocation(wanted.get("proxies", "HeadOnly")))
     deploy(settings, size(wanted["fewest"], wanted["most"]), source(costs))
     _say("ready")

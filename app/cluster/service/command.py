@@ -15,7 +15,7 @@ from ray.serve.context import _get_global_client
 
 from app.cluster.folders.connecting import LOCAL, ClusterError, check_reached
 from app.cluster.service import proxy
-from app.cluster.service.deployment import NAME, Size, deploy, drain, start_proxies
+from app.cluster.service.deployment import NAME, Size, deploy, drain, start_cluster, start_proxies
 from app.engine import loading
 from app.http import logs
 from app.server import announce, listen
@@ -37,7 +37,7 @@ def serve_on(address: str, settings: Settings) -> int:
     if settings.metrics_port is not None:
         raise SettingsError("BOX2MASK_METRICS_PORT: expected none with --ray: /metrics has what all processes count")
     choice = loading.choose(settings)
-    os.environ[proxy.VARIABLE] = proxy.PATH
+    os.environ.update(proxy.ENVIRONMENT)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # read when a cluster is started: nothing is told of its use
     stop = threading.Event()
     running = None
@@ -94,7 +94,7 @@ def _start(settings: Settings) -> None:
     # Ray counts processors for its books alone: all replicas have to find a place.
     wanted = max(settings.ray_min_replicas, settings.ray_max_replicas) * settings.ray_replica_cpus
     cpus = max(math.ceil(wanted), os.cpu_count() or 1)
-    ray.init("local", num_cpus=cpus, include_dashboard=False, log_to_driver=True, configure_logging=False)
+    start_cluster(cpus, log_to_driver=True)
 
 
 def _join(address: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from ray.serve.deployment import Application
 from ray.serve.schema import LoggingConfig
 
 from app.cluster.service.edge import Edge
+from app.cluster.service.proxy import ANY_LENGTH
 from app.cluster.service.replica import Replica
 from app.cluster.service.replicas import EDGE
 from app.cluster.service.router import ByPhoto
@@ -24,6 +26,16 @@ NAME = "box2mask"
 SERVES_LOG = LoggingConfig(log_level="WARNING", enable_access_log=False)
 # Seconds beyond the time that a request may take, for its answer to be sent.
 _FAREWELL_S = 10
+# Of the processes of edges and replicas. Ray Serve has two threads with an event loop each, and hands each request from
+# one to the other; here one does all of it, as what takes long is done beside it anyway.
+ENVIRONMENT = {
+    "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
+    "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
+    **ANY_LENGTH,
+}
+# Bytes up to which what one process has of another goes straight there, without being put into the memory that all
+# share, and found there by way of the node's own process; Ray's default is 100 kB. A part of a body is 1 MB.
+_STRAIGHT = 2**21
 # Requests that the edge answers without letting them in: refusals, probes, files. They wait for none.
 _BESIDES = 4096
 
@@ -62,12 +74,13 @@ def application(settings: Settings, size: Size, source: Source = THEIRS) -> Appl
         "max_constructor_retry_count": 3,
         "logging_config": SERVES_LOG,
     }
+    actor = {"runtime_env": {"env_vars": ENVIRONMENT}}
     # What may be in work is decided by our own admission, whose answer says when to come again; Serve's queues, whose
     # answer does not, are never full.
     most = settings.ray_edges * settings.max_requests
     engine: Any = serve.deployment(
         name="replica",
-        ray_actor_options={"num_cpus": size.cpus, "num_gpus": size.gpus},
+        ray_actor_options={"num_cpus": size.cpus, "num_gpus": size.gpus, **actor},
         autoscaling_config=AutoscalingConfig(
             min_replicas=size.fewest,
             max_replicas=size.most,
@@ -80,7 +93,7 @@ def application(settings: Settings, size: Size, source: Source = THEIRS) -> Appl
     )(Replica)
     edge: Any = serve.deployment(
         name=EDGE,
-        ray_actor_options={"num_cpus": 0},
+        ray_actor_options={"num_cpus": 0, **actor},
         num_replicas=settings.ray_edges,
         max_ongoing_requests=settings.max_requests + _BESIDES,
         **alike,
@@ -98,6 +111,18 @@ def build(args: dict[str, str]) -> Application:
         raise SettingsError(f"args: expected none, as settings are environment variables, got {', '.join(args)}")
     settings = Settings.from_environment()
     return application(settings, Size.of(settings, ray.cluster_resources()))
+
+
+def start_cluster(cpus: int, *, log_to_driver: bool) -> None:
+    """Start a cluster of this machine alone, for as long as this process lives. cpus: for Ray's books."""
+    ray.init(
+        "local",
+        num_cpus=cpus,
+        include_dashboard=False,
+        log_to_driver=log_to_driver,
+        configure_logging=False,
+        _system_config={"max_direct_call_object_size": _STRAIGHT},
+    )
 
 
 def start_proxies(settings: Settings, port: int, location: ProxyLocation) -> None:
@@ -118,7 +143,11 @@ def deploy(settings: Settings, size: Size, source: Source = THEIRS) -> None:
 
 def drain(settings: Settings) -> None:
     """Have the edges take no more requests, and return when all that they have taken are answered."""
-    serve.get_deployment_handle(EDGE, NAME).broadcast("drain").results(timeout_s=_farewell(settings))
+
+    async def ask() -> None:  # with an event loop: a node's environment has Ray Serve take the one that there is
+        await serve.get_deployment_handle(EDGE, NAME).broadcast("drain").results_async(timeout_s=_farewell(settings))
+
+    asyncio.run(ask())
 
 
 def _farewell(settings: Settings) -> float:

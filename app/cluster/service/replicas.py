@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any, ParamSpec, TypeVar
 
+from grpc.aio import AioRpcError
 from ray import serve
 from ray.exceptions import RayError, RayTaskError
 from ray.serve.exceptions import RayServeException
@@ -177,17 +178,22 @@ class Replicas:
             if number:
                 await asyncio.sleep(_BETWEEN_S * 2**number)
             began = time.perf_counter()
-            response = self._engine.options(session_id=session(key, self._lost)).do.remote(
-                what, client, *args, **kwargs
-            )
+            # By gRPC: megabytes would go through the memory that all processes of a node share, at twice the cost.
+            handle = self._engine.options(session_id=session(key, self._lost), _by_reference=False)
+            response = handle.do.remote(what, client, *args, **kwargs)
             try:
                 found, stages = await response
-            except asyncio.CancelledError:
-                response.cancel()
-                raise
+            except asyncio.CancelledError as error:
+                task = asyncio.current_task()
+                if task is None or task.cancelling():
+                    response.cancel()
+                    raise
+                reason = type(error).__name__  # the replica's work was: it ends
+                log.warning("a replica was lost (%s); another one is asked", reason)
+                continue
             except RayTaskError:  # the replica's own fault, and any other's too
                 raise
-            except (RayError, RayServeException) as error:  # it has gone, or cannot be reached
+            except (RayError, RayServeException, AioRpcError) as error:  # it has gone, or cannot be reached
                 reason = type(error).__name__
                 log.warning("a replica was lost (%s); another one is asked", reason)
                 continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -10,7 +11,7 @@ import pytest
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
-from app.cluster.service.proxy import OwnForm, middlewares
+from app.cluster.service.proxy import ENVIRONMENT, OwnForm, middlewares
 
 OURS = {"x-ms-server-version": "box2mask/0.1.0", "x-request-id": "ours"}
 
@@ -80,6 +81,49 @@ def test_clients_cannot_switch_off_what_holds_for_all() -> None:
     assert answered(look, headers=headers).text == "yes"
     assert b"x-other" in seen
     assert not {b"x-request-timeout-seconds", b"x-request-disconnect-disabled"} & set(seen)
+
+
+async def received(*messages: dict[str, Any]) -> list[Any]:
+    """What the edge is told of these messages of the server's."""
+    coming, seen = iter(messages), []
+
+    async def receive() -> Any:
+        return next(coming)
+
+    async def read(scope: Scope, receive: Receive, send: Send) -> None:
+        while not seen or seen[-1].get("more_body"):
+            seen.append(await receive())
+        await PlainTextResponse("yes", headers=OURS)(scope, receive, send)
+
+    async def send(message: Any) -> None:
+        pass
+
+    await OwnForm(read)({"type": "http", "path": "/score", "headers": []}, receive, send)
+    return seen
+
+
+def part(body: bytes, *, more: bool) -> dict[str, Any]:
+    return {"type": "http.request", "body": body, "more_body": more}
+
+
+def test_the_edge_gets_a_body_in_few_parts() -> None:
+    assert asyncio.run(received(part(b"a", more=True), part(b"b", more=True), part(b"", more=False))) == [
+        part(b"ab", more=False)
+    ]
+    half = bytes(range(256)) * 2048
+    parts = asyncio.run(received(*[part(half, more=True)] * 5, part(b"end", more=False)))
+    assert [len(one["body"]) for one in parts] == [2**20, 2**20, 2**19 + 3]
+    assert b"".join(one["body"] for one in parts) == half * 5 + b"end"
+
+
+def test_the_edge_is_told_at_once_that_a_client_has_gone() -> None:
+    gone = {"type": "http.disconnect"}
+    assert asyncio.run(received(part(b"a", more=True), gone)) == [gone]
+
+
+def test_the_image_has_what_every_node_needs() -> None:
+    image = (Path(__file__).parents[3] / "Dockerfile").read_text()
+    assert [name for name, value in ENVIRONMENT.items() if f"    {name}={value}" not in image] == []
 
 
 def test_what_is_not_http_passes() -> None:

@@ -90,7 +90,7 @@ def deployed(cluster: Cluster, **wanted: Any) -> Iterator[Deployed]:
 
 def environment() -> dict[str, str]:
     """What every node has to have in its environment."""
-    return {proxy.VARIABLE: proxy.PATH, "RAY_AUTH_MODE": "disabled"}  # whatever token lies in the home folder
+    return {**proxy.ENVIRONMENT, "RAY_AUTH_MODE": "disabled"}  # whatever token lies in the home folder
 
 
 def _titled(process: psutil.Process, title: str) -> bool:
