@@ -40,7 +40,6 @@ from app.label_studio import routes as label_studio_routes
 from app.playground import site
 from app.scoring.waiting import within
 from app.serving.answering import Answering, Way
-from app.serving.own import OwnModels
 from app.serving.reloading import NewModels
 from app.settings import Settings
 from models.images.formats import media_type
@@ -74,6 +73,8 @@ def create_app(
     tracing = Tracing.of(settings)
     own = None
     if answering is None:
+        from app.serving.own import OwnModels  # with PyTorch, without which a process without models starts
+
         own = answering = OwnModels(
             settings, on_failure, lambda served: metrics.watch(served.scorer.engine, served.choice)
         )

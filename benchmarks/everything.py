@@ -117,7 +117,8 @@ def make_base(folder: Path) -> None:
 def _ours(weights: Path) -> Task:
     import torch
 
-    from models.segmenter.everything import Grid, everything
+    from models.segmenter.everything import everything
+    from models.segmenter.grid import Grid
     from models.segmenter.sam import Sam
 
     torch.set_num_threads(1)

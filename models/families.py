@@ -11,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
-from models.checkpoints import ModelFilesError
+from models.model_errors import ModelFilesError
 
 # What a model is loaded from: by a file's name the file, or its content where that is in no one file.
 ModelFiles = dict[str, Path | bytes]

@@ -7,11 +7,14 @@ the origin at the top left corner of the top left pixel), and every size is (hei
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from models.rle import Rle
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -140,7 +143,7 @@ class Embedding:
     resized_hw: its (height, width) in the model's input, before padding.
     """
 
-    features: torch.Tensor
+    features: Tensor
     size_hw: tuple[int, int]
     resized_hw: tuple[int, int]
 

@@ -165,11 +165,11 @@ def _train_detector(args: argparse.Namespace) -> int:
 
     mmcv_ops.install()
 
-    from models.checkpoints import ModelFilesError
     from models.data import DataError
     from models.finetuning.checkpoint_files import TrainingError
     from models.finetuning.processes import is_first
     from models.finetuning.training import finetune
+    from models.model_errors import MissingOpError, ModelFilesError
 
     speaks = is_first()
     try:
@@ -188,7 +188,7 @@ def _train_detector(args: argparse.Namespace) -> int:
             say=_say,
             stream=None if args.quiet else sys.stderr,
         )
-    except (OptionError, DataError, ModelFilesError, TrainingError, mmcv_ops.MissingOpError, OSError) as error:
+    except (OptionError, DataError, ModelFilesError, TrainingError, MissingOpError, OSError) as error:
         return failed(error)
     if not speaks:
         return 0

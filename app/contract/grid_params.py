@@ -7,7 +7,7 @@ from typing import Any
 
 from app.contract import causes
 from app.errors import BadRequest
-from models.segmenter.everything import NAMES, Grid
+from models.segmenter.grid import NAMES, Grid
 
 # name -> the kind of its value, the least and the most.
 LIMITS: dict[str, tuple[type, float, float]] = {

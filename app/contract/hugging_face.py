@@ -12,7 +12,7 @@ from typing import Any
 from app.contract import causes
 from app.contract.grid_params import read_grid
 from app.errors import BadRequest
-from models.segmenter.everything import Grid
+from models.segmenter.grid import Grid
 from models.types import Detections
 
 # Of transformers' object-detection pipeline.

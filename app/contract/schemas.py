@@ -25,7 +25,7 @@ from app.contract.prompts import BOXES, LABELS, POINTS, read_prompts
 from app.contract.tile_params import read_tiling
 from app.errors import BadRequest
 from models.masks.cleaning import Cleaning
-from models.segmenter.everything import Grid
+from models.segmenter.grid import Grid
 from models.tiles import Tiling
 from models.types import Detections, Exemplars, Prompts
 

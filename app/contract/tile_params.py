@@ -8,7 +8,7 @@ from typing import Any, get_args
 from app.contract import causes
 from app.contract.grid_params import OTHER_NAMES
 from app.errors import BadRequest
-from models.segmenter.everything import NAMES
+from models.segmenter.grid import NAMES
 from models.tiles import Merge, Tiling
 
 SMALLEST_TILE, LARGEST_TILE, MOST_OVERLAP = 16, 65536, 0.9

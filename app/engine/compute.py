@@ -20,6 +20,7 @@ from typing import Any, Generic, TypeVar
 import torch
 
 from app.engine import fairness
+from app.engine.observer import Observer
 from app.errors import Unavailable
 
 log = logging.getLogger("box2mask")
@@ -52,22 +53,6 @@ class Work(Generic[In, Out]):
     join: Callable[[Sequence[Out]], Out] | None = None
     kind: str = ""
     size: Callable[[In], int] = lambda item: 1
-
-
-class Observer:
-    """Is told what a Compute does; this one does nothing with it. Moments are those of `time.perf_counter()`."""
-
-    def on_job(self, kind: str, queued: float, began: float, ended: float) -> None:
-        """A job that ran is over, or given up: called in the context of who waited for it.
-
-        began: when the batch did that it was in; ended: when it, or what was left of it, had its result.
-        """
-
-    def on_batch(self, kind: str, size: int, seconds: float) -> None:
-        """A batch has been computed: called on the compute thread, before those who wait have their results.
-
-        size: of all its items. seconds: with what urgent work ran between its steps.
-        """
 
 
 @dataclass(eq=False)

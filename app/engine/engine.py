@@ -21,9 +21,10 @@ import torch
 from app import timings
 from app.engine.aside import call_in, guarded
 from app.engine.cache import EmbeddingCache, compact
-from app.engine.compute import Compute, Observer, Work
+from app.engine.compute import Compute, Work
 from app.engine.fairness import FairSemaphore
 from app.engine.freed_memory import trim
+from app.engine.observer import Observer
 from app.errors import NotNumbers, Unavailable
 from models.detector.protocol import Detector, RawDetections, Sample
 from models.devices import flush_denormals
@@ -181,7 +182,7 @@ class Engine:
     async def embed(self, key: str | None, sample: Any) -> Embedding:
         """Run SAM's image encoder, unless the embedding of that `key` is there or on its way.
 
-        key: stands for the image's content, see `app.engine.cache.content_key`; None for what is not to be kept.
+        key: stands for the image's content, see `app.engine.keys.content_key`; None for what is not to be kept.
         """
         if key is None:
             device = _least_busy(self._devices)

@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from app.settings import Settings, SettingsError
 from models import weights
-from models.checkpoints import ModelFilesError
 from models.detector.families import DETECTORS
-from models.detector.mmcv_ops import MissingOpError
 from models.families import Families, ModelFiles
+from models.model_errors import MissingOpError, ModelFilesError
 from models.segmenter.families import SEGMENTERS
 from models.weights import Places
 

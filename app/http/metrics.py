@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
-import torch
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -28,13 +28,15 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from app import timings
-from app.engine.cache import CacheStats
-from app.engine.compute import Observer
-from app.engine.disk_tier import DiskStats
-from app.engine.engine import Engine
 from app.engine.loading import Choice
+from app.engine.observer import Observer
 from app.http.admission import Admission
 from app.settings import SettingsError
+
+if TYPE_CHECKING:
+    from app.engine.cache import CacheStats
+    from app.engine.disk_tier import DiskStats
+    from app.engine.engine import Engine
 
 # From a click on a GPU to a photo on a small processor: 1 ms to 5 min.
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
@@ -174,6 +176,8 @@ class _EngineCollector(Collector):
 
 
 def _devices(engine: Engine) -> Iterable[Metric]:
+    import torch  # which a process without an engine does without
+
     load, lost = engine.load, engine.lost
     up = [((name,), float(name not in lost)) for name in load]
     yield _gauge("box2mask_device_up", "1 while the device computes", ("device",), up)
@@ -196,15 +200,14 @@ def _devices(engine: Engine) -> Iterable[Metric]:
 
 def _cache(engine: Engine) -> Iterable[Metric]:
     stats = engine.cache.stats()
-    yield from _counted("box2mask_embedding_cache", stats, ("entries", "bytes"))
+    yield from _counted("box2mask_embedding_cache", "in memory", stats, ("entries", "bytes"))
     budget = engine.cache.budget_bytes
     yield GaugeMetricFamily("box2mask_embedding_cache_limit_bytes", "Embeddings in memory: their budget", value=budget)
     if stats.disk is not None:
-        yield from _counted("box2mask_embedding_disk", stats.disk, ("bytes",))
+        yield from _counted("box2mask_embedding_disk", "on disk", stats.disk, ("bytes",))
 
 
-def _counted(prefix: str, stats: CacheStats | DiskStats, gauges: tuple[str, ...]) -> Iterable[Metric]:
-    where = "in memory" if isinstance(stats, CacheStats) else "on disk"
+def _counted(prefix: str, where: str, stats: CacheStats | DiskStats, gauges: tuple[str, ...]) -> Iterable[Metric]:
     for field in fields(stats):
         value = getattr(stats, field.name)
         if isinstance(value, int):

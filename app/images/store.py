@@ -27,7 +27,7 @@ def is_reference(value: object) -> bool:
 class StoredImage:
     """A file that a client has sent, and what was computed of it.
 
-    keys: what stands for its pixels, as stored and turned by its EXIF; see `app.engine.cache.content_key`.
+    keys: what stands for its pixels, as stored and turned by its EXIF; see `app.engine.keys.content_key`.
     """
 
     file: bytes

@@ -17,7 +17,7 @@ from app import timings
 from app.contract.amount import LITTLE
 from app.errors import BadRequest, Unavailable
 from app.http import access
-from app.label_studio.backend import Asked, read_request
+from app.label_studio.asked import Asked, read_request
 
 PREFIX = "/label-studio"
 

@@ -18,7 +18,8 @@ from app.scoring.cost import AnswerCost
 from app.scoring.mask_answers import MaskAnswers
 from app.scoring.prepared_image import Parts, PreparedImage
 from models.segmenter.crops import Crop
-from models.segmenter.everything import Candidates, FoundMask, Grid, TooManyMasksError, batches, candidates
+from models.segmenter.everything import Candidates, FoundMask, TooManyMasksError, batches, candidates
+from models.segmenter.grid import Grid
 from models.segmenter.protocol import RawMasks
 from models.types import Embedding
 

@@ -12,8 +12,8 @@ import numpy as np
 
 from app import timings
 from app.contract.schemas import Params
-from app.engine.cache import part_key
 from app.engine.engine import Engine
+from app.engine.keys import part_key
 from app.images.reading import ImageLimits
 from models.detector.protocol import Sample
 from models.images.decoding import decode_image

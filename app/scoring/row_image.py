@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from app import timings
 from app.contract import schemas
-from app.engine.cache import content_key
+from app.engine.keys import content_key
 from app.errors import BadRequest
 from app.images.reading import ImageLimits, image_bytes, is_url
 from app.images.store import StoredImage

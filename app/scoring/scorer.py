@@ -19,8 +19,8 @@ from app.contract.exemplars import resolve_exemplars
 from app.contract.hugging_face import found_boxes
 from app.contract.masks import MaskFormat
 from app.contract.schemas import Params, Request, ResponseSchema, Row
-from app.engine.cache import content_key
 from app.engine.engine import FETCHES, Engine
+from app.engine.keys import content_key
 from app.errors import BadRequest, ImageGone, NotFound
 from app.images.reading import ImageLimits, is_url
 from app.images.store import ImageStore, StoredImage, is_reference

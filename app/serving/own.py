@@ -13,7 +13,8 @@ from app.contract.schemas import Request
 from app.engine import loading
 from app.errors import ImageGone
 from app.images.store import ImageStore
-from app.label_studio.backend import Asked, Backend, Backends
+from app.label_studio.asked import Asked
+from app.label_studio.backend import Backend, Backends
 from app.scoring.description import describe
 from app.scoring.image_embedding import embedding_file, stored_embedding, wanted_embedding
 from app.scoring.kept_image import keep_image

@@ -10,18 +10,21 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import anyio.to_thread
 
 from app.engine import loading
 from app.engine.loading import Choice
 from app.errors import BadRequest, Conflict
-from app.serving.served import Served, Serving
 from app.settings import Settings
+
+if TYPE_CHECKING:
+    from app.serving.served import Served, Serving
 
 log = logging.getLogger("box2mask")
 
-Load = Callable[[Settings, Choice], Awaitable[Served]]
+Load = Callable[[Settings, Choice], Awaitable["Served"]]
 _FIELDS = ("detector", "segmenter")
 
 

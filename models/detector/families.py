@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from models.detector.protocol import Detector
 from models.families import Families
+
+if TYPE_CHECKING:
+    from models.detector.protocol import Detector
 
 DETECTORS: Families[type[Detector[Any, Any]]] = Families(
     "models.detector.mmdetection:MMDetector",

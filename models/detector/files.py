@@ -15,9 +15,9 @@ from typing import Any
 from models.checkpoints import ModelFilesError, weight_files
 from models.detector import backbones, language, single_image
 from models.detector.huggingface.model_types import MODEL_TYPES
-from models.detector.mmcv_ops import MissingOpError
 from models.detector.pipelines import unknown
 from models.huggingface_folder import is_of
+from models.model_errors import MissingOpError
 
 WEIGHT_SUFFIXES = (".pth", ".safetensors")
 # Where there is none of these: how other trainers call their files.

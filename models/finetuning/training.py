@@ -16,7 +16,6 @@ from typing import Any, TextIO
 import torch
 from mmengine.dist import barrier, broadcast_object_list, get_world_size, is_main_process
 
-from models.checkpoints import ModelFilesError
 from models.data import DataError, Dataset, data_hash
 from models.detector import mmcv_ops
 from models.detector.pipelines import unknown
@@ -34,11 +33,12 @@ from models.finetuning.record import Record, check_apart
 from models.finetuning.schedule import optimizer_config, schedule_config
 from models.finetuning.start import Start, Take
 from models.finetuning.validation import BoxFigures, StartValidation, ValidationLoss
+from models.model_errors import MissingOpError, ModelFilesError
 from models.training_process import prepare_process
 
 Say = Callable[[str], None]
 # What already says what is wrong.
-_EXPLAINED = (DataError, ModelFilesError, OptionError, TrainingError, mmcv_ops.MissingOpError, OSError)
+_EXPLAINED = (DataError, ModelFilesError, OptionError, TrainingError, MissingOpError, OSError)
 
 
 @dataclass(frozen=True)

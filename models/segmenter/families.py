@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from models.families import Families
-from models.segmenter.protocol import Segmenter
+
+if TYPE_CHECKING:
+    from models.segmenter.protocol import Segmenter
 
 SEGMENTERS: Families[type[Segmenter[Any]]] = Families(
     "models.segmenter.sam:Sam",

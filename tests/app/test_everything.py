@@ -20,7 +20,8 @@ from app.errors import BadRequest
 from app.settings import Settings
 from models.demo.scenes import render_scene
 from models.rle import decode_rle
-from models.segmenter.everything import FoundMask, Grid, everything
+from models.segmenter.everything import FoundMask, everything
+from models.segmenter.grid import Grid
 from models.segmenter.sam import Sam
 from models.types import Detections
 from tests.app.scoring_requests import PICTURE, converse, encoded, mask_of, row, to_sam, to_yolof

@@ -20,8 +20,8 @@ from PIL import Image
 
 from app import timings
 from app.engine.cache import EmbeddingCache
-from app.engine.compute import Observer
 from app.engine.engine import Engine, Models
+from app.engine.observer import Observer
 from app.timings import STAGES, Timings
 from models.segmenter.sam import Sam
 from models.types import Embedding

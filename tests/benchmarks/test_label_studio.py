@@ -7,7 +7,7 @@ import json
 import httpx
 import pytest
 
-from app.label_studio.backend import read_request
+from app.label_studio.asked import read_request
 from app.label_studio.smart_tools import drawn_objects
 from benchmarks.label_studio import HEADER, Times, asked, served
 from benchmarks.report import table

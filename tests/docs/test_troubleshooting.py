@@ -18,7 +18,7 @@ DOCUMENT = (REPOSITORY / "docs" / "troubleshooting.md").read_text(encoding="utf-
 MORE = "…"
 # Where what keeps a service from starting is raised, and the errors that it is told by.
 STARTUP = (
-    *("app/settings.py", "app/engine/loading.py", "app/server.py", "models/detector/mmcv_ops/extension.py"),
+    *("app/settings.py", "app/engine/loading.py", "app/server.py", "models/model_errors.py"),
     *("app/commands/serve.py", "app/cluster/service/command.py", "app/cluster/service/deployment.py"),
     *("models/detector/files.py", "models/detector/configs.py", "models/detector/pipelines.py"),
     "models/detector/language.py",

@@ -9,8 +9,8 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.cluster.service.replica import process_name
 from app.cluster.service.replicas import Replicas
+from app.cluster.service.standing import process_name
 from app.http import logs
 from app.main import create_app
 from app.settings import Settings

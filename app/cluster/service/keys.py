@@ -11,7 +11,7 @@ from app.images.store import is_reference, reference_of
 from models.images.decoding import ImageError
 
 if TYPE_CHECKING:
-    from app.label_studio.backend import Asked
+    from app.label_studio.asked import Asked
 
 # Where there is no photo: any replica will do.
 ANY = ""

@@ -84,7 +84,7 @@ def _in_large_parts(receive: Receive) -> Receive:
             if message["type"] != "http.request":  # the client has gone, and nobody wants what came of its body
                 return message
             parts.append(message.get("body", b""))
-        return message | {"body": b"".join(parts)} if len(parts) > 1 else message
+        return {**message, "body": b"".join(parts)} if len(parts) > 1 else message
 
     return receive_part
 

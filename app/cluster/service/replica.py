@@ -5,33 +5,24 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from dataclasses import dataclass
 from typing import Any
 
 from ray import serve
 
+from app.cluster.service.standing import Lost, Stages, process_name
 from app.engine import fairness
 from app.errors import ServiceError, Unavailable
 from app.http import logs
 from app.http.metrics import Metrics
 from app.serving.own import OwnModels, Source
 from app.settings import Settings
-from app.timings import Stretch, Timings, recording
+from app.timings import Timings, recording
 
 log = logging.getLogger("box2mask")
 
 # Seconds in which those who wait for a device that has stopped are told, before the process ends.
 _LAST_WORDS_S = 1
 DEVICE_FAILED = 4
-
-Stages = dict[str, list[Stretch]]
-
-
-@dataclass(frozen=True)
-class Lost:
-    """In place of an answer: the replica's device has stopped, and another one can answer. replica: its name."""
-
-    replica: str
 
 
 class Replica:
@@ -84,9 +75,3 @@ class Replica:
         last_resort = threading.Timer(_LAST_WORDS_S, os._exit, [DEVICE_FAILED])
         last_resort.daemon = True
         last_resort.start()
-
-
-def process_name() -> str:
-    """Of the replica that this is called in: its deployment's name and its own."""
-    identity = serve.get_replica_context().replica_id
-    return f"{identity.deployment_id.name}-{identity.unique_id}"

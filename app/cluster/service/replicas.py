@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any, ParamSpec, TypeVar
 
-from grpc.aio import AioRpcError
+from grpc.aio import AioRpcError  # type: ignore[import-untyped]
 from ray import serve
 from ray.exceptions import RayError, RayTaskError
 from ray.serve.exceptions import RayServeException
@@ -20,15 +20,15 @@ from ray.serve.handle import DeploymentHandle
 from app import timings
 from app.cluster.service import keys
 from app.cluster.service.figures import merged
-from app.cluster.service.replica import Lost
 from app.cluster.service.router import STAY, session
+from app.cluster.service.standing import Lost
 from app.contract.amount import LITTLE
 from app.contract.schemas import IMAGE, Request
 from app.engine.aside import call_in, guarded
 from app.errors import BadRequest, ImageGone, NotFound, ServiceError, Unavailable
 from app.images.reading import ImageLimits
 from app.images.store import StoredImage, is_reference, reference_of
-from app.label_studio.backend import Asked
+from app.label_studio.asked import Asked
 from app.scoring.row_image import image_file
 from app.serving.answering import Way
 from app.serving.reloading import NewModels

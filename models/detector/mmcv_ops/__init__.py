@@ -3,7 +3,7 @@
 It knows nothing of detectors or files.
 """
 
-from models.detector.mmcv_ops.extension import MissingOpError, install
+from models.detector.mmcv_ops.extension import install
 from models.detector.mmcv_ops.switch import using
 
-__all__ = ["MissingOpError", "install", "using"]
+__all__ = ["install", "using"]

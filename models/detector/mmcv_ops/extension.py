@@ -24,19 +24,9 @@ from models.detector.mmcv_ops import (
     roi_pool,
     suppression,
 )
+from models.model_errors import MissingOpError
 
 EXTENSION = "mmcv._ext"
-
-
-class MissingOpError(RuntimeError):
-    """A model called a compiled mmcv op that has no replacement here."""
-
-    def __init__(self, op: str) -> None:
-        super().__init__(
-            f"this model needs mmcv's compiled op '{op}', which mmcv-lite does not have: "
-            "install the full 'mmcv' package in its place (it compiles for ten minutes or more)"
-        )
-        self.op = op
 
 
 def install() -> bool:

@@ -10,7 +10,7 @@ from app.cluster.service import keys
 from app.contract.schemas import Request
 from app.images.reading import ImageLimits
 from app.images.store import reference_of
-from app.label_studio.backend import Asked
+from app.label_studio.asked import Asked
 from app.label_studio.labeling_config import parse
 from tests.app.scoring_requests import OTHER, PICTURE
 

@@ -45,7 +45,7 @@ from models.demo.scenes import render_scene
 from models.masks.boxes import box_around
 from models.masks.cleaning import Cleaning
 from models.rle import decode_rle
-from models.segmenter.everything import Grid
+from models.segmenter.grid import Grid
 from tests.app.same_answers import FLOAT32, bounds
 
 pytestmark = pytest.mark.any_dtype

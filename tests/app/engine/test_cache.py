@@ -19,8 +19,9 @@ import safetensors
 import torch
 
 from app.engine import disk_tier
-from app.engine.cache import CacheStats, EmbeddingCache, compact, content_key
+from app.engine.cache import CacheStats, EmbeddingCache, compact
 from app.engine.disk_tier import DiskTier, model_key
+from app.engine.keys import content_key
 from models.types import Embedding
 
 MB = 2**20

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from app.engine.compute import Between, Compute, Observer, Work
+from app.engine.compute import Between, Compute, Work
+from app.engine.observer import Observer
 from tests.app.engine.tens import PATIENCE_S, Tens, held, in_loop, outcomes, waiting
 
 # Batches

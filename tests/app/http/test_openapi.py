@@ -15,7 +15,7 @@ from app.contract import schemas
 from app.http import openapi
 from app.main import create_app
 from app.settings import Settings
-from models.segmenter.everything import Grid
+from models.segmenter.grid import Grid
 
 # Of FastAPI's own routes, the description itself, and a page for people.
 UNDESCRIBED = {"/openapi.json", "/swagger.json", "/docs", "/docs/oauth2-redirect", "/playground"}

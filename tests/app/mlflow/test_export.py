@@ -35,8 +35,8 @@ from app.mlflow.model import MlflowModel
 from app.settings import Settings
 from models.demo.scenes import render_scene
 from models.detector.families import DETECTORS
-from models.segmenter.everything import Grid
 from models.segmenter.families import SEGMENTERS
+from models.segmenter.grid import Grid
 from tests.app.same_answers import assert_same
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # asked as MLflow is imported

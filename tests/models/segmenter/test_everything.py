@@ -23,7 +23,8 @@ from models.detector.mmcv_ops.suppression import nms
 from models.rle import decode_rle
 from models.segmenter import everything as everything_module
 from models.segmenter.crops import grid_crops
-from models.segmenter.everything import Candidates, FoundMask, Grid, TooManyMasksError, everything
+from models.segmenter.everything import Candidates, FoundMask, TooManyMasksError, everything
+from models.segmenter.grid import Grid
 from models.segmenter.sam import Sam
 from models.segmenter.stability import StableMask, plain_stable_mask, stable_mask
 

@@ -12,6 +12,7 @@ import torch
 
 from models.detector import mmcv_ops
 from models.detector.mmcv_ops.extension import EXTENSION
+from models.model_errors import MissingOpError
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # mmdet's and mmcv's own, on import
 compiled = not mmcv_ops.install()
@@ -21,7 +22,7 @@ compiled = not mmcv_ops.install()
 def test_an_op_of_no_detector_names_itself_when_called() -> None:
     from mmcv.ops import box_iou_rotated
 
-    with pytest.raises(mmcv_ops.MissingOpError, match=r"'box_iou_rotated'.*full 'mmcv'"):
+    with pytest.raises(MissingOpError, match=r"'box_iou_rotated'.*full 'mmcv'"):
         box_iou_rotated(torch.zeros(1, 5), torch.zeros(1, 5))
 
 
