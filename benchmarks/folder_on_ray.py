@@ -10,6 +10,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
@@ -18,9 +19,11 @@ from PIL import Image
 
 from app.cluster.folders.connecting import ClusterError, Pool, Pools, connected
 from app.cluster.folders.folder_run import FolderRun
+from app.folders import shards
 from app.folders.batch import Summary
 from app.folders.destination import Destination
 from app.folders.image_work import Asked
+from app.folders.journal import Journal
 from app.folders.outputs import Outputs
 from app.folders.sources import find_images
 from app.folders.storage import place
@@ -29,14 +32,43 @@ from benchmarks.sleeping_models import Sleeping
 from models.images.notes import PhotoNotes
 
 
+@dataclass(frozen=True)
+class Ran:
+    """What became of images. seconds: from the first name to the last shard in the journal.
+
+    at: when each result was in a shard, in seconds of the clock on the wall, in order.
+    """
+
+    summary: Summary
+    seconds: float
+    at: list[float]
+
+    @property
+    def pace(self) -> float:
+        """Images a second in the middle half of the run, in which processes neither start nor end."""
+        first, last = self.at[len(self.at) // 4], self.at[len(self.at) * 3 // 4]
+        return sum(first < one <= last for one in self.at) / (last - first)
+
+
+class Timed(Destination):
+    """A folder of results that remembers when each was there, as shards have it until they are put together."""
+
+    at: Sequence[float] = ()
+
+    def gather(self, journal: Journal) -> None:
+        found = shards.found(self.place)
+        self.at = sorted(Path(str(path)).stat().st_mtime for path in found for _ in path.read_bytes().splitlines())
+        super().gather(journal)
+
+
 def through_ray(
     images: str, out: str, open_models: Callable[[], Predictor], pools: Pools, formats: Sequence[str] = ("coco",)
-) -> tuple[Summary, float]:
-    """What became of them, and the seconds from the first name to the last shard in the journal.
+) -> Ran:
+    """Bring them through.
 
     Within `app.cluster.folders.connecting.connected`, which gives the pools. images, out: as the command line has them.
     """
-    destination = Destination(place(out))
+    destination = Timed(place(out))
     sources = find_images([place(images)], recursive=True, leave_out=place(out))
     run = FolderRun(open_models, pools)
     header = {"settings": {"images": str(sources.root), **run.models.identity()}}
@@ -51,7 +83,7 @@ def through_ray(
         seconds = time.perf_counter() - begin
         outputs.write_all(journal, run.models.class_names)
         destination.finish(journal)
-        return summary, seconds
+        return Ran(summary, seconds, list(destination.at))
     finally:
         destination.close(journal)
 
@@ -86,10 +118,13 @@ def main() -> None:
     try:
         asked = Pools(Pool(args.actors, 0, args.actor_cpus), separate_io=args.separate_io)
         with connected(args.address, asked) as pools:
-            summary, seconds = through_ray(args.images, args.out, models, pools, args.formats.split(","))
+            ran = through_ray(args.images, args.out, models, pools, args.formats.split(","))
     except ClusterError as error:
         sys.exit(str(error))
-    print(json.dumps({"resumed": summary.resumed, "done": summary.done, "failed": summary.failed, "seconds": seconds}))
+    summary = ran.summary
+    print(
+        json.dumps({"resumed": summary.resumed, "done": summary.done, "failed": summary.failed, "seconds": ran.seconds})
+    )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What more replicas bring, and whether clicks find their photo's embedding, on a cluster of this machine.
 
-    python -m benchmarks.ray_service [--replicas 1 2 4 8] [--seconds 15] [--into FILE]
+    python -m benchmarks.ray_service [--replicas 1 2 4 8 16] [--seconds 15] > benchmarks/results/ray-service.md
 
 Replicas sleep 50 ms for a photo and 2 ms for a click. Photos of 200 KB come as base64; nothing is kept of them where
 throughput is measured.
@@ -19,7 +19,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any
 
 import httpx
@@ -27,74 +28,111 @@ import psutil  # type: ignore[import-untyped]
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.cluster.service import proxy
-from benchmarks.ray_service.clicking import RIGHT, Clicks, encoded
+from benchmarks.machine import Machine
+from benchmarks.ray_service import processes
+from benchmarks.ray_service.clicking import RIGHT, Clicks, encoded, request_of
+from benchmarks.report import table
 
 # PNG files of 200 KB.
 SIZE_HW = (256, 256)
 PHOTOS, CLIENTS_PER_REPLICA = 256, 3
 CLIENTS, CLICKS = 64, 20
 
+_ABOUT = "Models sleep 50 ms for a photo and 2 ms for a click."
+_RATES = (
+    "Each request has a photo of 200 KB as base64 and one click on it. Client, proxy, edge and replicas share the "
+    "processors: where these are full, more replicas say nothing. The CPU time is that of a photo, by the processes "
+    "that took it; Ray's own are all others that Ray starts."
+)
+_RATE_COLUMNS = (
+    "replicas", "photos a second", "of linear", "processors busy", "CPU ms a photo", *processes.KINDS,
+    "answered right", "otherwise",
+)  # fmt: skip
+_HITS = f"{CLIENTS} clients x {CLICKS} clicks, all at once, each on a photo of its own, sent as base64 with each click."
+
 
 def main() -> None:
-    """Measure, and print a line for each number of replicas."""
+    """Measure, and print what was found as Markdown."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--replicas", type=int, nargs="+", default=[1, 2, 4, 8])
+    parser.add_argument("--replicas", type=int, nargs="*", default=[1, 2, 4, 8, 16])
     parser.add_argument("--hits", type=int, nargs="*", default=[1, 8], help="numbers of replicas to count hits with")
     parser.add_argument("--seconds", type=float, default=15)
-    parser.add_argument("--into", type=Path, help="file for the lines")
     args = parser.parse_args()
-    lines: list[str] = []
-
-    def say(line: str) -> None:
-        print(line, flush=True)
-        lines.append(line)
-
-    say("replicas  photos/s  of linear  processors busy  right  others")
-    one = 0.0
+    machine = Machine.this()
+    rates: list[Rate] = []
     for count in args.replicas:
         with deployed(count, embedding_cache_mb=0) as url:
-            found = asyncio.run(throughput(url, count, args.seconds))
-        one = one or found["rate"] / count
-        share = found["rate"] / one / count
-        say(
-            f"{count:8d}  {found['rate']:8.1f}  {share:9.2f}  {found['busy']:14.0f}%  {found['right']:5d}"
-            f"  {found['others']:6d}"
-        )
-    say("")
-    say(f"replicas  hit rate of {CLIENTS} clients x {CLICKS} clicks  photos encoded  right")
+            rates.append(asyncio.run(throughput(url, count, args.seconds)))
+        print(rates[-1], file=sys.stderr, flush=True)
+    hits: list[tuple[str, ...]] = []
     for count in args.hits:
         with deployed(count) as url:
-            hits, misses, right = asyncio.run(hit_rate(url))
-        say(f"{count:8d}  {hits / (hits + misses):.4f}  {misses:6.0f}  {right}")
-    if args.into is not None:
-        args.into.write_text("\n".join(lines) + "\n")
+            found, missed, right = asyncio.run(hit_rate(url))
+        hits.append((str(count), f"{found / (found + missed):.4f}", f"{missed:.0f}", str(right)))
+    print("# What more replicas bring to the service on Ray, and where clicks go\n")
+    print("\n".join(machine.lines()))
+    print(f"\nMade by `python -m benchmarks.ray_service`, with Ray {version('ray')} and one edge. {_ABOUT}")
+    if rates:
+        print(f"\n## Photos a second\n\n{_RATES}\n")
+        print(table(_RATE_COLUMNS, [one.cells(rates[0]) for one in rates]))
+    if hits:
+        print(f"\n## Clicks that find their photo's embedding\n\n{_HITS}\n")
+        print(table(("replicas", "hit rate", "photos encoded", "answered right"), hits))
 
 
-async def throughput(url: str, replicas: int, seconds: float) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Rate:
+    """What so many replicas answered. a_second: photos. busy: of the processors, 0..1.
+
+    cpu_ms: for each photo, by `processes.KINDS`. right, others: answers, from beginning to end.
+    """
+
+    replicas: int
+    a_second: float
+    busy: float
+    cpu_ms: dict[str, float]
+    right: int
+    others: int
+
+    def cells(self, one: Rate) -> tuple[str, ...]:
+        """one: what linear is told by."""
+        linear = self.a_second / one.a_second * one.replicas / self.replicas
+        spent = (f"{self.cpu_ms[kind]:.1f}" for kind in processes.KINDS)
+        whole = f"{sum(self.cpu_ms.values()):.1f}"
+        return (
+            str(self.replicas), f"{self.a_second:.1f}", f"{linear:.2f}", f"{self.busy:.0%}", whole, *spent,
+            str(self.right), str(self.others),
+        )  # fmt: skip
+
+
+async def throughput(url: str, replicas: int, seconds: float) -> Rate:
     """Photos that are answered right in a second, with so many clients that each replica has work."""
     clicks = Clicks(url)
-    bodies = [json.dumps(clicks.body(n, 3, 4, encoded(n, SIZE_HW))).encode() for n in range(PHOTOS)]
+    requests = [request_of(json.dumps(clicks.body(n, 3, 4, encoded(n, SIZE_HW))).encode()) for n in range(PHOTOS)]
     over, asked = asyncio.Event(), 0
 
-    async def one(first: int) -> None:
+    async def one() -> None:
         nonlocal asked
-        while not over.is_set():
-            asked += 1
-            number = asked % PHOTOS
-            await clicks.send(bodies[number], number, 3, 4)
+        async with clicks.connection() as connection:
+            while not over.is_set():
+                asked += 1
+                number = asked % PHOTOS
+                await connection.send(requests[number], number, 3, 4)
 
     async with clicks.client:
-        clients = [asyncio.create_task(one(n)) for n in range(CLIENTS_PER_REPLICA * replicas)]
+        clients = [asyncio.create_task(one()) for _ in range(CLIENTS_PER_REPLICA * replicas)]
         await asyncio.sleep(seconds / 3)
         psutil.cpu_percent()
+        times = processes.CpuTimes()
         began, before = time.monotonic(), clicks.outcomes.counts[RIGHT]
         await asyncio.sleep(seconds)
-        rate = (clicks.outcomes.counts[RIGHT] - before) / (time.monotonic() - began)
-        busy = psutil.cpu_percent()
+        spent, busy = times.seconds(), psutil.cpu_percent() / 100
+        photos, took = clicks.outcomes.counts[RIGHT] - before, time.monotonic() - began
         over.set()
         await asyncio.gather(*clients)
     counts = clicks.outcomes.counts
-    return {"rate": rate, "busy": busy, "right": counts[RIGHT], "others": counts.total() - counts[RIGHT]}
+    cpu_ms = {kind: 1000 * spent[kind] / photos for kind in processes.KINDS}
+    return Rate(replicas, photos / took, busy, cpu_ms, counts[RIGHT], counts.total() - counts[RIGHT])
 
 
 async def hit_rate(url: str) -> tuple[float, float, int]:

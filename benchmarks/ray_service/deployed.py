@@ -19,12 +19,12 @@ from ray.serve.config import ProxyLocation
 
 from app.cluster.service.deployment import NAME, Size, deploy, drain, start_cluster, start_proxies
 from app.settings import Settings
-from benchmarks.ray_service.sleeping import Costs, source
+from benchmarks.sleeping_models import Sleeping
 
 
 def main(address: str, port: int, wanted: dict[str, Any]) -> None:
     """Deploy, and do as told until `stop`."""
-    costs = Costs(wanted.get("encode_s", 0.05), wanted.get("decode_s", 0.002), _path(wanted.get("fails_once")))
+    models = Sleeping(fails_once=_path(wanted.get("fails_once")))
     settings = Settings(host="127.0.0.1", port=port, **wanted.get("settings", {}))
 
     def size(fewest: int, most: int, idle_s: float = 600) -> Size:
@@ -35,7 +35,7 @@ def main(address: str, port: int, wanted: dict[str, Any]) -> None:
     else:
         ray.init(address, log_to_driver=False, configure_logging=False)
     start_proxies(settings, port, ProxyLocation(wanted.get("proxies", "HeadOnly")))
-    deploy(settings, size(wanted["fewest"], wanted["most"]), source(costs))
+    deploy(settings, size(wanted["fewest"], wanted["most"]), models.source())
     _say("ready")
     for line in sys.stdin:
         word, *numbers = line.split()
@@ -43,7 +43,7 @@ def main(address: str, port: int, wanted: dict[str, Any]) -> None:
             drain(settings)
             serve.delete(NAME)
             break
-        deploy(settings, size(*map(int, numbers)), source(costs))
+        deploy(settings, size(*map(int, numbers)), models.source())
         _say("ready")
     _say("stopped")
 
