@@ -101,9 +101,9 @@ $(LABEL_STUDIO_STAMP): $(STAMP) tests/label_studio/constraints.txt
 			--password label-studio-tests >$(LABEL_STUDIO)/init.log 2>&1 && touch $(LABEL_STUDIO_STAMP); \
 	else echo "Label Studio is not installed on Python 3.14: its tests are skipped"; fi
 
-# An S3 server for the tests, whose pins exclude ours.
+# Servers of S3 and of Google's store for the tests, whose pins exclude ours.
 $(S3_STAMP): $(STAMP) tests/s3_requirements.txt
-	@echo "Installing an S3 server into $(S3), for the tests"
+	@echo "Installing servers of object stores into $(S3), for the tests"
 	@$(VENV)/bin/python -m venv --clear $(S3)
 	@$(S3)/bin/python -m pip --quiet --quiet --disable-pip-version-check install --requirement tests/s3_requirements.txt
 	@touch $(S3_STAMP)

@@ -1,4 +1,4 @@
-"""A real S3 server in a process of its own, for tests of what is kept in a store."""
+"""Servers of object stores in processes of their own, for tests of what is kept in a store: S3's, and Google's."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import pytest
 
 SERVER = Path(__file__).parents[1] / ".venv-s3" / "bin" / "python"
@@ -23,20 +24,21 @@ print(server.server_port, flush=True)
 server.serve_forever()
 """
 
+# The same for Google's.
+_GOOGLE = """
+import sys
+from gcp_storage_emulator.server import create_server
+server = create_server("127.0.0.1", 0, in_memory=True)
+server.start()
+print(server._api._httpd.server_port, flush=True)
+sys.stdin.read()
+"""
+
 
 @contextmanager
 def s3_server() -> Iterator[dict[str, str]]:
     """The environment variables by which the server is found. Skips the test without the server's environment."""
-    if not SERVER.is_file():
-        pytest.skip("needs .venv-s3, which `make test` makes")
-    process = subprocess.Popen(
-        [SERVER, "-c", _PROGRAM], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True
-    )
-    assert process.stdout is not None
-    try:
-        port = process.stdout.readline().strip()
-        if not port:
-            pytest.fail("the S3 server did not start")
+    with _running(_PROGRAM) as port:
         yield {
             "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
             "AWS_ACCESS_KEY_ID": "tests",
@@ -44,19 +46,54 @@ def s3_server() -> Iterator[dict[str, str]]:
             "AWS_REGION": "us-east-1",
             "AWS_EC2_METADATA_DISABLED": "true",
         }
+
+
+@contextmanager
+def google_server() -> Iterator[dict[str, str]]:
+    """The same of one that speaks as Google Cloud Storage does. It is slow: tens of files, not thousands."""
+    with _running(_GOOGLE) as port:
+        yield {"CLOUD_STORAGE_EMULATOR_ENDPOINT": f"http://127.0.0.1:{port}"}
+
+
+@contextmanager
+def _running(program: str) -> Iterator[str]:
+    """The port on which it listens, which it says itself."""
+    if not SERVER.is_file():
+        pytest.skip("needs .venv-s3, which `make test` makes")
+    process = subprocess.Popen(
+        [SERVER, "-c", program],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdin is not None and process.stdout is not None
+    try:
+        port = process.stdout.readline().strip()
+        if not port:
+            pytest.fail("the store's server did not start; `make test` brings .venv-s3 up to date")
+        yield port
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+        process.stdin.close()
         process.stdout.close()
 
 
 def make_bucket(name: str) -> None:
-    """In the server of this process's environment."""
+    """In the S3 server of this process's environment."""
     from pyarrow import fs
 
     fs.S3FileSystem(
         endpoint_override=os.environ["AWS_ENDPOINT_URL"], allow_bucket_creation=True, region="us-east-1"
     ).create_dir(name)
+
+
+def make_google_bucket(name: str) -> None:
+    """The same in Google's."""
+    answer = httpx.post(f"{os.environ['CLOUD_STORAGE_EMULATOR_ENDPOINT']}/storage/v1/b?project=p", json={"name": name})
+    answer.raise_for_status()
 
 
 if __name__ == "__main__":

@@ -109,10 +109,10 @@ class Destination:
         assert self.remote is not None
         for path in self.folder.iterdir():
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-        there = {path.name for path, _ in self.remote.entries(recursive=False)}
-        if NAME not in there:
-            if known := [name for name in _ALL if name in there]:
-                raise no_journal(self.remote, known[0])
+        if (self.remote / NAME).kind() is None:
+            # One by one: what else may be there, and how much, is no matter of ours.
+            if known := next((name for name in _ALL if (self.remote / name).kind()), None):
+                raise no_journal(self.remote, known)
             self._is_new = True
         elif restart:
             for name in _ALL:

@@ -17,6 +17,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ SCHEMES = ("s3", "gs", "abfs", "abfss", "az")
 # What the variables begin with that say where a store is and who asks; workers on other machines are handed them.
 _VARIABLES = ("AWS_", "AZURE_", "GOOGLE_", "CLOUD_STORAGE_", "STORAGE_EMULATOR_")
 _COPIED_AT_ONCE = 2**22  # bytes
+# For so long a request to Google's store is made again before it counts as failed.
+_GOOGLE_RETRIES = timedelta(seconds=30)
 
 
 class StorageError(ValueError):
@@ -154,15 +157,25 @@ class RemotePath:
         """
         from pyarrow.fs import FileSelector
 
+        # Of Google's store pyarrow lists no folders but those that have an object of their own: all files tell.
+        by_files = self.root.startswith("gs://") and not recursive
         with _explained(self) as (store, path):
-            found = store.get_file_info(FileSelector(path, recursive=recursive, allow_not_found=True))
+            found = store.get_file_info(FileSelector(path, recursive=recursive or by_files, allow_not_found=True))
         before = len(path) - len(self.key)
+        folders: set[str] = set()
         for one in found:
             is_folder = one.type.name == "Directory"
             status = None if is_folder else Status(one.size, one.mtime_ns)
             entry = RemotePath(self.root, one.path[before:].rstrip("/"), status)
-            if entry.under(self) and not (recursive and is_folder):
+            inside = entry.under(self)
+            if inside is None or (recursive and is_folder):
+                continue
+            if by_files and (is_folder or "/" in inside):
+                folders.add(inside.partition("/")[0])
+            else:
                 yield entry, is_folder
+        for name in sorted(folders):
+            yield self / name, True
 
 
 # Where a user may have files: in a folder here or in a store.
@@ -196,7 +209,7 @@ def _explained(path: RemotePath) -> Iterator[tuple[Any, str]]:
     except FileNotFoundError as error:
         raise FileNotFoundError(2, "there is no such file or bucket", str(path)) from error
     except (OSError, pa.ArrowException) as error:
-        reason = " ".join(str(error).split())
+        reason = " ".join(str(error).split()).partition(" error_info=")[0]  # which Google's client adds for programs
         raise OSError(f"{path}: {reason}") from error
 
 
@@ -233,11 +246,13 @@ def _of_s3(bucket: str) -> dict[str, Any]:
 
 
 def _of_google() -> dict[str, Any]:
+    # pyarrow's own is a quarter of an hour, also where there are no credentials or no such host.
+    options: dict[str, Any] = {"retry_time_limit": _GOOGLE_RETRIES}
     emulator = os.environ.get("CLOUD_STORAGE_EMULATOR_ENDPOINT") or os.environ.get("STORAGE_EMULATOR_HOST")
-    if not emulator:
-        return {}
-    scheme, _, host = emulator.rpartition("://")
-    return {"anonymous": True, "scheme": scheme or "http", "endpoint_override": host.rstrip("/")}
+    if emulator:
+        scheme, _, host = emulator.rpartition("://")
+        options |= {"anonymous": True, "scheme": scheme or "http", "endpoint_override": host.rstrip("/")}
+    return options
 
 
 def _account(root: str, authority: str) -> tuple[str, str]:

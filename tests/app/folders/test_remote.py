@@ -1,4 +1,4 @@
-"""`box2mask run` on a store, and on a list of addresses: a real S3 server, and models that take no time."""
+"""`box2mask run` on a store, and on a list of addresses: real servers of stores, and models that take no time."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from app.folders.sources import SourceError, find_images
 from app.folders.storage import RemotePath, StorageError, place
 from benchmarks.sleeping_models import Sleeping
 from tests.app.conftest import web_server
-from tests.s3 import make_bucket, s3_server
+from tests.s3 import google_server, make_bucket, make_google_bucket, s3_server
 
 REPOSITORY = Path(__file__).parents[3]
 NAMES = ("_a.jpg", "b c.png", "sub/ü?#%41+.webp", "sub/d.jpg", "e.jpg", "f.jpg", "g.jpg", "h.jpg")
@@ -38,18 +39,28 @@ def server() -> Iterator[dict[str, str]]:
         yield variables
 
 
+@pytest.fixture(scope="module")
+def google() -> Iterator[dict[str, str]]:
+    with google_server() as variables:
+        yield variables
+
+
+# For what stores do differently.
+both = pytest.mark.parametrize("bucket", ["s3", "gs"], indirect=True)
+
+
 @pytest.fixture
-def bucket(
-    server: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, request: pytest.FixtureRequest
-) -> RemotePath:
-    """An empty one."""
+def bucket(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, request: pytest.FixtureRequest) -> RemotePath:
+    """An empty one; of S3 if the test does not ask for another store."""
+    scheme = getattr(request, "param", "s3")
+    server: dict[str, str] = request.getfixturevalue("google" if scheme == "gs" else "server")
     for name, value in server.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     storage._file_system.cache_clear()
     name = "of-" + re.sub("[^a-z]", "-", request.node.name.lower())[:50].strip("-")
-    make_bucket(name)
-    return RemotePath.parse(f"s3://{name}")
+    make_google_bucket(name) if scheme == "gs" else make_bucket(name)
+    return RemotePath.parse(f"{scheme}://{name}")
 
 
 @pytest.fixture
@@ -116,6 +127,19 @@ def test_a_store_is_listed_to_its_end_and_what_is_no_image_is_said(bucket: Remot
     assert [image.name for image in one.images] == ["b c.png", "many/0007.jpg"] and str(one.root) == str(folder)
 
 
+@both
+def test_of_folders_only_those_are_passed_over_that_are_said(bucket: RemotePath) -> None:
+    """Google's store has no folders to list, but for those with an object of their own."""
+    folder = bucket / "photos"
+    for name in ("b.png", "a.jpg", "many/0.jpg", "many/deep/1.jpg", "other/notes.txt", "dark/sub/1.jpg"):
+        (folder / name).write_bytes(b"x")
+    flat = find_images([folder], recursive=False, leave_out=folder / "out")
+    assert [image.name for image in flat.images] == ["a.jpg", "b.png"]
+    assert flat.notes[-1] == "dark, many, other: not gone into; --recursive does"
+    with pytest.raises(SourceError, match="found none; --recursive looks into its 1 folder too"):
+        find_images([folder / "dark"], recursive=False, leave_out=folder / "out")
+
+
 def test_keys_that_are_no_paths_are_left_out(bucket: RemotePath, server: dict[str, str]) -> None:
     import httpx
 
@@ -159,6 +183,18 @@ def test_a_store_that_does_not_answer_is_said_in_a_sentence(
     assert line.startswith(f"box2mask: {bucket}/photos: ") and "AWS Error" in line
 
 
+def test_googles_store_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """pyarrow alone would try for a quarter of an hour."""
+    monkeypatch.setenv("CLOUD_STORAGE_EMULATOR_ENDPOINT", "http://127.0.0.1:1")
+    monkeypatch.setattr(storage, "_GOOGLE_RETRIES", timedelta(seconds=1))
+    storage._file_system.cache_clear()
+    try:
+        with pytest.raises(OSError, match="^gs://bucket/photos: .*Could not connect to server$"):
+            place("gs://bucket/photos").kind()  # type: ignore[union-attr]
+    finally:
+        storage._file_system.cache_clear()
+
+
 def test_without_pyarrow_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     storage._file_system.cache_clear()
     monkeypatch.setitem(sys.modules, "pyarrow", None)
@@ -169,6 +205,7 @@ def test_without_pyarrow_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPa
 # What is written
 
 
+@both
 def test_results_in_a_store_are_those_of_a_folder_here(
     run: Run, bucket: RemotePath, local: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -223,6 +260,7 @@ def test_another_format_gets_the_images_of_before(run: Run, bucket: RemotePath, 
     assert files(bucket / "out")["journal.jsonl"] == found["journal.jsonl"]
 
 
+@both
 def test_a_restart_forgets_what_was_there_and_a_strangers_folder_is_left_alone(
     run: Run, bucket: RemotePath, local: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -259,6 +297,7 @@ main(sys.argv[1:])
 """
 
 
+@both
 def test_a_run_that_was_killed_goes_on_from_the_shards(
     run: Run, bucket: RemotePath, local: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
