@@ -81,3 +81,13 @@ def test_workers_end_after_the_last_request() -> None:
     (group,) = RAYSERVICE["spec"]["rayClusterConfig"]["workerGroupSpecs"]
     grace = group["template"]["spec"]["terminationGracePeriodSeconds"]
     assert grace > Settings.model_fields["request_timeout_s"].default
+
+
+def test_workers_say_themselves_when_they_are_ready() -> None:
+    """KubeRay would ask by wget, inside the image, which has none."""
+    (group,) = RAYSERVICE["spec"]["rayClusterConfig"]["workerGroupSpecs"]
+    (worker,) = group["template"]["spec"]["containers"]
+    asked = worker["readinessProbe"]["httpGet"]
+    ports = {one["name"]: one["containerPort"] for one in worker["ports"]}
+    assert asked["path"] == "/-/healthz" and ports[asked["port"]] == SERVE["rayservice.yaml"]["http_options"]["port"]
+    assert "exec" not in worker["readinessProbe"] and "livenessProbe" not in worker
