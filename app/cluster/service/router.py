@@ -7,7 +7,7 @@ waits in the router, where one photo's requests would hold up all others'.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterable
 from typing import Any
 
@@ -45,6 +45,7 @@ class ByPhoto(ConsistentHashRouter):
         """Called by Ray Serve, once."""
         super().initialize_state(**kwargs)
         self._sent: OrderedDict[str, ReplicaID] = OrderedDict()  # by photo; sent longest ago first
+        self._waiting: Counter[ReplicaID] = Counter()  # requests that went from here and are not answered
 
     async def choose_replicas(
         self, candidate_replicas: list[RunningReplica], pending_request: PendingRequest | None = None
@@ -65,7 +66,7 @@ class ByPhoto(ConsistentHashRouter):
             return [[one] for one in ranked[:1]]
         known = self._sent.get(photo)
         ranked.sort(key=lambda one: one.replica_id != known)
-        loads = [self._in_work(one.replica_id) for one in ranked]
+        loads = [self._waiting[one.replica_id] for one in ranked]
         most = max(_FEW, _UNEVEN * (sum(loads) + 1) / max(1, len(loads)))
         free = [
             one
@@ -83,6 +84,17 @@ class ByPhoto(ConsistentHashRouter):
         if len(self._sent) > _REMEMBERED:
             self._sent.popitem(last=False)
 
-    def _in_work(self, replica_id: ReplicaID) -> int:
-        """As far as it is known here: what was sent from here, and what it said itself when it took the last one."""
-        return self.replica_queue_len_cache.get(replica_id) or 0
+    def on_send_request(self, replica_id: ReplicaID) -> None:
+        """Called by Ray Serve, whose own count is of no use by gRPC.
+
+        There a replica's word on how much it has in work comes with its answer, when that is no longer so.
+        """
+        super().on_send_request(replica_id)
+        self._waiting[replica_id] += 1
+
+    def on_request_completed(self, replica_id: ReplicaID, internal_request_id: str) -> None:
+        """Called by Ray Serve, also for what could not be sent."""
+        super().on_request_completed(replica_id, internal_request_id)
+        self._waiting[replica_id] -= 1
+        if self._waiting[replica_id] <= 0:
+            del self._waiting[replica_id]
