@@ -6,6 +6,7 @@ All of them: `BOX2MASK_TEST_SERVICE=ray pytest tests/app`, which `make ray-test`
 from __future__ import annotations
 
 import base64
+import io
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -14,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
+from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.app.conftest import ModelFolders, Service, answers_of, model_folders, serving
@@ -120,6 +123,18 @@ def test_a_request_may_name_photos_that_different_replicas_have(
     gone = "sha256:" + 64 * "0"
     response = http.post("/score", json=to_sam(rows[0], row(gone, points="[[[20, 20]]]")))
     assert response.status_code == 410 and response.json()["message"].startswith("row 1, image: ")
+
+
+def test_a_large_photo_comes_and_goes(http: httpx.Client) -> None:
+    """gRPC's own limit, and Ray Serve's, is 4 MB for a message."""
+    noise = np.random.default_rng(0).integers(0, 256, (1300, 1300, 3), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(noise).save(file, "PNG", compress_level=0)
+    photo = file.getvalue()
+    assert len(photo) > 5 * 2**20
+    reference = http.post("/images", content=photo).json()["image"]
+    assert http.get(f"/images/{reference}").content == photo
+    assert http.post("/yolof/score", json=to_yolof(base64.b64encode(photo).decode())).status_code == 200
 
 
 @pytest.fixture
