@@ -2,14 +2,15 @@
 
     python -m benchmarks.ray_service.deployed ADDRESS PORT '{"fewest": 1, "most": 1, ...}'
 
-It writes `ready` when the service answers, and again after each line that it reads: `scale FEWEST MOST IDLE_S`, or
-`stop`.
+It writes `ready` when the service answers, and again after each line that it reads: `scale FEWEST MOST IDLE_S`,
+which may have a click's milliseconds at its end, or `stop`.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,8 @@ def main(address: str, port: int, wanted: dict[str, Any]) -> None:
             drain(settings)
             serve.delete(NAME)
             break
-        deploy(settings, size(*map(int, numbers)), models.source())
+        click_s = int(numbers.pop()) / 1000 if len(numbers) > 3 else models.decode_s
+        deploy(settings, size(*map(int, numbers)), replace(models, decode_s=click_s).source())
         _say("ready")
     _say("stopped")
 

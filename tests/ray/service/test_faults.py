@@ -175,7 +175,8 @@ def test_a_machine_is_lost(machines: Cluster, service: Deployed) -> None:
 
 @thorough
 def test_scaled_up_and_down_under_load(service: Deployed) -> None:
-    service.tell("scale 1 2 1")
+    # With clicks so slow that 16 clients have more than two of them in work, however slow they are themselves.
+    service.tell("scale 1 2 1 100")
 
     async def there_are(count: int) -> None:
         while len(service.processes(REPLICA)) != count:
