@@ -20,7 +20,7 @@ from app.cluster.folders.models import ModelsError, OpenModels
 from app.cluster.folders.stages import Find, Job, read, rows_of, write
 from app.folders import room, shards, storage
 from app.folders.destination import Destination
-from app.folders.image_work import Asked, to_do
+from app.folders.image_work import Asked, stamp, to_do
 from app.folders.journal import JournalError
 from app.folders.outputs import Outputs
 from app.folders.sources import find_images
@@ -173,6 +173,26 @@ def test_pages_and_samples_are_told(photos: Path, tmp_path: Path) -> None:
     run.close()
     assert rows["pages.tif"]["pages"] == 3 and rows["few bits.png"]["reading"] == "fewer bits"
     assert (rows["a.jpg"]["pages"], rows["a.jpg"]["reading"]) == (1, "")
+
+
+def test_in_a_store_a_line_says_which_files_are_there(photos: Path, tmp_path: Path) -> None:
+    """New ones, and those of a result that is known: with its stamp, or the next run would do it again."""
+    run = Run(tmp_path / "out", photos)
+    run.work(Sleeping(0, 0)())
+    run.close()
+    Image.new("RGB", (32, 24)).save(photos / "new.jpg")
+    run = Run(tmp_path / "out", photos)
+    outputs = replace(run.outputs, formats=("masks", "overlay"), remote=storage.RemotePath("s3://shelf", "out"))
+    job = replace(run.job, outputs=outputs)
+    tasks = list(to_do(run.sources, run.journal, outputs, None))
+    found = Find(Sleeping(0, 0), job)(pa.concat_tables(read(rows_of(tasks), job))).to_pylist()
+    entries = {entry["image"]: entry for entry in (json.loads(row["line"]) for row in found)}
+    assert set(entries) == {*NAMES, "new.jpg"}
+    for source in run.sources.images:
+        assert entries[source.name]["own_files"] == ["masks", "overlay"]
+        assert entries[source.name]["stamp"] == stamp(source, None)
+    assert all(row["image"] for row in found)  # an overlay is drawn over it
+    run.close()
 
 
 def test_a_predictor_that_answers_no_more_ends_the_run(photos: Path, tmp_path: Path) -> None:
