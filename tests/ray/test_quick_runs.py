@@ -124,7 +124,8 @@ def test_a_process_with_models_may_end(machines: Cluster, tmp_path: Path) -> Non
     photos.mkdir()
     for seed in range(5):
         photo(photos / f"{seed}.jpg", seed, KILLS_ONCE + os.fsencode(tmp_path / "killed") if seed == 2 else b"")
-    done = run(photos, "--out", tmp_path / "out", "--ray", machines.address, "--actors", "1")
+    options = ("--actors", "1", "--separate-io")  # what processes with models read and write else
+    done = run(photos, "--out", tmp_path / "out", "--ray", machines.address, *options)
     assert (tmp_path / "killed").exists()
     assert done.returncode == 0, done.stderr
     assert [name for name, _ in journal(tmp_path / "out")] == [f"{seed}.jpg" for seed in range(5)]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -34,10 +36,10 @@ HEADER = {"settings": {"x": 1}}
 
 
 class Run:
-    """A folder's run, as far as the stages need one. formats: as `Outputs` has them."""
+    """A folder's run, as far as the stages need one. formats: as `Outputs` has them. apart: each stage is a process."""
 
-    def __init__(self, out: Path, photos: Path, formats: tuple[str, ...] = ("coco",)) -> None:
-        self.out = out
+    def __init__(self, out: Path, photos: Path, formats: tuple[str, ...] = ("coco",), *, apart: bool = True) -> None:
+        self.out, self.apart = out, apart
         self.destination = Destination(out)
         self.journal = self.destination.open_journal(HEADER, restart=False)
         self.sources = find_images([photos], recursive=False, leave_out=out)
@@ -50,9 +52,14 @@ class Run:
 
     def work(self, predictor: Any, at_once: int = 9) -> list[dict[str, Any]]:
         """Bring all through the three stages; the rows that the last one gives."""
+        return [row for block in self.blocks(at_once) for row in self.through(block, predictor)]
+
+    def through(self, block: pa.Table, predictor: Any) -> list[dict[str, Any]]:
+        if not self.apart:
+            done = Find(lambda: predictor, self.job, reads=True, writes=True)(block)
+            return done.to_pylist()
         find = Find(lambda: predictor, self.job)
-        parts = [part for block in self.blocks(at_once) for part in read(block, self.job)]
-        return [row for part in parts for row in write(find(part), self.job).to_pylist()]
+        return [row for part in read(block, self.job) for row in write(find(part), self.job).to_pylist()]
 
     def close(self) -> None:
         self.destination.gather(self.journal)
@@ -81,8 +88,9 @@ def test_each_block_is_a_shard_of_its_own(photos: Path, tmp_path: Path) -> None:
     assert sorted(lines(tmp_path / "out")) == list(NAMES) and not (tmp_path / "out/journal").exists()
 
 
-def test_a_photo_of_before_gets_its_new_files_and_no_second_line(photos: Path, tmp_path: Path) -> None:
-    run = Run(tmp_path / "out", photos)
+@pytest.mark.parametrize("apart", [True, False])
+def test_a_photo_of_before_gets_its_new_files_and_no_second_line(photos: Path, tmp_path: Path, apart: bool) -> None:
+    run = Run(tmp_path / "out", photos, apart=apart)
     run.work(Sleeping(0, 0)())
     run.close()
 
@@ -90,7 +98,7 @@ def test_a_photo_of_before_gets_its_new_files_and_no_second_line(photos: Path, t
         def _found(self, image: object) -> Any:
             raise AssertionError("its result is known")
 
-    run = Run(tmp_path / "out", photos, ("masks", "overlay"))
+    run = Run(tmp_path / "out", photos, ("masks", "overlay"), apart=apart)
     rows = run.work(Refuses(Sleeping(0, 0)))
     assert [row["failed"] for row in rows] == [""] * len(NAMES)
     assert not (tmp_path / "out/journal").exists()
@@ -101,23 +109,33 @@ def test_a_photo_of_before_gets_its_new_files_and_no_second_line(photos: Path, t
         assert (tmp_path / f"out/overlays/{name}.jpg").is_file()
 
 
-def test_a_bad_photo_costs_no_other_and_leaves_no_files_of_before(photos: Path, tmp_path: Path) -> None:
-    run = Run(tmp_path / "out", photos, ("masks",))
+@pytest.mark.parametrize("apart", [True, False])
+def test_a_bad_photo_costs_no_other_and_leaves_no_files_of_before(photos: Path, tmp_path: Path, apart: bool) -> None:
+    run = Run(tmp_path / "out", photos, ("masks",), apart=apart)
     run.work(Sleeping(0, 0)())
     run.close()
-    run = Run(tmp_path / "out", photos, ("masks",))
+    run = Run(tmp_path / "out", photos, ("masks",), apart=apart)
     (photos / "a.jpg").write_bytes(b"text")
     (photos / "c.jpg").write_bytes(b"more text")
     (photos / "d.jpg").write_bytes((photos / "b.jpg").read_bytes())
     (block,) = run.blocks()
     (photos / "c.jpg").unlink()
-    rows = write(Find(Sleeping(0, 0), run.job)(pa.concat_tables(read(block, run.job))), run.job).to_pylist()
-    failed = {row["name"]: row["failed"] for row in rows}
+    failed = {row["name"]: row["failed"] for row in run.through(block, Sleeping(0, 0)())}
     assert failed["a.jpg"].startswith("expected a JPEG") and failed["c.jpg"] == "the file has gone"
     assert failed["d.jpg"] == "" and set(failed) == {"a.jpg", "c.jpg", "d.jpg"}
     assert sorted(path.name for path in (tmp_path / "out/masks").iterdir()) == ["b.jpg", "d.jpg"]
     run.close()
     assert lines(tmp_path / "out") == [*NAMES, "d.jpg"]
+
+
+def test_a_photo_that_was_written_since_is_done_again(photos: Path, tmp_path: Path) -> None:
+    run = Run(tmp_path / "out", photos)
+    run.work(Sleeping(0, 0)())
+    run.close()
+    os.utime(photos / "b.jpg", ns=(0, 0))
+    run = Run(tmp_path / "out", photos)
+    assert [task.source.name for task in to_do(run.sources, run.journal, run.outputs, None)] == ["b.jpg"]
+    run.close()
 
 
 def test_a_file_that_cannot_be_read_is_a_row_that_says_so(photos: Path, tmp_path: Path) -> None:
@@ -220,6 +238,26 @@ def test_images_in_work_are_counted_by_their_pixels(
     assert sorted(asked) == sorted(6 * 24 * 32 + 5 * size for size in sizes)
 
 
+@pytest.mark.parametrize("apart", [True, False])
+def test_a_network_has_one_image_at_a_time(photos: Path, tmp_path: Path, apart: bool) -> None:
+    """Reading and writing are for several; on a processor a network is for one (`batch.images_in_networks`)."""
+    inside, met = threading.Lock(), []
+
+    class Alone(SleepingPredictor):
+        def detect_and_segment(self, image: Any, score_threshold: float | None = None) -> Any:
+            met.append(inside.acquire(blocking=False))
+            try:
+                time.sleep(0.02)  # what a network takes, so that another could come in
+                return super().detect_and_segment(image, score_threshold)
+            finally:
+                inside.release()
+
+    run = Run(tmp_path / "out", photos, apart=apart)
+    run.work(Alone(Sleeping(0, 0)))
+    run.close()
+    assert met == [True] * len(NAMES)
+
+
 # Shards
 
 
@@ -274,13 +312,15 @@ def stores(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
 
 
-@pytest.mark.parametrize("stage", ["read", "write"])
+@pytest.mark.parametrize("stage", ["read", "find", "write"])
 def test_stages_find_the_stores_of_who_began_the_run(stores: None, photos: Path, tmp_path: Path, stage: str) -> None:
     run = Run(tmp_path / "out", photos)
     job = replace(run.job, variables={"AWS_OURS": "there", "AWS_THEIRS": "there"})
     (block,) = run.blocks()
     if stage == "read":
         list(read(block, job))
+    elif stage == "find":  # it may read and write itself
+        Find(Sleeping(0, 0), job)
     else:
         write(block.slice(0, 0), job)
     assert os.environ["AWS_OURS"] == "here" and os.environ["AWS_THEIRS"] == "there"
