@@ -43,3 +43,4 @@ def test_they_are_those_of_one_process(one_machine: None, form: whole_file.Form)
     lacking = whole_file.write(alone, form, results, lambda name: int(name[:3]) / 1000)
     assert whole_file.write(together, form, results, lambda name: int(name[:3]) / 1000, texts.make) == lacking
     assert together.getvalue() == alone.getvalue()
+    assert lacking == sum(form.text(result, number, 0.0)[1] for number, result in enumerate(results))
