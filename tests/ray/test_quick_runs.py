@@ -122,10 +122,11 @@ def test_a_process_with_models_may_end(machines: Cluster, tmp_path: Path) -> Non
     """It is started again, without a machine that has gone: by Ray Data, which Ray's own default would not let."""
     photos = tmp_path / "photos"
     photos.mkdir()
-    for seed in range(5):
-        photo(photos / f"{seed}.jpg", seed, KILLS_ONCE + os.fsencode(tmp_path / "killed") if seed == 2 else b"")
+    names = [f"{seed:03}.jpg" for seed in range(101)]  # two to a block, and one in the last
+    for seed, name in enumerate(names):
+        photo(photos / name, seed, KILLS_ONCE + os.fsencode(tmp_path / "killed") if seed == 2 else b"")
     options = ("--actors", "1", "--separate-io")  # what processes with models read and write else
     done = run(photos, "--out", tmp_path / "out", "--ray", machines.address, *options)
     assert (tmp_path / "killed").exists()
     assert done.returncode == 0, done.stderr
-    assert [name for name, _ in journal(tmp_path / "out")] == [f"{seed}.jpg" for seed in range(5)]
+    assert [name for name, _ in journal(tmp_path / "out")] == names
