@@ -1,7 +1,8 @@
 # The service as an image. docs/deploy.md says how to build and run it, and what each ARG may be.
 #
 #   builder  ->  weights  ->  runtime  ->  azureml   (--target azureml: with Azure's scoring server beside ours)
-#                library  ->           ->  service   (the default)
+#                library  ->           ->  launcher  (--target launcher: for Ray's launcher, on machines of your own)
+#                                      ->  service   (the default)
 
 # torch's wheels bring CUDA's libraries, so that a plain Python is enough for GPUs too. The locks are for
 # Python 3.11: of torch's CPU build, which is not on PyPI, they have the hash for that one.
@@ -154,6 +155,17 @@ HEALTHCHECK --interval=10s --timeout=5s --start-period=300s --retries=3 \
     CMD ["python", "-c", "import http.client, sys; c = http.client.HTTPConnection('127.0.0.1', 5001, timeout=4); c.request('GET', '/'); sys.exit(c.getresponse().status != 200)"]
 # AzureML mounts the code and says by these two what of it to run. exec, so that the server is process 1.
 ENTRYPOINT ["sh", "-c", "cd \"${AML_APP_ROOT:-/var/azureml-app}\" && exec azmlinfsrv --entry_script \"${AZUREML_ENTRY_SCRIPT:-score.py}\" \"$@\"", "azmlinfsrv"]
+
+
+# --- For Ray's launcher, with --build-arg RAY=yes: docker/ray/cluster.yaml. ---
+# It brings files into containers by rsync, starts workers from the head's container by ssh, which wants a user that has a
+# name, and its shells are login shells, which have Debian's PATH.
+FROM runtime AS launcher
+USER 0
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends openssh-client rsync \
+    && rm -r /var/lib/apt/lists/* \
+    && echo 'PATH=/opt/box2mask/venv/bin:$PATH' > /etc/profile.d/box2mask.sh
 
 
 # --- The service. ---

@@ -83,6 +83,7 @@ def main() -> int:
     parser.add_argument("--torch-index", default="", help="index that has torch's CPU wheels, beside pip's own")
     parser.add_argument("--mmcv", choices=("lite", "full"), default="lite")
     parser.add_argument("--azureml", action="store_true", help="try the target `azureml` as well")
+    parser.add_argument("--ray", action="store_true", help="build it with Ray, and try it as a cluster as well")
     parser.add_argument("--no-build", action="store_true", help="try the image that the last run has left")
     parser.add_argument("--build-option", action="append", default=[], help="another option of `buildah bud`")
     parser.add_argument(
@@ -105,6 +106,8 @@ def main() -> int:
         requests |= {path.name: path.read_bytes() for path in sorted(arguments.requests.glob("*.json"))}
         run_read_only(store, image, requests)
         run_by_buildah(store, image, requests)
+        if arguments.ray:
+            run_ray(store, image, requests)
         if arguments.mmcv == "full":
             run_other_detector(store, image)
         if arguments.azureml:
@@ -133,12 +136,13 @@ def make_base(store: Store, name: str) -> None:
 
 def build(store: Store, arguments: argparse.Namespace, target: str) -> str:
     """Build a target of the Dockerfile; returns the image's name."""
-    name = f"box2mask-test-{target}-{arguments.torch}-{arguments.mmcv}"
+    name = f"box2mask-test-{target}-{arguments.torch}-{arguments.mmcv}{'-ray' if arguments.ray else ''}"
     values = {
         "BASE": "localhost/box2mask-test-base",
         "TORCH": arguments.torch,
         "TORCH_INDEX": arguments.torch_index,
         "MMCV": arguments.mmcv,
+        "RAY": "yes" if arguments.ray else "no",
     }
     if arguments.no_build and store.has(name):
         return name
@@ -336,6 +340,47 @@ def first_process(pid: int) -> int:
         if re.search(r"^NSpid:\t\d+\t1$", Path(f"/proc/{child}/status").read_text(), re.MULTILINE):
             return child
     raise Failed("expected a process 1")
+
+
+# --- As a cluster -----------------------------------------------------------------------------------------------
+
+# A head without replicas, and a worker.
+RAY_NODES = """\
+set -eu
+ray start --head --port="$HEAD" --num-cpus=0 --num-gpus=0 --dashboard-port="$DASHBOARD" $SHARED \\
+    --ray-client-server-port="$CLIENT" --dashboard-agent-listen-port="$AGENT" --disable-usage-stats
+ray start --address="127.0.0.1:$HEAD" --num-cpus=2 --num-gpus=0 $SHARED --dashboard-agent-listen-port="$OTHER_AGENT"
+serve deploy --address "http://127.0.0.1:$DASHBOARD" serve.yaml
+exec sleep infinity
+"""
+
+
+def run_ray(store: Store, image: str, requests: Mapping[str, bytes]) -> None:
+    """Head, worker and `serve deploy` of docker/ray/serve.yaml with the demo weights, all in one container."""
+    serve = (REPOSITORY / "docker" / "ray" / "serve.yaml").read_text()
+    port = free_port()
+    changed = {
+        "port: 5001": f"port: {port}",
+        "DETECTOR: yolof": "DETECTOR: demo-yolof",
+        "SEGMENTER: sam-huge": "SEGMENTER: demo-sam",
+        'REPLICA_GPUS: "1"': 'REPLICA_GPUS: "0"',
+        'REPLICA_CPUS: "4"': 'REPLICA_CPUS: "1"',
+    }
+    for old, new in changed.items():
+        expect(f"how often docker/ray/serve.yaml has {old}", serve.count(old), 1)
+        serve = serve.replace(old, new)
+    with store.mounted(image) as root:
+        (root / "opt" / "box2mask" / "serve.yaml").write_text(serve)
+        config = configuration_of(store, image)
+        ports = {name: free_port() for name in ("HEAD", "DASHBOARD", "CLIENT", "AGENT", "OTHER_AGENT")}
+        environment = [*config["Env"], *(f"{name}={value}" for name, value in ports.items())]
+        environment.append("SHARED=--object-store-memory=200000000 --node-ip-address=127.0.0.1")
+        command = in_namespaces(root, environment, config["WorkingDir"], ["bash", "-c", RAY_NODES])
+        with started(command, port, ANYONE) as service:
+            use("ray", service, requests)
+            found = httpx.get(f"http://127.0.0.1:{ports['DASHBOARD']}/api/serve/applications/", timeout=60).json()
+            expect("the application's state", found["applications"]["box2mask"]["status"], "RUNNING")
+            expect("the proxies' states", [one["status"] for one in found["proxies"].values()], 2 * ["HEALTHY"])
 
 
 # --- With compiled ops ------------------------------------------------------------------------------------------

@@ -67,11 +67,18 @@ def test_the_launchers_schema_takes_the_cluster() -> None:
         assert (REPOSITORY / source).is_file()
 
 
+def test_the_launcher_has_the_image_that_is_made_for_it() -> None:
+    """With what it calls in there: ssh, rsync, and `ray` by a login shell."""
+    text = (FOLDER / "cluster.yaml").read_text()
+    assert f"--target launcher --tag {yaml.safe_load(text)['docker']['image']} ." in text
+    (stage,) = re.findall(r"^FROM runtime AS launcher\n(.*?)\n\n", (REPOSITORY / "Dockerfile").read_text(), re.M | re.S)
+    assert all(word in stage for word in ("openssh-client", "rsync", "/etc/profile.d/", "USER 0"))
+
+
 def test_head_and_workers_are_one_image_with_the_ray_that_is_pinned() -> None:
     spec = RAYSERVICE["spec"]["rayClusterConfig"]
     groups = [spec["headGroupSpec"], *spec["workerGroupSpecs"]]
     images = {one["image"] for group in groups for one in group["template"]["spec"]["containers"]}
-    images.add(yaml.safe_load((FOLDER / "cluster.yaml").read_text())["docker"]["image"])
     assert len(images) == 1
     pinned = re.search(r"ray\[.*\]==([\d.]+)", (REPOSITORY / "pyproject.toml").read_text())
     assert pinned is not None and spec["rayVersion"] == pinned[1] == ray.__version__
