@@ -8,9 +8,10 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from app.folders.image_work import Asked, Task, answered
 from app.folders.sources import SourceImage
@@ -56,12 +57,34 @@ def toll(images: Path, out: Path) -> Toll:
     return Toll(len(set(names) - set(found)), len(found) - len(set(found)), wrong)
 
 
+# On a machine of several nodes Ray takes the head's for the command's own; this one takes that of another address.
+_BESIDE = """
+import functools, sys
+import ray
+from benchmarks.folder_on_ray import main
+
+ray.init = functools.partial(ray.init, _node_ip_address=sys.argv.pop(1))
+main()
+"""
+
+
 @contextlib.contextmanager
-def running(images: Path, out: Path, address: str, *options: str) -> Iterator[subprocess.Popen[str]]:
-    """The run as a process of its own, by models that only take time."""
-    command = [sys.executable, "-m", "benchmarks.folder_on_ray", str(images), str(out), "--address", address]
+def running(
+    images: Path,
+    out: Path,
+    address: str,
+    *options: str,
+    beside: str | None = None,
+    variables: Mapping[str, str] = MappingProxyType({}),
+) -> Iterator[subprocess.Popen[str]]:
+    """The run as a process of its own, by models that only take time.
+
+    beside: the address of the node that is on the same machine as the command; None: the head.
+    """
+    program = ["-m", "benchmarks.folder_on_ray"] if beside is None else ["-c", _BESIDE, beside]
+    command = [sys.executable, *program, str(images), str(out), "--address", address]
     command += ["--encode-ms", str(ENCODE_MS), "--objects", str(OBJECTS), *options]
-    environment = os.environ | VARIABLES
+    environment = os.environ | VARIABLES | variables
     process = subprocess.Popen(
         command, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

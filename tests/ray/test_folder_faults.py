@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from tests.ray.folders import Toll, ended, photos, running, shards, toll, until
+from tests.ray.heads import PATIENT, STORES, kept
 from tests.ray.nodes import Cluster, Node, cluster
 
 pytestmark = pytest.mark.skipif(os.environ.get("RAY_TESTS") != "all", reason="takes minutes: RAY_TESTS=all")
@@ -25,6 +26,7 @@ COUNT = 80
 OPTIONS = ("--actors", "2", "--actor-cpus", "0.7")
 APART = ("--separate-io",)  # as with GPUs: photos and results go from process to process
 reading = pytest.mark.parametrize("apart", [(), APART], ids=["", "read and written apart"])
+ELSEWHERE = "127.0.0.2"
 
 
 @pytest.fixture(scope="module")
@@ -147,6 +149,28 @@ def test_the_head_is_killed_and_another_cluster_goes_on(
         said = ended(run)
     assert said["resumed"] >= done > 0
     table["the head killed: the command ends; given again on a new cluster"] = toll(images, out), seconds
+    assert toll(images, out) == NONE
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_the_head_comes_back_and_the_command_goes_on(
+    images: Path, tmp_path: Path, table: dict[str, tuple[Toll, float]], store: str
+) -> None:
+    """The command is on another machine, as it ends with the head on the head's own."""
+    out, folder = tmp_path / "out", tmp_path / "store"
+    folder.mkdir()
+    with kept(store, folder) as variables, cluster(head_cpus=0, head_variables=variables) as machines:
+        machines.add(cpus=3, ip=ELSEWHERE, variables=PATIENT)
+        with running(images, out, machines.address, *OPTIONS, beside=ELSEWHERE, variables=PATIENT) as run:
+            until(lambda: len(shards(out)) >= 2, run)
+            watch = Watch(out)
+            machines.head.kill()
+            machines.head_comes_back()
+            until(watch.more, run)
+            seconds = watch.seconds()
+            said = ended(run)
+    assert said["resumed"] == 0 and said["done"] == COUNT
+    table[f"the head killed, and started again on {store}"] = toll(images, out), seconds
     assert toll(images, out) == NONE
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 
 from app.cluster.service import proxy
-from tests.ray.nodes import REPOSITORY, Cluster, Node, _free_port
+from tests.ray.nodes import REPOSITORY, Cluster, Node, free_port
 
 # Far more than anything here takes on a machine that has nothing else to do.
 PATIENCE_S = 240
@@ -52,7 +52,7 @@ class Deployed:
 @contextlib.contextmanager
 def deployed(cluster: Cluster, **wanted: Any) -> Iterator[Deployed]:
     """See `benchmarks.ray_service.deployed` for what is wanted."""
-    port = _free_port()
+    port = free_port()
     command = [sys.executable, "-m", "benchmarks.ray_service.deployed", cluster.address, str(port)]
     log = cluster.folder / "deployed.log"
     with (
