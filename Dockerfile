@@ -38,17 +38,18 @@ RUN set -eu; \
 
 # Triton compiles one C file when it first sees a GPU. It is compiled here, and docker/triton-cc hands it out: the driver
 # itself, libcuda.so.1, comes from the host, so that an empty library stands in for it.
-COPY docker/triton-cc triton/
+# The folder's name is none that Python could import, as what is called `triton` would be taken for that package.
+COPY docker/triton-cc for-triton/
 RUN set -eu; \
-    if [ "$TORCH" = cpu ]; then rm -r triton; mkdir triton; exit 0; fi; \
+    if [ "$TORCH" = cpu ]; then rm -r for-triton; mkdir for-triton; exit 0; fi; \
     include="$(python -c 'import sysconfig; print(sysconfig.get_path("include"))')"; \
     apt-get update; \
     apt-get install --yes --no-install-recommends gcc libc6-dev $(test -e "$include/Python.h" || echo python3-dev); \
     nvidia="$(venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/triton/backends/nvidia"; \
-    cp "$nvidia/driver.c" triton/cuda_utils.c; \
+    cp "$nvidia/driver.c" for-triton/cuda_utils.c; \
     mkdir /opt/driver; \
     gcc -shared -Wl,-soname,libcuda.so.1 -o /opt/driver/libcuda.so.1 -x c /dev/null; \
-    gcc -O3 -shared -fPIC -Wno-psabi -I"$nvidia/include" -I"$include" -o triton/cuda_utils.so triton/cuda_utils.c \
+    gcc -O3 -shared -fPIC -Wno-psabi -I"$nvidia/include" -I"$include" -o for-triton/cuda_utils.so for-triton/cuda_utils.c \
         -Wl,--no-as-needed -L/opt/driver -l:libcuda.so.1
 
 # mmcv's setup.py wants an older setuptools than the service has, and torch's headers.
@@ -111,7 +112,7 @@ ENV PATH=/opt/box2mask/venv/bin:$PATH \
     TORCH_HOME=/tmp/torch \
     TORCHINDUCTOR_CACHE_DIR=/tmp/inductor \
     TRITON_CACHE_DIR=/tmp/triton \
-    CC=/opt/box2mask/triton/triton-cc \
+    CC=/opt/box2mask/for-triton/triton-cc \
     CUDA_CACHE_PATH=/tmp/cuda \
     NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility \
@@ -121,7 +122,7 @@ ENV PATH=/opt/box2mask/venv/bin:$PATH \
     RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP=0
 WORKDIR /opt/box2mask
 COPY --from=builder /opt/box2mask/venv venv/
-COPY --from=builder /opt/box2mask/triton triton/
+COPY --from=builder /opt/box2mask/for-triton for-triton/
 COPY --from=weights /opt/box2mask/weights weights/
 COPY --from=builder /opt/box2mask/app app/
 COPY --from=builder /opt/box2mask/models models/

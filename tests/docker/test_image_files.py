@@ -98,6 +98,13 @@ def test_the_code_lies_where_the_weights_are_looked_for() -> None:
         assert [volume.split(":")[-2:] for volume in service["volumes"]] == [[f"{HOME}/{where.name}", "ro"]]
 
 
+def test_no_folder_beside_the_code_is_taken_for_a_package() -> None:
+    """Ray's processes import from the working directory too: torch took a folder `triton` there for Triton."""
+    copied = {rest.split()[-1].rstrip("/") for rest in of_stage("runtime", "COPY")} - {"", "venv"}
+    ours = {"app", "models", "weights"}
+    assert ours < copied and not any(name.isidentifier() for name in copied - ours)
+
+
 def test_what_is_written_is_written_below_tmp() -> None:
     (environment,) = of_stage("runtime", "ENV")
     values = dict(pair.split("=", 1) for pair in shlex.split(environment))
