@@ -380,7 +380,6 @@ def run_ray(store: Store, image: str, requests: Mapping[str, bytes]) -> None:
             use("ray", service, requests)
             found = httpx.get(f"http://127.0.0.1:{ports['DASHBOARD']}/api/serve/applications/", timeout=60).json()
             expect("the application's state", found["applications"]["box2mask"]["status"], "RUNNING")
-            expect("the proxies' states", [one["status"] for one in found["proxies"].values()], 2 * ["HEALTHY"])
 
 
 # --- With compiled ops ------------------------------------------------------------------------------------------
