@@ -38,7 +38,7 @@ sys.stdin.read()
 @contextmanager
 def s3_server() -> Iterator[dict[str, str]]:
     """The environment variables by which the server is found. Skips the test without the server's environment."""
-    with _running(_PROGRAM) as port:
+    with _running("moto", _PROGRAM) as port:
         yield {
             "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
             "AWS_ACCESS_KEY_ID": "tests",
@@ -51,15 +51,15 @@ def s3_server() -> Iterator[dict[str, str]]:
 @contextmanager
 def google_server() -> Iterator[dict[str, str]]:
     """The same of one that speaks as Google Cloud Storage does. It is slow: tens of files, not thousands."""
-    with _running(_GOOGLE) as port:
+    with _running("gcp_storage_emulator", _GOOGLE) as port:
         yield {"CLOUD_STORAGE_EMULATOR_ENDPOINT": f"http://127.0.0.1:{port}"}
 
 
 @contextmanager
-def _running(program: str) -> Iterator[str]:
-    """The port on which it listens, which it says itself."""
-    if not SERVER.is_file():
-        pytest.skip("needs .venv-s3, which `make test` makes")
+def _running(package: str, program: str) -> Iterator[str]:
+    """The port on which it listens, which it says itself. Skips the test where the package is not installed."""
+    if not any(SERVER.parents[1].glob(f"lib/python*/site-packages/{package}")):
+        pytest.skip(f"needs {package} in .venv-s3, which `make test` makes and brings up to date")
     process = subprocess.Popen(
         [SERVER, "-c", program],
         stdin=subprocess.PIPE,
@@ -72,7 +72,7 @@ def _running(program: str) -> Iterator[str]:
     try:
         port = process.stdout.readline().strip()
         if not port:
-            pytest.fail("the store's server did not start; `make test` brings .venv-s3 up to date")
+            pytest.fail("the store's server did not start")
         yield port
     finally:
         os.killpg(process.pid, signal.SIGKILL)
