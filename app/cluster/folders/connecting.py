@@ -85,9 +85,15 @@ class Pools:
         models, detector = sized[0], sized[1] if len(sized) > 1 else None
         return replace(self, models=models, detector=detector, at_once=max(2, int(cpus)))
 
-    def do_io(self, pool: Pool) -> bool:
-        """Whether the pool's processes read, or write, themselves: a GPU is not to wait for that, a CPU does either."""
-        return not (pool.gpus or self.separate_io)
+    @property
+    def writes(self) -> bool:
+        """Whether the segmenter's processes write results: a GPU is not to wait for that, a CPU does either."""
+        return not (self.models.gpus or self.separate_io)
+
+    @property
+    def reads(self) -> bool:
+        """Whether they read photos too: where the detector is theirs, as the photos go on from there otherwise."""
+        return self.writes and self.detector is None
 
 
 def check_reached(address: str) -> None:

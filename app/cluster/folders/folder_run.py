@@ -120,19 +120,17 @@ class FolderRun:
         actors = sum(pool.actors or 1 for pool in self._pools.every)
         at_once = max(1, min(_MOST_OF_A_BLOCK, todo.left // (actors * _BLOCKS_OF_AN_ACTOR)))
         pools = self._pools
-        first, last = pools.detector or pools.models, pools.models
         # Of all of Ray's ways this one alone asks no process for the size of each block before the first is begun.
         rows = ray.data.from_blocks(_Blocks(todo, at_once))
-        if not pools.do_io(first):
+        if not pools.reads:
             rows = self._apart(rows, read, job, READING_CPUS)
         if pools.detector is not None:
             boxes = replace(job, asked=Asked("detector", job.asked.score_threshold, "none"))
-            stages = {"boxes_alone": True, "reads": pools.do_io(first)}
-            rows = self._find(rows, self._opens[1], boxes, pools.detector, stages)
+            rows = self._find(rows, self._opens[1], boxes, pools.detector, {"boxes_alone": True})
             job = replace(job, asked=Asked("prompts", agreement=job.asked.agreement))
-        stages = {"reads": first is last and pools.do_io(first), "writes": pools.do_io(last)}
+        stages = {"reads": pools.reads, "writes": pools.writes}
         rows = self._find(rows, self._opens[0], job, pools.models, stages)
-        if not pools.do_io(last):
+        if not pools.writes:
             rows = self._apart(rows, write, job, WRITING_CPUS)
         try:
             for block in rows.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
