@@ -131,7 +131,7 @@ def test_a_large_photo_comes_and_goes(http: httpx.Client) -> None:
     file = io.BytesIO()
     Image.fromarray(noise).save(file, "PNG", compress_level=0)
     photo = file.getvalue()
-    assert len(photo) > 5 * 2**20
+    assert len(photo) > 4 * 2**20
     reference = http.post("/images", content=photo).json()["image"]
     assert http.get(f"/images/{reference}").content == photo
     assert http.post("/yolof/score", json=to_yolof(base64.b64encode(photo).decode())).status_code == 200
