@@ -27,12 +27,12 @@ PHOTOS = 240  # for each process
 _CPUS = 0.01  # of a process that sleeps, so that Ray finds room for all
 
 
-def pace(actors: int, photos: int, scratch: Path) -> tuple[float, float]:
+def pace(actors: int, photos: int, scratch: Path, *, separate_io: bool = False) -> tuple[float, float]:
     """Photos a second, and how busy the processors were in all of the run, 0..1. photos: for each process."""
     count = photos * actors
     folder, out = scratch / f"photos-{count}", scratch / f"out-{actors}"
     write_photos(folder, count)
-    with connected("local", Pools(Pool(actors, 0, _CPUS))) as pools:
+    with connected("local", Pools(Pool(actors, 0, _CPUS), separate_io=separate_io)) as pools:
         psutil.cpu_percent()
         ran = through_ray(str(folder), str(out), Sleeping(ENCODE_S, DECODE_S, 1), pools)
         busy = psutil.cpu_percent() / 100
@@ -45,12 +45,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--actors", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32])
     parser.add_argument("--photos", type=int, default=PHOTOS, help="for each process")
+    parser.add_argument("--separate-io", action="store_true", help="as of `box2mask run`")
     args = parser.parse_args()
     machine = Machine.this()
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for actors in args.actors:
-            found, busy = pace(actors, args.photos, Path(folder))
+            found, busy = pace(actors, args.photos, Path(folder), separate_io=args.separate_io)
             linear = found / actors * (ENCODE_S + DECODE_S)
             print(f"{actors} processes: {found:.1f} photos a second", file=sys.stderr, flush=True)
             rows.append((str(actors), f"{found:.1f}", f"{linear:.2f}", f"{busy:.0%}"))
