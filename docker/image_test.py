@@ -108,6 +108,7 @@ def main() -> int:
         run_by_buildah(store, image, requests)
         if arguments.ray:
             run_ray(store, image, requests)
+            check_launcher(store, build(store, arguments, "launcher"))
         if arguments.mmcv == "full":
             run_other_detector(store, image)
         if arguments.azureml:
@@ -380,6 +381,16 @@ def run_ray(store: Store, image: str, requests: Mapping[str, bytes]) -> None:
             use("ray", service, requests)
             found = httpx.get(f"http://127.0.0.1:{ports['DASHBOARD']}/api/serve/applications/", timeout=60).json()
             expect("the application's state", found["applications"]["box2mask"]["status"], "RUNNING")
+
+
+def check_launcher(store: Store, image: str) -> None:
+    """What Ray's launcher looks for in a login shell of its containers, which are those of a user with a name."""
+    wanted = ["ray", "serve", "rsync", "ssh", "whoami"]
+    with store.container(image) as name:
+        shell = ["bash", "--login", "-c", f"command -v {' '.join(wanted)} && whoami"]
+        found = store("run", "--isolation", "chroot", name, "--", *shell).splitlines()
+    expect("what a login shell of the launcher's image finds", [Path(one).name for one in found], [*wanted, "root"])
+    print("launcher: a login shell finds ray, rsync and ssh")
 
 
 # --- With compiled ops ------------------------------------------------------------------------------------------
