@@ -60,6 +60,9 @@ class ByPhoto(ConsistentHashRouter):
         ranked = [
             self._replicas[one] for one in self._lookup_ranked_replicas(key.removeprefix(STAY)) if one in self._replicas
         ]
+        for one in ranked:
+            # Else Ray Serve asks the replica before each request, and one that stands still holds up all others' too.
+            self.replica_queue_len_cache.update(one.replica_id, self._waiting[one.replica_id])
         names = set(lost.split("+"))
         ranked = [one for one in ranked if one.replica_id.unique_id not in names] or ranked
         if key.startswith(STAY):

@@ -157,3 +157,17 @@ def test_what_has_no_photo_goes_round() -> None:
         assert found == set("abcd")
 
     with_router("abcd", look)
+
+
+def test_no_replica_is_asked_how_much_it_has_to_do() -> None:
+    """One that stands still would not say, and hold up the requests that come after."""
+
+    async def look(router: ByPhoto) -> None:
+        for key in (session(KEYS[0]), session(STAY + KEYS[0])):
+            first, *_ = await order(router, key)
+            busy(router, first, 3)
+            router.replica_queue_len_cache.invalidate_key(ReplicaID(first, DEPLOYMENT))
+            await order(router, key)
+            assert router.replica_queue_len_cache.get(ReplicaID(first, DEPLOYMENT)) == 3
+
+    with_router("abcd", look)
