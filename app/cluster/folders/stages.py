@@ -130,7 +130,7 @@ class Find:
         self._reads, self._writes = reads, writes
         self._predict = job.asked.predict(self._predictor)
         at_once = images_in_networks(self._predictor)
-        self._pool = ThreadPoolExecutor(max(at_once, AT_ONCE if reads or writes else 1), thread_name_prefix="image")
+        self._pool = ThreadPoolExecutor(AT_ONCE if reads or writes else at_once, thread_name_prefix="image")
         self._turns = threading.Semaphore(at_once)
         self._room = Room()
 

@@ -183,18 +183,14 @@ class Replicas:
             response = handle.do.remote(what, client, *args, **kwargs)
             try:
                 found, stages = await response
-            except asyncio.CancelledError as error:
-                task = asyncio.current_task()
-                if task is None or task.cancelling():
-                    response.cancel()
-                    raise
-                reason = type(error).__name__  # the replica's work was: it ends
-                log.warning("a replica was lost (%s); another one is asked", reason)
-                continue
             except RayTaskError:  # the replica's own fault, and any other's too
                 raise
-            except (RayError, RayServeException, AioRpcError) as error:  # it has gone, or cannot be reached
-                reason = type(error).__name__
+            except (asyncio.CancelledError, RayError, RayServeException, AioRpcError) as error:
+                task = asyncio.current_task()
+                if isinstance(error, asyncio.CancelledError) and (task is None or task.cancelling()):
+                    response.cancel()
+                    raise
+                reason = type(error).__name__  # it has gone, cannot be reached, or its own work was cancelled: it ends
                 log.warning("a replica was lost (%s); another one is asked", reason)
                 continue
             for stage, stretches in stages.items():
